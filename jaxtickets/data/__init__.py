@@ -1,0 +1,26 @@
+"""Data sets one line away, images augmented inside the compiled step, and a check of arrays of your own.
+
+>>> from jaxtickets.data import load
+>>> load("digits")
+Dataset(digits: 1347 examples, x=uint8[1347, 8, 8, 1], classes=10)
+"""
+
+from jaxtickets.data.arrays import from_arrays
+from jaxtickets.data.augment import CropFlip, Standardise
+from jaxtickets.data.bundled import digits
+from jaxtickets.data.cifar import cifar10, cifar100
+from jaxtickets.data.errors import DataError, DataNotFoundError
+from jaxtickets.data.loading import load, pair
+
+__all__ = [
+    "CropFlip",
+    "DataError",
+    "DataNotFoundError",
+    "Standardise",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "from_arrays",
+    "load",
+    "pair",
+]

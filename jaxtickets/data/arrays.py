@@ -1,0 +1,146 @@
+"""A `Dataset` from a pair of arrays, checked before anything is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtickets.data.augment import Standardise
+from jaxtickets.data.errors import DataError
+from jaxtickets.dataset import Dataset
+
+PyTree = Any
+
+
+def from_arrays(
+    x: PyTree,
+    y: Any,
+    *,
+    num_classes: int | None = None,
+    augment: Callable[[jax.Array, PyTree], PyTree] | None = None,
+    prepare: Callable[[PyTree], PyTree] | None = None,
+    name: str = "arrays",
+    class_names: Sequence[str] = (),
+) -> Dataset:
+    """Your own arrays as a `Dataset`; what is wrong with them is said here and not by a loss that is NaN an hour later.
+
+    Integer `y` means classification, floating `y` regression. 64-bit floats and integers become 32-bit ones.
+
+    Args:
+      x: an array [N, ...] or a tree of them (images, token ids and masks): numbers or booleans, floats finite.
+      y: integer labels [N] in 0..num_classes - 1, or finite float targets [N].
+      num_classes: C >= 2. None with integer labels: the largest label + 1, which is too few where the last class does
+        not occur, so give it for anything but a quick look. None with float targets: regression.
+      augment: `(key, x [B, ...]) -> x`, on training batches only, such as `CropFlip()`; a hashable callable.
+      prepare: `x [B, ...] -> float32`, on every batch. None: an array of uint8 is scaled to 0..1, all else is passed on.
+      name: what a run folder and a table call it.
+      class_names: C names, or empty.
+
+    Returns:
+      the `Dataset`.
+
+    Raises:
+      DataError: no examples; lengths that differ; labels that are not integers, negative or >= `num_classes`; NaN or
+        infinity; arrays of objects or text; labels that are not one axis; wrong `num_classes` or `class_names`.
+
+    >>> import numpy as np
+    >>> from_arrays(np.zeros((4, 2), np.float32), np.array([0, 1, 2, 1]), num_classes=3)
+    Dataset(arrays: 4 examples, x=float32[4, 2], classes=3)
+    >>> from_arrays(np.zeros((4, 2), np.float32), np.array([0, 1, 2, 3]), num_classes=3)
+    Traceback (most recent call last):
+    ...
+    jaxtickets.data.errors.DataError: from_arrays: y[3] is 3, but labels of num_classes=3 are 0 to 2. Pass num_classes=4 if there is such a class
+    """
+    labels = _numbers("y", y)
+    if labels.ndim != 1:
+        raise DataError(f"from_arrays: y has the shape {list(labels.shape)}, but one value per example is [N]. {_one_axis_hint(labels)}")
+    leaves, tree = jax.tree.flatten(x)
+    if not leaves:
+        raise DataError(f"from_arrays: x holds no arrays; got {type(x).__name__}. Pass an array [N, ...] or a tree of them")
+    paths = ["x" + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(x)[0]]
+    arrays = [_numbers(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+    for path, array in zip(paths, arrays, strict=True):
+        if array.ndim == 0:
+            raise DataError(f"from_arrays: {path} is a single number; the first axis of every array counts the examples")
+        if len(array) != len(labels):
+            raise DataError(f"from_arrays: {path} has {len(array)} examples and y has {len(labels)}; row i of both is example i")
+    if len(labels) == 0:
+        raise DataError("from_arrays: x and y hold no examples; at least one is needed. Was a filter or a slice too narrow?")
+    labels, classes = _targets(labels, num_classes)
+    if class_names and len(class_names) != classes:
+        raise DataError(f"from_arrays: class_names has {len(class_names)} names for {classes} classes; give one per class or none")
+    examples = jax.tree.unflatten(tree, arrays)
+    if prepare is None and isinstance(examples, np.ndarray) and examples.dtype == np.uint8:
+        prepare = Standardise(mean=(0.0,), std=(1.0,))
+    dataset = Dataset(examples, labels, classes, name=name, augment=augment, class_names=tuple(class_names))
+    return dataset if prepare is None else _with_prepare(dataset, prepare)
+
+
+def _with_prepare(dataset: Dataset, prepare: Callable[[PyTree], PyTree]) -> Dataset:
+    return Dataset(dataset.x, dataset.y, dataset.num_classes, dataset.name, dataset.augment, prepare, dataset.class_names)
+
+
+def _numbers(path: str, value: Any) -> np.ndarray:
+    """The array, in at most 32 bits, if it holds finite numbers or booleans."""
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise DataError(f"from_arrays: {path} cannot be made a numpy array: {error}") from error
+    if array.dtype.kind not in "biuf" and array.dtype.name not in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
+        raise DataError(f"from_arrays: {path} is of {array.dtype}; numbers or booleans are needed (rows of unequal length give objects)")
+    if array.dtype.kind not in "biu":
+        finite = np.isfinite(array)
+        if not finite.all():
+            where = [int(i) for i in np.argwhere(~finite)[0]]
+            count = int(finite.size - np.count_nonzero(finite))
+            raise DataError(
+                f"from_arrays: {path} has {count} values that are NaN or infinite, the first at {where}; "
+                "remove those rows or fill them, for instance with numpy.nan_to_num"
+            )
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+    elif array.dtype.itemsize == 8 or array.dtype == np.uint32:
+        if array.size and not (-(2**31) <= int(array.min()) and int(array.max()) < 2**31):
+            raise DataError(f"from_arrays: {path} has integers outside of 32 bits ({array.min()} to {array.max()}), which JAX would wrap")
+        array = array.astype(np.int32)
+    return array
+
+
+def _one_axis_hint(labels: np.ndarray) -> str:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return "Pass y[:, 0]"
+    if labels.ndim == 2:
+        return "If its rows are one-hot, pass y.argmax(axis=1)"
+    return "Pass one label or target for each example"
+
+
+def _targets(labels: np.ndarray, num_classes: int | None) -> tuple[np.ndarray, int | None]:
+    """Labels as int32 with their number of classes, or targets as float32 with None."""
+    if labels.dtype.kind not in "biu":
+        if num_classes is None:
+            return labels.astype(np.float32), None
+        raise DataError(
+            f"from_arrays: y is {labels.dtype}, but num_classes={num_classes} asks for classification, whose labels are integers. "
+            "Pass y.astype(numpy.int32), or num_classes=None for regression"
+        )
+    labels = labels.astype(np.int32)
+    if num_classes is not None and (isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < 2):
+        raise DataError(f"from_arrays: num_classes is an integer >= 2, or None; got {num_classes!r}")
+    low = int(labels.argmin())
+    if labels[low] < 0:
+        raise DataError(f"from_arrays: y[{low}] is {labels[low]}, but labels start at 0. Drop unlabelled rows, or subtract the smallest label")
+    high = int(labels.argmax())
+    top = int(labels[high])
+    if num_classes is None:
+        if top == 0:
+            raise DataError("from_arrays: every label in y is 0, so the number of classes cannot be told. Pass num_classes, at least 2")
+        return labels, top + 1
+    if top >= num_classes:
+        raise DataError(
+            f"from_arrays: y[{high}] is {top}, but labels of num_classes={num_classes} are 0 to {num_classes - 1}. "
+            f"Pass num_classes={top + 1} if there is such a class"
+        )
+    return labels, int(num_classes)

@@ -1,0 +1,136 @@
+"""What happens to images inside the compiled step: random crops and flips, and standardisation.
+
+Both are frozen dataclasses: callables that compare and hash by their settings, so that two data sets with equal ones
+share one compiled step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets.data.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class CropFlip:
+    """Pads with zeros, cuts a window of the old size at a random place, mirrors it with probability one half.
+
+    The augmentation of the CIFAR literature. It works on raw pixels, before standardisation, so the border is black
+    (pixel 0) and not the mean colour. All (2 pad + 1)^2 places, times two for the mirror, are equally likely and
+    independent from image to image. Vmaps over a leading axis of keys and images.
+
+    Args:
+      pad: rows and columns of zeros on every side, >= 0; the window moves by -pad to pad pixels.
+      flip: whether to mirror left and right; False for digits, whose mirror images are other signs.
+
+    Raises:
+      DataError: `pad` is not an integer >= 0.
+
+    References:
+      He et al. 2015, arXiv:1512.03385, section 4.2; torchvision's `RandomCrop(32, padding=4)`, `RandomHorizontalFlip()`.
+
+    >>> import jax, numpy as np
+    >>> images = np.full((5, 32, 32, 3), 255, np.uint8)
+    >>> out = CropFlip(pad=4)(jax.random.key(0), images)
+    >>> out.shape, str(out.dtype)
+    ((5, 32, 32, 3), 'uint8')
+    """
+
+    pad: int = 4
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
+            raise DataError(f"CropFlip: pad is a number of pixels, an integer >= 0; got {self.pad!r}")
+
+    def draw(self, key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What `__call__` does with this key: first row and column in the padded image, and whether to mirror.
+
+        Returns:
+          `(row, column, mirror)`: int32 [B] in 0..2 pad, int32 [B] in 0..2 pad, bool [B].
+        """
+        places = 2 * self.pad + 1
+        ways = 2 if self.flip else 1
+        outcome = jax.random.randint(key, (batch,), 0, places * places * ways, dtype=jnp.int32)
+        place, mirror = outcome // ways, outcome % ways == 1
+        return place // places, place % places, mirror
+
+    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Augments one batch.
+
+        Args:
+          key: one key for the batch (threefry: under `vmap`, `rbg` keys all draw what the first one draws).
+          x: images [B, H, W, C] of any dtype, in pixel units.
+
+        Returns:
+          images [B, H, W, C] of the same dtype.
+
+        Raises:
+          DataError: `x` does not have four axes.
+        """
+        if x.ndim != 4:
+            raise DataError(f"CropFlip: x is images [B, H, W, C]; got the shape {list(x.shape)}. A single image is x[None]")
+        batch, height, width, _ = x.shape
+        row, column, mirror = self.draw(key, batch)
+        rows = row[:, None] + jnp.arange(height, dtype=jnp.int32)[None, :]
+        steps = jnp.arange(width, dtype=jnp.int32)[None, :]
+        columns = column[:, None] + jnp.where(mirror[:, None], width - 1 - steps, steps)
+        # Two gathers along one axis each: 0.2 ms for 128 CIFAR images on two CPU cores, where a select per offset takes 10 ms.
+        padded = jnp.pad(x, ((0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0)))
+        cut = jnp.take_along_axis(padded, rows[:, :, None, None], axis=1, mode="promise_in_bounds")
+        return jnp.take_along_axis(cut, columns[:, None, :, None], axis=2, mode="promise_in_bounds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Standardise:
+    """Pixels to float32 of about zero mean and unit deviation: (x / scale - mean) / std, channel by channel.
+
+    Args:
+      mean: C means in units of `scale`, or one for all channels.
+      std: C standard deviations, or one.
+      scale: the largest pixel value: 255 for uint8 images, 16 for the digits of scikit-learn.
+
+    Raises:
+      DataError: the lengths differ, or a deviation or the scale is not positive.
+
+    >>> import numpy as np
+    >>> half = Standardise(mean=(0.5,), std=(0.25,))
+    >>> half(np.array([[[[0], [255]]]], np.uint8)).ravel().tolist()
+    [-2.0, 2.0]
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float = 255.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
+        object.__setattr__(self, "std", tuple(float(s) for s in self.std))
+        if not self.mean or len(self.mean) != len(self.std):
+            raise DataError(f"Standardise: mean and std have one value per channel; got {len(self.mean)} and {len(self.std)}")
+        if not (min(self.std) > 0 and self.scale > 0):
+            raise DataError(f"Standardise: std and scale are positive; got std={self.std}, scale={self.scale}")
+
+    def __call__(self, x: jax.Array | np.ndarray) -> jax.Array:
+        """Standardises a batch.
+
+        Args:
+          x: images [..., C], uint8, or floats in the same units (0 to `scale`, not 0 to 1): gradients pass through.
+
+        Returns:
+          float32 [..., C].
+
+        Raises:
+          DataError: `x` has another number of channels than `mean`.
+        """
+        if len(self.mean) not in (1, x.shape[-1]):
+            raise DataError(f"Standardise: x has {x.shape[-1]} channels (last axis of {list(x.shape)}), mean has {len(self.mean)}")
+        mean, std = np.asarray(self.mean), np.asarray(self.std)
+        axes = (1,) * (x.ndim - 1) + (-1,)
+        slope = (1 / (self.scale * std)).astype(np.float32).reshape(axes)
+        shift = (-mean / std).astype(np.float32).reshape(axes)
+        return jnp.asarray(x, jnp.float32) * slope + shift

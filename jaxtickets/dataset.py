@@ -1,0 +1,88 @@
+"""Data that lives on the device, and the protocol of data that does not.
+
+A `Dataset` is arrays and two pure functions: `augment` (training only, needs a key) and `prepare` (always). The
+engine gathers batches by index and runs both functions inside its compiled step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+PyTree = Any
+
+
+def _identity(x: PyTree) -> PyTree:
+    return x
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Examples in memory.
+
+    Args:
+      x: an array, or a tree of arrays, with the example axis N first.
+      y: integer labels [N], or float targets [N] for regression (`num_classes=None`).
+      num_classes: C; None for regression.
+      name: what a run folder and a table call it.
+      augment: `(key, x [B, ...]) -> x`, training batches only; None for none. A hashable callable.
+      prepare: `x [B, ...] -> float32`, every batch, after `augment`. A hashable callable.
+      class_names: C names, or empty.
+    """
+
+    x: PyTree
+    y: np.ndarray
+    num_classes: int | None
+    name: str = "arrays"
+    augment: Callable[[jax.Array, PyTree], PyTree] | None = None
+    prepare: Callable[[PyTree], PyTree] = _identity
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __repr__(self) -> str:
+        shapes = jax.tree.map(lambda a: f"{a.dtype}{list(a.shape)}", self.x)
+        return f"Dataset({self.name}: {len(self)} examples, x={shapes}, classes={self.num_classes})"
+
+    def take(self, rows: np.ndarray | slice, name: str | None = None) -> Dataset:
+        """Those rows, with the same functions."""
+        return dataclasses.replace(
+            self, x=jax.tree.map(lambda a: a[rows], self.x), y=self.y[rows], name=name or self.name
+        )
+
+    def fingerprint(self) -> str:
+        """A digest of every byte of x and y: two data sets with the same one are the same data."""
+        digest = hashlib.sha256()
+        for leaf in [*jax.tree.leaves(self.x), self.y]:
+            leaf = np.asarray(leaf)
+            digest.update(f"{leaf.dtype}{leaf.shape}".encode())
+            digest.update(np.ascontiguousarray(leaf).data)
+        return digest.hexdigest()[:16]
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Data that does not fit: batches come from the host, already augmented and prepared.
+
+    `batches(seed, epoch, batch_size)` yields `(x, y)` of numpy arrays (or trees), equal for equal arguments: that is
+    what makes a resumed run see what an undisturbed one saw.
+    """
+
+    name: str
+    num_classes: int | None
+
+    def __len__(self) -> int: ...
+
+    def fingerprint(self) -> str:
+        """A digest that changes when the data does."""
+        ...
+
+    def batches(self, seed: int, epoch: int, batch_size: int) -> Iterator[tuple[PyTree, np.ndarray]]:
+        """One epoch of full batches in the order that `seed` and `epoch` determine."""
+        ...

@@ -1,0 +1,189 @@
+"""Scores of predicted probabilities against labels.
+
+Everything takes *log*-probabilities [B, C] and integer labels [B], is computed in float64 on the host, and returns a
+Python float. A log-probability of exactly -inf is probability 0. Equal probabilities: the lowest class is predicted.
+Functions raise `EvaluationError` on shapes that do not fit, labels out of range, NaN, no examples, and probabilities
+that do not sum to 1 within 1e-3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxtickets.evaluation.checks import check_bins, check_labels, check_log_proba
+
+EDGE_TOLERANCE = 1e-6
+"""A confidence this close above the edge of a bin counts as on it: exp(log p) need not give p back."""
+
+
+def as_log_proba(proba: ArrayLike) -> np.ndarray:
+    """Probabilities as log-probabilities, float64; 0 becomes -inf, without a warning.
+
+    >>> as_log_proba([[1.0, 0.0]]).tolist()
+    [[0.0, -inf]]
+    """
+    with np.errstate(divide="ignore"):
+        return np.log(np.asarray(proba, dtype=np.float64))
+
+
+def mean_log_proba(member_log_proba: ArrayLike) -> np.ndarray:
+    """The ensemble's prediction: log of the mean of the members' probabilities.
+
+    log p(c) = logsumexp over m of log p_m(c), minus log M. Nothing underflows that a member's log-probability holds.
+
+    Args:
+      member_log_proba: log-probabilities [M, B, C].
+
+    Returns:
+      Log-probabilities [B, C], float64; -inf where every member says -inf.
+
+    Raises:
+      EvaluationError: see the module.
+
+    >>> np.exp(mean_log_proba(as_log_proba([[[1.0, 0.0]], [[0.5, 0.5]]]))).round(9).tolist()
+    [[0.75, 0.25]]
+    """
+    members = check_log_proba(member_log_proba, ndim=3, name="member_log_proba")
+    top = members.max(axis=0)
+    top = np.where(np.isneginf(top), 0.0, top)
+    total = np.zeros_like(top)
+    for log_p in members:
+        total += np.exp(log_p - top)
+    return as_log_proba(total) + top - np.log(len(members))
+
+
+def accuracy(log_proba: ArrayLike, y: ArrayLike) -> float:
+    """Share of examples whose most probable class is the label, in [0, 1].
+
+    Args:
+      log_proba: log-probabilities [B, C].
+      y: integer labels [B].
+
+    >>> accuracy(as_log_proba([[0.9, 0.1], [0.8, 0.2]]), [0, 1])
+    0.5
+    """
+    log_p, labels = _checked(log_proba, y)
+    return float(np.mean(log_p.argmax(-1) == labels))
+
+
+def nll(log_proba: ArrayLike, y: ArrayLike) -> float:
+    """Negative log-likelihood in nats: the mean over examples of -log p(label).
+
+    Args:
+      log_proba: log-probabilities [B, C].
+      y: integer labels [B].
+
+    Returns:
+      0 or more; inf as soon as one label has probability exactly 0.
+
+    Differs:
+      Nothing is clipped. scikit-learn's `log_loss` clips probabilities to the dtype's epsilon, so a sure mistake costs
+      36 nats there and inf here.
+
+    >>> round(nll(as_log_proba([[0.5, 0.5], [0.75, 0.25]]), [0, 1]), 6)
+    1.039721
+    """
+    log_p, labels = _checked(log_proba, y)
+    return float(-np.mean(log_p[np.arange(len(labels)), labels])) + 0.0  # + 0.0: never a minus zero
+
+
+def brier(log_proba: ArrayLike, y: ArrayLike) -> float:
+    """Brier score: the squared error of the probabilities, *summed* over classes, averaged over examples.
+
+    mean over b of sum over c of (p_bc - [c = y_b])^2, in [0, 2]: Brier's own definition. For two classes it is twice
+    the binary score that looks at one class alone.
+
+    Args:
+      log_proba: log-probabilities [B, C].
+      y: integer labels [B].
+
+    References:
+      Brier 1950, Verification of forecasts expressed in terms of probability, eq. 2.
+
+    >>> round(brier(as_log_proba([[0.75, 0.25]]), [0]), 9)
+    0.125
+    """
+    log_p, labels = _checked(log_proba, y)
+    errors = np.exp(log_p)
+    errors[np.arange(len(labels)), labels] -= 1
+    return float(np.mean(np.sum(errors**2, axis=-1)))
+
+
+def ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error of the top label, over bins of equal width.
+
+    sum over k of |B_k| / B * |accuracy(B_k) - confidence(B_k)|, where B_k holds the examples whose highest probability
+    lies in ((k - 1) / bins, k / bins]. Bins are right-closed: a confidence on an edge (which ties such as 1/3 produce)
+    falls in the lower bin. So does one up to 1e-6 above it, so that float32 and float64 agree on edges.
+
+    Args:
+      log_proba: log-probabilities [B, C].
+      y: integer labels [B].
+      bins: how many bins of width 1 / bins. State it with the result: the error depends on it.
+
+    Returns:
+      In [0, 1].
+
+    References:
+      Guo et al. 2017, arXiv:1706.04599, eq. 3.
+
+    Differs:
+      The FreeTickets code spans 15 bins by 15 *edges*, `linspace(0, 1, 15)`, which makes 14 bins: `ece(..., bins=14)`
+      is its number.
+
+    >>> round(ece(as_log_proba([[0.9, 0.1], [0.8, 0.2]]), [0, 1], bins=15), 9)
+    0.45
+    """
+    log_p, labels = _checked(log_proba, y)
+    bins = check_bins(bins)
+    correct, confidence = _top_label(log_p, labels)
+    index = np.ceil((confidence - EDGE_TOLERANCE) * bins).astype(np.int64) - 1
+    return _gap(correct, confidence, np.clip(index, 0, bins - 1), bins)
+
+
+def adaptive_ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error of the top label, over bins that hold equally many examples.
+
+    As `ece`, but the right edge of bin k is the confidence of rank ceil(k B / bins). Examples of equal confidence
+    share a bin (the lowest that they reach), so the order of the examples does not matter; without ties, sizes differ
+    by one at most. With fewer examples than bins each example has its own.
+
+    Args:
+      log_proba: log-probabilities [B, C].
+      y: integer labels [B].
+      bins: how many bins. State it with the result.
+
+    Returns:
+      In [0, 1].
+
+    References:
+      Nguyen and O'Connor 2015, arXiv:1508.05154, section 4.1; Mukhoti et al. 2020, arXiv:2002.09437 (AdaECE).
+
+    Differs:
+      Edges are observed confidences. Mukhoti's code interpolates between them, which moves single examples to a
+      neighbouring bin.
+
+    >>> round(adaptive_ece(as_log_proba([[0.9, 0.1], [0.8, 0.2]]), [0, 1], bins=1), 9)
+    0.35
+    """
+    log_p, labels = _checked(log_proba, y)
+    bins = check_bins(bins)
+    correct, confidence = _top_label(log_p, labels)
+    ranks = -(-np.arange(1, bins + 1) * len(labels) // bins)  # ceil, in integers
+    right_edges = np.sort(confidence)[ranks - 1]
+    return _gap(correct, confidence, np.searchsorted(right_edges, confidence, side="left"), bins)
+
+
+def _checked(log_proba: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    log_p = check_log_proba(log_proba)
+    return log_p, check_labels(y, *log_p.shape)
+
+
+def _top_label(log_p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return log_p.argmax(-1) == labels, np.minimum(np.exp(log_p.max(-1)), 1.0)
+
+
+def _gap(correct: np.ndarray, confidence: np.ndarray, index: np.ndarray, bins: int) -> float:
+    """Sum over bins of |sum of (correct - confidence)| / B, which is the weighted gap of every definition above."""
+    return float(np.abs(np.bincount(index, weights=correct - confidence, minlength=bins)).sum() / len(correct))

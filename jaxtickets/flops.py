@@ -1,0 +1,316 @@
+"""Forward FLOPs of every parameter, read off a model's jaxpr.
+
+A network's *kernels* are what a mask thins out, so the cost of a sparse network needs the FLOPs of each kernel: not of
+each layer as some framework names it, but of each leaf of the parameter tree, whoever defined it. The function is traced
+abstractly (nothing is computed) and every parameter is followed to the convolutions and matrix products that use it.
+
+What is known of a value is its *origin*: it is data (it depends on an input), or it is made of parameters and constants
+only, and then of which parameters, in which shares. Reshaping, casting, masking and scaling keep an origin; as soon as
+data takes part, the result is data.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex
+
+PyTree = Any
+
+# None: data. (): a constant. Otherwise pieces laid side by side, each its share of the value (shares sum to 1) and the
+# leaves mixed into it: kernel * mask is one piece of two leaves, concatenate([query, key]) two pieces of one leaf.
+Origin = tuple[tuple[Fraction, frozenset[int]], ...] | None
+
+# Operations on several operands whose i-th result comes from the i-th operand alone.
+_OPERANDWISE = frozenset({"optimization_barrier", "device_put", "psum", "psum_invariant", "pmax", "pmin", "pvary", "pcast", "reshard"})
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerFlops:
+    """Forward FLOPs of one parameter leaf.
+
+    Args:
+      path: the leaf's path, as mask rules see it: `"Dense_0/kernel"`.
+      shape: the leaf's shape.
+      flops: 2 x multiply-adds, for one example, in the convolutions and products that use the leaf; 0 for biases,
+        norms and embedding tables.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    flops: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardFlops:
+    """Forward FLOPs of one example, split over the parameters.
+
+    Args:
+      layers: one entry for every array among the parameters, in tree order.
+      other: FLOPs of products and convolutions that no parameter enters, such as attention scores.
+      inexact: what could not be known, empty in the usual case: the names of operations (`"while"`: its body is counted
+        once, however often it runs; `"pallas_call"`: its kernel is counted once) that contain products. The numbers
+        are then lower bounds.
+    """
+
+    layers: tuple[LayerFlops, ...]
+    other: int
+    inexact: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """FLOPs of one example: all layers and `other`."""
+        return sum(layer.flops for layer in self.layers) + self.other
+
+    @property
+    def by_path(self) -> dict[str, int]:
+        """FLOPs of each leaf by its path."""
+        return {layer.path: layer.flops for layer in self.layers}
+
+
+def forward_flops(apply: Callable[..., Any], params: PyTree, *args: Any, batch: int) -> ForwardFlops:
+    """Counts the forward FLOPs of `apply(params, *args)` and credits them to the parameters.
+
+    Counted are convolutions (output positions x kernel window x input channels / groups x output channels, with padding
+    counted as if it were data, and without the zeros that `lhs_dilation` puts between inputs) and matrix products, two
+    FLOPs a multiply-add. Element-wise operations, norms, pooling and look-ups are ignored, as in the literature.
+
+    A product of a parameter is credited to it, also when it arrives reshaped, cast, masked, scaled, sliced or inside
+    `jit`, `remat`, `vmap`, `scan`, `cond` (the dearest branch) or a custom derivative. Where several leaves are mixed
+    (kernel * outer(r, s), a product of two factors), the one with the most elements gets it; where leaves are
+    concatenated, each gets its share. A leaf used twice gets the sum.
+
+    Args:
+      apply: any function of `params` and `args`. What it closes over counts as constant.
+      params: the parameters, arrays or `jax.ShapeDtypeStruct`s; leaves that are neither (Equinox keeps functions among
+        its leaves) reach `apply` as they are.
+      *args: the inputs, arrays or `jax.ShapeDtypeStruct`s: every one of them is *data*. Close over masks and statistics
+        that kernels are multiplied with (or make masks part of `params`), otherwise the kernels become data too and
+        their FLOPs land in `other`. Leaves that are not arrays (`train=False`) reach `apply` as they are.
+      batch: how many examples `args` hold; FLOPs are divided by it and rounded. Work done once per batch, such as
+        multiplying two factors, is spread over the batch.
+
+    Returns:
+      The FLOPs of one example, by leaf. Operations are counted as written: XLA may drop some whose result is unused.
+
+    Raises:
+      ValueError: `batch` is not a positive integer.
+
+    >>> import jax.numpy as jnp
+    >>> def mlp(params, x):
+    ...     return jnp.tanh(x @ params["w1"] + params["b"]) @ params["w2"]
+    >>> params = {"b": jnp.zeros(16), "w1": jnp.zeros((8, 16)), "w2": jnp.zeros((16, 4))}
+    >>> count = forward_flops(mlp, params, jax.ShapeDtypeStruct((32, 8), jnp.float32), batch=32)
+    >>> count.by_path, count.total
+    ({'b': 0, 'w1': 256, 'w2': 128}, 384)
+
+    References:
+      Evci et al. 2020, "Rigging the Lottery", arXiv:1911.11134, appendix H: which operations count.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, int | np.integer) or batch < 1:
+        raise ValueError(
+            f"forward_flops: batch must be the number of examples in args, an integer of at least 1, got {batch!r}. "
+            "The usual cause is an unbatched input: add x[None] and pass batch=1."
+        )
+    named = jax.tree_util.tree_leaves_with_path(params)
+    leaves, treedef = jax.tree.flatten((params, args))
+    traced = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
+
+    def flat(*values: Any) -> Any:
+        full = list(leaves)
+        for i, value in zip(traced, values, strict=True):
+            full[i] = value
+        params, args = jax.tree.unflatten(treedef, full)
+        out = apply(params, *args)
+        return [leaf for leaf in jax.tree.leaves(out) if hasattr(leaf, "dtype")]
+
+    closed = jax.make_jaxpr(flat)(*[jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in traced])
+    owned = [i for i in traced if i < len(named)]
+    origins: list[Origin] = [((Fraction(1), frozenset({n})),) for n in range(len(owned))]
+    origins += [None] * (len(traced) - len(owned))
+    # Of several leaves mixed into a kernel, the kernel is the largest one with floating dtype (a stored mask may be as large).
+    rank = [(jnp.issubdtype(leaves[i].dtype, np.inexact), math.prod(leaves[i].shape), -n) for n, i in enumerate(owned)]
+    _, tally = _Walk(rank).jaxpr(closed.jaxpr, origins)
+
+    def per_example(index: int | None) -> int:
+        return math.floor(tally.flops[index] / int(batch) + Fraction(1, 2))
+
+    layers = tuple(
+        LayerFlops(
+            jax.tree_util.keystr(named[i][0], simple=True, separator="/").removesuffix("/value"),
+            tuple(leaves[i].shape),
+            per_example(n),
+        )
+        for n, i in enumerate(owned)
+    )
+    return ForwardFlops(layers, per_example(None), tuple(sorted(tally.inexact)))
+
+
+class _Tally:
+    """FLOPs by leaf index (None: no parameter), exact, and the names of operations that could only be bounded."""
+
+    def __init__(self) -> None:
+        self.flops: collections.defaultdict[int | None, Fraction] = collections.defaultdict(Fraction)
+        self.inexact: set[str] = set()
+
+    def add(self, other: _Tally, times: int = 1) -> None:
+        for index, flops in other.flops.items():
+            self.flops[index] += flops * times
+        self.inexact |= other.inexact
+
+    @property
+    def total(self) -> Fraction:
+        return sum(self.flops.values(), Fraction(0))
+
+
+def _join(origins: Sequence[Origin]) -> Origin:
+    """The origin of a value computed element by element from others."""
+    if any(origin is None for origin in origins):
+        return None
+    known = [origin for origin in origins if origin]
+    layouts = {tuple(share for share, _ in origin) for origin in known if len(origin) > 1}
+    if len(layouts) != 1:  # single pieces; or laid out differently, and then only what is in it can be said, not where
+        return _blend(tuple(itertools.chain.from_iterable(known)))
+    (layout,) = layouts
+    columns = [origin if len(origin) > 1 else origin * len(layout) for origin in known]
+    return tuple((share, frozenset().union(*(c[i][1] for c in columns))) for i, share in enumerate(layout))
+
+
+def _blend(origin: Origin) -> Origin:
+    """One piece made of everything in `origin`; data stays data, a constant a constant."""
+    return ((Fraction(1), frozenset().union(*(leaves for _, leaves in origin))),) if origin else origin
+
+
+def _concatenate(origins: Sequence[Origin], sizes: Sequence[int]) -> Origin:
+    """The origin of values laid side by side; constants among them (zero blocks) belong to the rest."""
+    weights: dict[frozenset[int], Fraction] = collections.defaultdict(Fraction)
+    for origin, size in zip(origins, sizes, strict=True):
+        if origin is None:
+            return None
+        for share, leaves in origin:
+            weights[leaves] += share * size
+    whole = sum(weights.values())
+    return tuple((weight / whole, leaves) for leaves, weight in weights.items() if weight)
+
+
+def _mul_adds(eqn: Any) -> int:
+    """Multiply-adds of a product or convolution over the whole batch."""
+    lhs, rhs = (v.aval.shape for v in eqn.invars[:2])
+    out = math.prod(eqn.outvars[0].aval.shape)
+    if eqn.primitive.name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        return out * math.prod(lhs[d] for d in contracted)
+    if eqn.primitive.name == "ragged_dot_general":  # every row of lhs meets one group's matrix
+        numbers = eqn.params["ragged_dot_dimension_numbers"]
+        (_, contracted), (_, batched) = numbers.dot_dimension_numbers
+        inner = {*contracted, *batched, *numbers.rhs_group_dimensions}
+        return math.prod(lhs) * math.prod(n for d, n in enumerate(rhs) if d not in inner)
+    window = math.prod(rhs) // max(1, rhs[eqn.params["dimension_numbers"].rhs_spec[0]])  # taps x input channels / groups
+    return out * window
+
+
+def _subjaxprs(eqn: Any) -> list[jex.Jaxpr]:
+    """Every jaxpr among the parameters of an operation."""
+    values = itertools.chain.from_iterable(v if isinstance(v, tuple | list) else (v,) for v in eqn.params.values())
+    return [v.jaxpr if isinstance(v, jex.ClosedJaxpr) else v for v in values if isinstance(v, jex.Jaxpr | jex.ClosedJaxpr)]
+
+
+def _shards(eqn: Any) -> int:
+    """How many different shards a `shard_map` works on; devices that repeat the same work count once."""
+    entries = itertools.chain.from_iterable(eqn.params["in_specs"])
+    axes = itertools.chain.from_iterable(e if isinstance(e, tuple) else (e,) for e in entries if e is not None)
+    return math.prod(eqn.params["mesh"].shape[axis] for axis in set(axes))
+
+
+class _Walk:
+    """Follows origins through jaxprs; `rank` orders the leaves by their claim to a product."""
+
+    def __init__(self, rank: Sequence[tuple]) -> None:
+        self.rank = rank
+
+    def jaxpr(self, jaxpr: jex.Jaxpr, ins: Sequence[Origin]) -> tuple[list[Origin], _Tally]:
+        tally = _Tally()
+        env: dict[Any, Origin] = dict.fromkeys(jaxpr.constvars, ())
+        env.update(zip(jaxpr.invars, ins, strict=True))
+
+        def read(atom: Any) -> Origin:
+            return () if isinstance(atom, jex.Literal) else env[atom]
+
+        for eqn in jaxpr.eqns:
+            env.update(zip(eqn.outvars, self.eqn(eqn, [read(v) for v in eqn.invars], tally), strict=True))
+        return [read(v) for v in jaxpr.outvars], tally
+
+    def eqn(self, eqn: Any, ins: list[Origin], tally: _Tally) -> list[Origin]:
+        name, width = eqn.primitive.name, len(eqn.outvars)
+        if name in ("dot_general", "conv_general_dilated", "ragged_dot_general"):
+            flops = Fraction(2 * _mul_adds(eqn), math.prod(eqn.params.get("lhs_dilation", ())))
+            self.credit(ins[0], ins[1], flops, tally)
+            return [_blend(_join(ins))]
+        if name == "concatenate":
+            return [_concatenate(ins, [math.prod(v.aval.shape) for v in eqn.invars])]
+        if name in _OPERANDWISE and width == len(ins):
+            return ins
+        if name == "cond":
+            runs = [self.jaxpr(branch.jaxpr, ins[1:]) for branch in eqn.params["branches"]]
+            tally.add(max((t for _, t in runs), key=lambda t: t.total))
+            tally.inexact.update(*(t.inexact for _, t in runs))
+            decides = None if ins[0] is None else ()
+            return [_join([decides, *outs]) for outs in zip(*(outs for outs, _ in runs), strict=True)]
+        if name == "scan":
+            n = eqn.params["num_consts"]
+            m = n + eqn.params["num_carry"]
+            outs, inner = self.loop(eqn.params["jaxpr"].jaxpr, ins[:n], ins[n:m], ins[m:])
+            tally.add(inner, eqn.params["length"])
+            return outs
+        if name == "while":
+            n = eqn.params["cond_nconsts"]
+            m = n + eqn.params["body_nconsts"]
+            body = eqn.params["body_jaxpr"].jaxpr
+            outs, inner = self.loop(body, ins[n:m], ins[m:], [])
+            (decides,), test = self.jaxpr(eqn.params["cond_jaxpr"].jaxpr, [*ins[:n], *outs])
+            inner.add(test)
+            self.bounded(name, inner, tally)
+            kept = (a is b for a, b in zip(body.invars[m - n :], body.outvars, strict=True))
+            return [out if keep or decides is not None else None for out, keep in zip(outs, kept, strict=True)]
+        subs = _subjaxprs(eqn)
+        if len(subs) == 1 and (len(subs[0].invars), len(subs[0].outvars)) == (len(ins), width):  # jit, remat, custom_vjp, ...
+            outs, called = self.jaxpr(subs[0], ins)
+            tally.add(called, _shards(eqn) if name == "shard_map" else 1)
+            return outs
+        joined = _join(ins)
+        for sub in subs:  # a kernel or a solver: it is not known how often this runs, nor on which operand
+            self.bounded(name, self.jaxpr(sub, [_blend(joined)] * len(sub.invars))[1], tally)
+        return [joined] * width
+
+    def loop(self, body: jex.Jaxpr, consts: list[Origin], carry: list[Origin], xs: list[Origin]) -> tuple[list[Origin], _Tally]:
+        """The results of a loop's body and the FLOPs of one turn, once the origins of what it carries no longer change."""
+        carry = [_blend(c) for c in carry]
+        while True:
+            outs, tally = self.jaxpr(body, [*consts, *carry, *xs])
+            after = [_blend(_join([before, out])) for before, out in zip(carry, outs)]
+            if after == carry:
+                return carry + outs[len(carry) :], tally
+            carry = after
+
+    def credit(self, lhs: Origin, rhs: Origin, flops: Fraction, tally: _Tally) -> None:
+        """Books a product to the leaves behind the operand that is no data; to the largest of both if neither is."""
+        origin = _blend(lhs + rhs) if lhs and rhs else lhs or rhs
+        for share, leaves in origin or ():
+            tally.flops[max(leaves, key=self.rank.__getitem__)] += share * flops
+        if not origin:
+            tally.flops[None] += flops
+
+    def bounded(self, name: str, inner: _Tally, tally: _Tally) -> None:
+        """Books FLOPs that are only a lower bound."""
+        tally.add(inner)
+        if inner.total:
+            tally.inexact.add(name)

@@ -1,0 +1,97 @@
+"""Convolution and batch normalisation as Linen modules over `jaxtickets.models.fast`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from jaxtickets.models import fast
+
+Dtype = Any
+Initializer = nn.initializers.Initializer
+
+
+def check_images(x: jax.Array, model: str) -> None:
+    """Raises if `x` is not a batch of images with channels last.
+
+    Raises:
+      ValueError: if `x` has another rank than 4.
+    """
+    if x.ndim != 4:
+        raise ValueError(
+            f"{model}: x must be a batch of images [batch, height, width, channels], got shape {x.shape}. "
+            "The usual cause is a single image (add x[None]) or images without a channel axis (add x[..., None])."
+        )
+
+
+class Conv(nn.Module):
+    """A 2-D convolution; parameters `kernel` [k, k, in, out] and, with `use_bias`, `bias` [out].
+
+    Args:
+      features: output channels.
+      size: k, the kernel's side.
+      strides: step between output positions, the same in both directions.
+      padding: "SAME" pads k // 2 on every side (as torch's `padding=k // 2`), "VALID" not at all.
+      use_bias: adds a bias per output channel.
+      dtype: computation dtype; parameters are float32.
+      kernel_init: initializer of the kernel.
+    """
+
+    features: int
+    size: int
+    strides: int = 1
+    padding: fast.Padding = "SAME"
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, in] to [B, H', W', out]."""
+        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
+        y = fast.conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
+        return y
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over batch and space with PyTorch's meaning of every number.
+
+    Normalises with the batch's biased variance; the running variance is fed the unbiased one.
+
+    Args:
+      momentum: share of the running statistics that survives a step (torch's `momentum=0.1` is 0.9 here).
+      eps: added to the variance.
+      dtype: dtype of the output; statistics are always float32.
+
+    References:
+      Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1.
+    """
+
+    momentum: float = 0.9
+    eps: float = 1e-5
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps [B, H, W, C] to the same shape; with `train` it uses the batch's statistics and updates the running ones."""
+        features = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones_init(), (features,))
+        bias = self.param("bias", nn.initializers.zeros_init(), (features,))
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (features,))
+        var = self.variable("batch_stats", "var", jnp.ones, (features,))
+        if not train:
+            factor = lax.rsqrt(var.value + self.eps) * scale
+            return (x * factor + (bias - mean.value * factor)).astype(self.dtype)
+        y, batch_mean, batch_var = fast.batch_norm(x.astype(self.dtype), scale, bias, self.eps)
+        if not self.is_initializing():
+            count = x.size // features
+            unbiased = batch_var * (count / max(count - 1, 1))
+            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
+            var.value = self.momentum * var.value + (1 - self.momentum) * unbiased
+        return y

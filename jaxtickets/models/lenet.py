@@ -1,0 +1,78 @@
+"""LeNet-5 variants of Prune and Tune."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxtickets.models import fast
+from jaxtickets.models.layers import Conv, check_images
+
+WIDTHS = {"S": (16, 32, 256, 128), "M": (32, 64, 512, 256), "L": (64, 128, 1024, 512)}
+
+
+class LeNet(nn.Module):
+    """Two valid 5x5 convolutions with ReLU and 2x2 max-pooling, two hidden dense layers, a classifier.
+
+    On 32x32x3 images with 10 classes S, M and L have 253,290, 1,007,306 and 4,017,546 parameters, as in the paper.
+
+    Args:
+      size: "S", "M", "L", or four widths (conv1, conv2, dense1, dense2).
+      num_classes: C.
+      dropout: share of activations dropped after every convolution and hidden dense layer while training; the dropout
+        baseline of the paper uses 0.5.
+      dtype: computation dtype; parameters and logits are float32.
+
+    Raises:
+      ValueError: for an unknown size, a rate outside [0, 1), or (when called) images smaller than 16x16.
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = LeNet("S")
+    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    253290
+
+    References:
+      Whitaker and Whitley 2022, "Prune and Tune Ensembles", arXiv:2202.11782; LeCun et al. 1998.
+    """
+
+    size: str | Sequence[int] = "S"
+    num_classes: int = 10
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        if isinstance(self.size, str):
+            if self.size not in WIDTHS:
+                raise ValueError(f'LeNet: size must be "S", "M", "L" or four widths, got {self.size!r}.')
+        else:
+            self.size = tuple(self.size)
+            if len(self.size) != 4 or min(self.size) < 1:
+                raise ValueError(f"LeNet: size needs four positive widths (conv1, conv2, dense1, dense2), got {self.size}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"LeNet: dropout must be in [0, 1), got {self.dropout}.")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps images [B, H, W, channels] to logits [B, C], float32."""
+        check_images(x, "LeNet")
+        if min(x.shape[1:3]) < 16:
+            raise ValueError(
+                f"LeNet: x must be at least 16x16 pixels (two valid 5x5 convolutions, each pooled), got {x.shape[1]}x{x.shape[2]}. "
+                "Pad or resize the images, or use WideResNet, which takes any size."
+            )
+        widths = WIDTHS[self.size] if isinstance(self.size, str) else self.size
+        for i, width in enumerate(widths[:2], 1):
+            x = Conv(width, 5, padding="VALID", dtype=self.dtype, name=f"conv{i}")(x)
+            x = fast.max_pool_2x2(nn.relu(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = x.reshape(x.shape[0], -1)
+        for i, width in enumerate(widths[2:], 1):
+            x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"dense{i}")(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)

@@ -1,0 +1,94 @@
+"""Wide residual networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxtickets.models.layers import BatchNorm, Conv, check_images
+
+CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class Block(nn.Module):
+    """BN-ReLU-conv, BN-ReLU-conv and a shortcut; where the width changes the shortcut is a 1x1 convolution of the pre-activated input."""
+
+    features: int
+    strides: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps [B, H, W, in] to [B, H / strides, W / strides, features]."""
+
+        def conv(size, strides, name):
+            return Conv(self.features, size, strides, use_bias=False, dtype=self.dtype, kernel_init=CONV_INIT, name=name)
+
+        y = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
+        if x.shape[-1] != self.features or self.strides != 1:
+            x = conv(1, self.strides, "shortcut")(y)
+        y = conv(3, self.strides, "conv1")(y)
+        y = nn.relu(BatchNorm(dtype=self.dtype, name="bn2")(y, train))
+        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        return x + conv(3, 1, "conv2")(y)
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-width: pre-activation residual network of three groups with 16, 32 and 64 times `width` channels.
+
+    Takes images of any size and number of channels. WRN-28-10 has 36.5 M parameters.
+
+    Args:
+      depth: d = 6n + 4 convolutions deep, n blocks in a group.
+      width: k, the widening factor.
+      num_classes: C.
+      dropout: share of activations dropped between the two convolutions of a block while training.
+      dtype: computation dtype; parameters, batch statistics and logits are float32.
+
+    Raises:
+      ValueError: for a depth that is not 6n + 4, a width below 1, or a rate outside [0, 1).
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = WideResNet(10, 1)
+    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    77562
+
+    References:
+      Zagoruyko and Komodakis 2016, "Wide Residual Networks", arXiv:1605.07146, table 1. Initialisation of the
+      convolutions N(0, 2 / (k^2 out)), as in the authors' code.
+    """
+
+    depth: int
+    width: int
+    num_classes: int = 10
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        if self.depth < 10 or (self.depth - 4) % 6:
+            below = max(10, (self.depth - 4) // 6 * 6 + 4)
+            raise ValueError(f"WideResNet: depth must be 6n + 4 (10, 16, 22, 28, 40, ...), got {self.depth}. The nearest are {below} and {below + 6}.")
+        if self.width < 1:
+            raise ValueError(f"WideResNet: width must be at least 1, got {self.width}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"WideResNet: dropout must be in [0, 1), got {self.dropout}.")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps images [B, H, W, channels] to logits [B, C], float32."""
+        check_images(x, "WideResNet")
+        x = Conv(16, 3, use_bias=False, dtype=self.dtype, kernel_init=CONV_INIT, name="conv")(x)
+        for group in (1, 2, 3):
+            for block in range(1, (self.depth - 4) // 6 + 1):
+                strides = 2 if group > 1 and block == 1 else 1
+                features = 16 * self.width * 2 ** (group - 1)
+                x = Block(features, strides, self.dropout, self.dtype, name=f"group{group}_block{block}")(x, train)
+        x = nn.relu(BatchNorm(dtype=self.dtype, name="bn")(x, train))
+        x = jnp.mean(x, (1, 2), dtype=jnp.float32)
+        return nn.Dense(self.num_classes, name="classifier")(x)

@@ -1,0 +1,101 @@
+"""Learning rates over a phase: frozen dataclasses, called on the host with the step and the phase's steps.
+
+The value enters the compiled step as a number, so phases that differ only in their schedule share one program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """The same value throughout."""
+
+    value: float
+
+    def __call__(self, step: int, steps: int) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        return f"{self.value:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Piecewise:
+    """`values[i]` until share `until[i]` of the phase, the last value to its end.
+
+    >>> schedule = Piecewise((0.1, 0.01, 0.001), until=(0.5, 0.75))
+    >>> [schedule(step, 100) for step in (0, 49, 50, 75)]
+    [0.1, 0.1, 0.01, 0.001]
+    """
+
+    values: tuple[float, ...]
+    until: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        ordered = all(0 < a < b <= 1 for a, b in zip(self.until, (*self.until[1:], 1.0), strict=True))
+        if len(self.values) != len(self.until) + 1 or not ordered:
+            raise ValueError(f"Piecewise wants n + 1 values and n rising shares in (0, 1); got {self.values} and {self.until}.")
+
+    def __call__(self, step: int, steps: int) -> float:
+        return self.values[sum(step >= round(share * steps) for share in self.until)]
+
+    def __str__(self) -> str:
+        return " ".join(f"{value:g} to {share:.1%}," for value, share in zip(self.values, self.until)) + f" {self.values[-1]:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """From `begin` at the first step to `end` at the last."""
+
+    begin: float
+    end: float = 0.0
+
+    def __call__(self, step: int, steps: int) -> float:
+        return self.begin + (self.end - self.begin) * (step / max(1, steps - 1))
+
+    def __str__(self) -> str:
+        return f"{self.begin:g} to {self.end:g} (linear)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """From `begin` to `end` along half a cosine, reached at the last step."""
+
+    begin: float
+    end: float = 0.0
+
+    def __call__(self, step: int, steps: int) -> float:
+        return self.end + (self.begin - self.end) * (1 + math.cos(math.pi * step / max(1, steps - 1))) / 2
+
+    def __str__(self) -> str:
+        return f"{self.begin:g} to {self.end:g} (cosine)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Warmup:
+    """A line from 0 over the first `share` of the phase, then `then` as if the warm-up were part of it.
+
+    >>> Warmup(0.1, Constant(0.1))(4, 100)
+    0.05
+    """
+
+    share: float
+    then: Constant | Piecewise | Linear | Cosine
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"a warm-up takes a share of the phase in (0, 1); got {self.share!r}.")
+
+    def __call__(self, step: int, steps: int) -> float:
+        warm = max(1, round(self.share * steps))
+        return self.then(step, steps) * min(1.0, (step + 1) / warm)
+
+    def __str__(self) -> str:
+        return f"{self.then}, warmed up over {self.share:.0%}"
+
+
+Schedule = Constant | Piecewise | Linear | Cosine | Warmup
+KINDS = (Constant, Piecewise, Linear, Cosine, Warmup)

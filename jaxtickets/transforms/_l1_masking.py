@@ -1,0 +1,93 @@
+"""l1_masking: an element-wise L1 penalty that makes chosen weights small, so that pruning takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtickets.masks import MaskError, leaf_paths
+from jaxtickets.transforms._masked_update import require_params
+
+PyTree = Any
+
+
+class L1MaskingState(NamedTuple):
+    """State of `l1_masking`: steps taken (int32), the coefficients, the inner optimizer's state."""
+
+    count: jax.Array
+    coefficients: PyTree
+    inner: PyTree
+
+
+def l1_penalty(params: PyTree, coefficients: PyTree) -> jax.Array:
+    """||theta * l||_1, float32: what `l1_masking` adds to the loss, times the strength.
+
+    >>> float(l1_penalty({"w": jnp.array([1.0, -2.0])}, {"w": jnp.array([0.0, 1.0])}))
+    2.0
+    """
+    parts = jax.tree.map(lambda p, c: jnp.sum(jnp.abs(p).astype(jnp.float32) * c), params, coefficients)
+    return jax.tree.reduce(jnp.add, parts, jnp.float32(0))
+
+
+def l1_masking(
+    inner: optax.GradientTransformation,
+    coefficients: PyTree,
+    strength: float | jax.Array | Callable[[jax.Array], Any],
+    *,
+    decoupled: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer `inner` with strength * ||theta * l||_1 pulling weights towards 0, each by its own coefficient.
+
+    Args:
+      inner: any optax optimizer or chain, another transform of ours included.
+      coefficients: l, a tree like the params: floats of the leaf's shape, or one 0-d number for a whole leaf (0 for
+        leaves that are not to be touched). It lives in the state, so members under `vmap` may each have their own.
+      strength: tau; a number, or a schedule of the step counted from 0. Multi-Ticket lets it fall with the learning rate.
+      decoupled: False adds the gradient tau * l * sign(theta) to the loss's, so that Adam rescales it (the paper).
+        True takes a soft threshold of tau * l after the optimizer's step: weights reach exactly 0.
+
+    Raises:
+      MaskError: at `init`, coefficients that do not fit the params.
+
+    >>> tx = l1_masking(optax.sgd(1.0), {"w": jnp.array([0.0, 1.0])}, 0.5, decoupled=True)
+    >>> params = {"w": jnp.array([0.3, 0.3])}
+    >>> updates, _ = tx.update({"w": jnp.zeros(2)}, tx.init(params), params)
+    >>> [round(w, 3) for w in optax.apply_updates(params, updates)["w"].tolist()]
+    [0.3, 0.0]
+
+    References:
+      Kobayashi et al., 2022, arXiv:2205.11833, section 3.2 (in the loss); the soft threshold is the proximal step.
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: PyTree) -> L1MaskingState:
+        if jax.tree.structure(coefficients) != jax.tree.structure(params):
+            raise MaskError(f"coefficients must have the params' tree: {leaf_paths(coefficients)} against {leaf_paths(params)}.")
+        for path, c, p in zip(leaf_paths(params), jax.tree.leaves(coefficients), jax.tree.leaves(params), strict=True):
+            if jnp.shape(c) not in ((), p.shape):
+                raise MaskError(f"the coefficients of {path!r} have shape {list(jnp.shape(c))}; it must be {list(p.shape)} or [].")
+        as_floats = jax.tree.map(lambda c: jnp.asarray(c, jnp.float32), coefficients)
+        return L1MaskingState(jnp.zeros((), jnp.int32), as_floats, inner.init(params))
+
+    def update(grads: PyTree, state: L1MaskingState, params: PyTree | None = None, **extra: Any) -> tuple[PyTree, L1MaskingState]:
+        require_params(params, "l1_masking")
+        tau = strength(state.count) if callable(strength) else strength
+        pull = jax.tree.map(lambda c: (tau * c).astype(jnp.float32), state.coefficients)
+        if not decoupled:
+            grads = jax.tree.map(lambda g, c, p: g + (c * jnp.sign(p)).astype(g.dtype), grads, pull, params)
+        updates, inner_state = inner.update(grads, state.inner, params, **extra)
+        if decoupled:
+
+            def shrink(u: jax.Array, c: jax.Array, p: jax.Array) -> jax.Array:
+                moved = p + u
+                shrunk = jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - c.astype(moved.dtype), 0)
+                return jnp.where(shrunk == 0, -p, jnp.where(c == 0, u, shrunk - p)).astype(u.dtype)  # -p: exactly 0
+
+            updates = jax.tree.map(shrink, updates, pull, params)
+        return updates, L1MaskingState(optax.safe_increment(state.count), state.coefficients, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
