@@ -1,12 +1,10 @@
 """Forward FLOPs of every parameter, read off a model's jaxpr.
 
-A network's *kernels* are what a mask thins out, so the cost of a sparse network needs the FLOPs of each kernel: not of
-each layer as some framework names it, but of each leaf of the parameter tree, whoever defined it. The function is traced
-abstractly (nothing is computed) and every parameter is followed to the convolutions and matrix products that use it.
-
-What is known of a value is its *origin*: it is data (it depends on an input), or it is made of parameters and constants
-only, and then of which parameters, in which shares. Reshaping, casting, masking and scaling keep an origin; as soon as
-data takes part, the result is data.
+A mask thins out leaves of the parameter tree, so the cost of a sparse network needs the FLOPs of each leaf, whatever
+framework made it. The function is traced abstractly (nothing is computed) and every parameter is followed to the
+convolutions and matrix products that use it. What is known of a value is its *origin*: it is data (it depends on an
+input), or made of parameters and constants only, and then of which ones, in which shares. Reshaping, casting, masking and
+scaling keep an origin; as soon as data takes part, the result is data.
 """
 
 from __future__ import annotations
@@ -56,10 +54,9 @@ class ForwardFlops:
 
     Args:
       layers: one entry for every array among the parameters, in tree order.
-      other: FLOPs of products and convolutions that no parameter enters, such as attention scores.
-      inexact: what could not be known, empty in the usual case: the names of operations (`"while"`: its body is counted
-        once, however often it runs; `"pallas_call"`: its kernel is counted once) that contain products. The numbers
-        are then lower bounds.
+      other: FLOPs of products and convolutions that no parameter enters (attention scores).
+      inexact: empty in the usual case; otherwise the names of operations with products inside that run nobody knows how
+        often (`"while"`, `"pallas_call"`). They are counted once, so the numbers are lower bounds.
     """
 
     layers: tuple[LayerFlops, ...]
@@ -93,14 +90,13 @@ def forward_flops(apply: Callable[..., Any], params: PyTree, *args: Any, batch: 
       apply: any function of `params` and `args`. What it closes over counts as constant.
       params: the parameters, arrays or `jax.ShapeDtypeStruct`s; leaves that are neither (Equinox keeps functions among
         its leaves) reach `apply` as they are.
-      *args: the inputs, arrays or `jax.ShapeDtypeStruct`s: every one of them is *data*. Close over masks and statistics
-        that kernels are multiplied with (or make masks part of `params`), otherwise the kernels become data too and
-        their FLOPs land in `other`. Leaves that are not arrays (`train=False`) reach `apply` as they are.
+      *args: the inputs, likewise; every array among them is *data*. Close over masks and statistics that kernels are
+        multiplied with, or make them part of `params`: otherwise those kernels become data and land in `other`.
       batch: how many examples `args` hold; FLOPs are divided by it and rounded. Work done once per batch, such as
         multiplying two factors, is spread over the batch.
 
     Returns:
-      The FLOPs of one example, by leaf. Operations are counted as written: XLA may drop some whose result is unused.
+      The FLOPs of one example, by leaf, of the operations as written: XLA may drop some whose result is unused.
 
     Raises:
       ValueError: `batch` is not a positive integer.
@@ -114,7 +110,7 @@ def forward_flops(apply: Callable[..., Any], params: PyTree, *args: Any, batch: 
     ({'b': 0, 'w1': 256, 'w2': 128}, 384)
 
     References:
-      Evci et al. 2020, "Rigging the Lottery", arXiv:1911.11134, appendix H: which operations count.
+      Evci et al. 2020, "Rigging the Lottery", arXiv:1911.11134, appendix: which operations count.
     """
     if isinstance(batch, bool) or not isinstance(batch, int | np.integer) or batch < 1:
         raise ValueError(
@@ -130,44 +126,42 @@ def forward_flops(apply: Callable[..., Any], params: PyTree, *args: Any, batch: 
         for i, value in zip(traced, values, strict=True):
             full[i] = value
         params, args = jax.tree.unflatten(treedef, full)
-        out = apply(params, *args)
-        return [leaf for leaf in jax.tree.leaves(out) if hasattr(leaf, "dtype")]
+        return [leaf for leaf in jax.tree.leaves(apply(params, *args)) if hasattr(leaf, "dtype")]
 
-    closed = jax.make_jaxpr(flat)(*[jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in traced])
+    closed = jax.make_jaxpr(flat)(*[leaves[i] for i in traced])
     owned = [i for i in traced if i < len(named)]
     origins: list[Origin] = [((Fraction(1), frozenset({n})),) for n in range(len(owned))]
     origins += [None] * (len(traced) - len(owned))
-    # Of several leaves mixed into a kernel, the kernel is the largest one with floating dtype (a stored mask may be as large).
-    rank = [(jnp.issubdtype(leaves[i].dtype, np.inexact), math.prod(leaves[i].shape), -n) for n, i in enumerate(owned)]
+    # Of leaves mixed into one value the largest is its kernel; of equally large ones a floating one (another may be a mask).
+    rank = [(math.prod(leaves[i].shape), jnp.issubdtype(leaves[i].dtype, np.inexact), -n) for n, i in enumerate(owned)]
     _, tally = _Walk(rank).jaxpr(closed.jaxpr, origins)
 
     def per_example(index: int | None) -> int:
         return math.floor(tally.flops[index] / int(batch) + Fraction(1, 2))
 
-    layers = tuple(
-        LayerFlops(
-            jax.tree_util.keystr(named[i][0], simple=True, separator="/").removesuffix("/value"),
-            tuple(leaves[i].shape),
-            per_example(n),
-        )
-        for n, i in enumerate(owned)
-    )
+    # NNX's Param adds "/value" to a path; mask rules do not see it either.
+    paths = [jax.tree_util.keystr(named[i][0], simple=True, separator="/").removesuffix("/value") for i in owned]
+    layers = tuple(LayerFlops(paths[n], tuple(leaves[i].shape), per_example(n)) for n, i in enumerate(owned))
     return ForwardFlops(layers, per_example(None), tuple(sorted(tally.inexact)))
 
 
+@dataclasses.dataclass
 class _Tally:
     """FLOPs by leaf index (None: no parameter), exact, and the names of operations that could only be bounded."""
 
-    def __init__(self) -> None:
-        self.flops: collections.defaultdict[int | None, Fraction] = collections.defaultdict(Fraction)
-        self.inexact: set[str] = set()
+    flops: dict[int | None, Fraction] = dataclasses.field(default_factory=lambda: collections.defaultdict(Fraction))
+    inexact: set[str] = dataclasses.field(default_factory=set)
 
     def add(self, other: _Tally, times: int = 1) -> None:
         for index, flops in other.flops.items():
             self.flops[index] += flops * times
         self.inexact |= other.inexact
 
-    @property
+    def add_bound(self, name: str, other: _Tally) -> None:
+        self.add(other)
+        if other.total():
+            self.inexact.add(name)
+
     def total(self) -> Fraction:
         return sum(self.flops.values(), Fraction(0))
 
@@ -192,11 +186,11 @@ def _blend(origin: Origin) -> Origin:
 
 def _concatenate(origins: Sequence[Origin], sizes: Sequence[int]) -> Origin:
     """The origin of values laid side by side; constants among them (zero blocks) belong to the rest."""
+    if any(origin is None for origin in origins):
+        return None
     weights: dict[frozenset[int], Fraction] = collections.defaultdict(Fraction)
     for origin, size in zip(origins, sizes, strict=True):
-        if origin is None:
-            return None
-        for share, leaves in origin:
+        for share, leaves in origin or ():
             weights[leaves] += share * size
     whole = sum(weights.values())
     return tuple((weight / whole, leaves) for leaves, weight in weights.items() if weight)
@@ -204,8 +198,7 @@ def _concatenate(origins: Sequence[Origin], sizes: Sequence[int]) -> Origin:
 
 def _mul_adds(eqn: Any) -> int:
     """Multiply-adds of a product or convolution over the whole batch."""
-    lhs, rhs = (v.aval.shape for v in eqn.invars[:2])
-    out = math.prod(eqn.outvars[0].aval.shape)
+    lhs, rhs, out = eqn.invars[0].aval.shape, eqn.invars[1].aval.shape, math.prod(eqn.outvars[0].aval.shape)
     if eqn.primitive.name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
         return out * math.prod(lhs[d] for d in contracted)
@@ -214,8 +207,7 @@ def _mul_adds(eqn: Any) -> int:
         (_, contracted), (_, batched) = numbers.dot_dimension_numbers
         inner = {*contracted, *batched, *numbers.rhs_group_dimensions}
         return math.prod(lhs) * math.prod(n for d, n in enumerate(rhs) if d not in inner)
-    window = math.prod(rhs) // max(1, rhs[eqn.params["dimension_numbers"].rhs_spec[0]])  # taps x input channels / groups
-    return out * window
+    return out * (math.prod(rhs) // max(1, rhs[eqn.params["dimension_numbers"].rhs_spec[0]]))  # taps x input channels / groups
 
 
 def _subjaxprs(eqn: Any) -> list[jex.Jaxpr]:
@@ -252,33 +244,30 @@ class _Walk:
     def eqn(self, eqn: Any, ins: list[Origin], tally: _Tally) -> list[Origin]:
         name, width = eqn.primitive.name, len(eqn.outvars)
         if name in ("dot_general", "conv_general_dilated", "ragged_dot_general"):
-            flops = Fraction(2 * _mul_adds(eqn), math.prod(eqn.params.get("lhs_dilation", ())))
-            self.credit(ins[0], ins[1], flops, tally)
+            self.credit(ins[0], ins[1], Fraction(2 * _mul_adds(eqn), math.prod(eqn.params.get("lhs_dilation", ()))), tally)
             return [_blend(_join(ins))]
-        if name == "concatenate":
+        if name in ("concatenate", "stack"):
             return [_concatenate(ins, [math.prod(v.aval.shape) for v in eqn.invars])]
         if name in _OPERANDWISE and width == len(ins):
             return ins
         if name == "cond":
             runs = [self.jaxpr(branch.jaxpr, ins[1:]) for branch in eqn.params["branches"]]
-            tally.add(max((t for _, t in runs), key=lambda t: t.total))
+            tally.add(max((t for _, t in runs), key=_Tally.total))
             tally.inexact.update(*(t.inexact for _, t in runs))
             decides = None if ins[0] is None else ()
             return [_join([decides, *outs]) for outs in zip(*(outs for outs, _ in runs), strict=True)]
         if name == "scan":
-            n = eqn.params["num_consts"]
-            m = n + eqn.params["num_carry"]
+            n, m = itertools.accumulate((eqn.params["num_consts"], eqn.params["num_carry"]))
             outs, inner = self.loop(eqn.params["jaxpr"].jaxpr, ins[:n], ins[n:m], ins[m:])
             tally.add(inner, eqn.params["length"])
             return outs
         if name == "while":
-            n = eqn.params["cond_nconsts"]
-            m = n + eqn.params["body_nconsts"]
+            n, m = itertools.accumulate((eqn.params["cond_nconsts"], eqn.params["body_nconsts"]))
             body = eqn.params["body_jaxpr"].jaxpr
             outs, inner = self.loop(body, ins[n:m], ins[m:], [])
             (decides,), test = self.jaxpr(eqn.params["cond_jaxpr"].jaxpr, [*ins[:n], *outs])
             inner.add(test)
-            self.bounded(name, inner, tally)
+            tally.add_bound(name, inner)
             kept = (a is b for a, b in zip(body.invars[m - n :], body.outvars, strict=True))
             return [out if keep or decides is not None else None for out, keep in zip(outs, kept, strict=True)]
         subs = _subjaxprs(eqn)
@@ -288,7 +277,7 @@ class _Walk:
             return outs
         joined = _join(ins)
         for sub in subs:  # a kernel or a solver: it is not known how often this runs, nor on which operand
-            self.bounded(name, self.jaxpr(sub, [_blend(joined)] * len(sub.invars))[1], tally)
+            tally.add_bound(name, self.jaxpr(sub, [_blend(joined)] * len(sub.invars))[1])
         return [joined] * width
 
     def loop(self, body: jex.Jaxpr, consts: list[Origin], carry: list[Origin], xs: list[Origin]) -> tuple[list[Origin], _Tally]:
@@ -308,9 +297,3 @@ class _Walk:
             tally.flops[max(leaves, key=self.rank.__getitem__)] += share * flops
         if not origin:
             tally.flops[None] += flops
-
-    def bounded(self, name: str, inner: _Tally, tally: _Tally) -> None:
-        """Books FLOPs that are only a lower bound."""
-        tally.add(inner)
-        if inner.total:
-            tally.inexact.add(name)

@@ -39,8 +39,10 @@ def leaf_paths(tree: PyTree) -> list[str]:
     >>> leaf_paths({"a": {"kernel": 1}, "b": [2, 3]})
     ['a/kernel', 'b/0', 'b/1']
     """
-    paths = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree_util.tree_leaves_with_path(tree))
-    return [path.removesuffix("/value") for path in paths]  # NNX's Param adds "/value", which says nothing
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    # NNX's Param adds an attribute "value", which says nothing. (A dict's key "value" stays.)
+    paths = [path[:-1] if path[1:] and path[-1] == jax.tree_util.GetAttrKey("value") else path for path in paths]
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]
 
 
 def prunable(params: PyTree, rules: Rules = KERNELS) -> PyTree:

@@ -20,9 +20,11 @@ def order_bits(scores: jax.Array) -> jax.Array:
     """uint32 that compare as the scores do. Scores enter as float32 (bf16 magnitudes tie en masse); uint32 pass through."""
     if scores.dtype == jnp.uint32:
         return scores
-    scores = scores.astype(jnp.float32)
-    bits = lax.bitcast_convert_type(jnp.where(scores == 0, jnp.float32(0), scores), jnp.uint32)  # -0.0 ties with 0.0
-    return jnp.where(bits >> 31, ~bits, bits | jnp.uint32(1 << 31))
+    bits = lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.uint32)
+    # Integers only: a float comparison would take subnormals for 0 where the device flushes them.
+    sign, rest = bits >> 31, bits & jnp.uint32((1 << 31) - 1)
+    ordered = jnp.where((sign == 1) & (rest > 0), ~bits, rest | jnp.uint32(1 << 31))  # -0.0 ties with 0.0
+    return jnp.where(rest > jnp.uint32(0x7F800000), jnp.uint32(0xFFFFFFFF), ordered)  # NaN, of either sign
 
 
 def keep_largest(scores: PyTree, count: jax.Array | int, where: PyTree | None = None) -> PyTree:

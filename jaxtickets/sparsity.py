@@ -29,13 +29,17 @@ def check_sparsity(sparsity: float, name: str = "sparsity") -> None:
         raise MaskError(f"{name} is the share of zeros, in [0, 1): got {sparsity!r}. A sparsity of 0.8 keeps a fifth of the weights.")
 
 
+def _as_written(number: float) -> Fraction:
+    return Fraction(repr(float(number)))
+
+
 def kept(size: int, sparsity: float) -> int:
     """N - floor(S * N), with S as it is written: 0.29 of 100 is 29, whatever its float is.
 
     >>> kept(100, 0.29)
     71
     """
-    return size - math.floor(Fraction(repr(float(sparsity))) * size)
+    return size - math.floor(_as_written(sparsity) * size)
 
 
 def layer_budgets(
@@ -79,13 +83,13 @@ def layer_budgets(
     if distribution == "uniform" or sparsity == 0:
         return {path: n if path in left_dense else kept(n, sparsity) for path, n in sizes.items()}
 
-    budget = float(1 - Fraction(repr(float(sparsity)))) * total
+    budget = (1 - _as_written(sparsity)) * total  # in rationals: floats would put a layer off by one
     if budget < len(sizes):
-        raise MaskError(f"sparsity {sparsity} leaves {budget:.1f} of {total} weights to {len(sizes)} layers: not one each. Lower it.")
+        raise MaskError(f"sparsity {sparsity} leaves {float(budget):.1f} of {total} weights to {len(sizes)} layers: not one each. Lower it.")
     if budget < sum(sizes[path] for path in left_dense):
-        raise MaskError(f"the layers left dense, {sorted(left_dense)}, hold more than the {budget:.0f} weights that sparsity {sparsity} allows.")
-    raw = {path: sum(shape[-2:] if distribution == "er" else shape) for path, shape in shapes.items()}
-    raw = {path: score / math.prod(shapes[path][-2:] if distribution == "er" else shapes[path]) for path, score in raw.items()}
+        raise MaskError(f"the layers left dense, {sorted(left_dense)}, hold more than the {float(budget):.0f} weights that sparsity {sparsity} allows.")
+    axes = {path: shape[-2:] if distribution == "er" else shape for path, shape in shapes.items()}
+    raw = {path: Fraction(sum(shape), math.prod(shape)) for path, shape in axes.items()}
     while True:
         open_ = [path for path in shapes if path not in left_dense]
         if not open_:

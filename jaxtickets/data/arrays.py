@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,10 +50,10 @@ def from_arrays(
     >>> import numpy as np
     >>> from_arrays(np.zeros((4, 2), np.float32), np.array([0, 1, 2, 1]), num_classes=3)
     Dataset(arrays: 4 examples, x=float32[4, 2], classes=3)
-    >>> from_arrays(np.zeros((4, 2), np.float32), np.array([0, 1, 2, 3]), num_classes=3)
+    >>> from_arrays(np.zeros((4, 2), np.float32), np.array([0, 1, 2, 3]), num_classes=3)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    jaxtickets.data.errors.DataError: from_arrays: y[3] is 3, but labels of num_classes=3 are 0 to 2. Pass num_classes=4 if there is such a class
+    jaxtickets.data.errors.DataError: from_arrays: y[3] is 3, but labels of num_classes=3 are 0 to 2. Pass num_classes=4 if ...
     """
     labels = _numbers("y", y)
     if labels.ndim != 1:
@@ -64,7 +65,10 @@ def from_arrays(
     arrays = [_numbers(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
     for path, array in zip(paths, arrays, strict=True):
         if array.ndim == 0:
-            raise DataError(f"from_arrays: {path} is a single number; the first axis of every array counts the examples")
+            raise DataError(
+                f"from_arrays: {path} is a single number; the first axis of every array counts the examples. "
+                "Lists are trees of their items: pass numpy.array(x)"
+            )
         if len(array) != len(labels):
             raise DataError(f"from_arrays: {path} has {len(array)} examples and y has {len(labels)}; row i of both is example i")
     if len(labels) == 0:
@@ -76,11 +80,7 @@ def from_arrays(
     if prepare is None and isinstance(examples, np.ndarray) and examples.dtype == np.uint8:
         prepare = Standardise(mean=(0.0,), std=(1.0,))
     dataset = Dataset(examples, labels, classes, name=name, augment=augment, class_names=tuple(class_names))
-    return dataset if prepare is None else _with_prepare(dataset, prepare)
-
-
-def _with_prepare(dataset: Dataset, prepare: Callable[[PyTree], PyTree]) -> Dataset:
-    return Dataset(dataset.x, dataset.y, dataset.num_classes, dataset.name, dataset.augment, prepare, dataset.class_names)
+    return dataset if prepare is None else dataclasses.replace(dataset, prepare=prepare)
 
 
 def _numbers(path: str, value: Any) -> np.ndarray:
@@ -92,18 +92,19 @@ def _numbers(path: str, value: Any) -> np.ndarray:
     if array.dtype.kind not in "biuf" and array.dtype.name not in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
         raise DataError(f"from_arrays: {path} is of {array.dtype}; numbers or booleans are needed (rows of unequal length give objects)")
     if array.dtype.kind not in "biu":
+        if array.dtype.itemsize > 4:
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float32)
         finite = np.isfinite(array)
         if not finite.all():
             where = [int(i) for i in np.argwhere(~finite)[0]]
             count = int(finite.size - np.count_nonzero(finite))
             raise DataError(
-                f"from_arrays: {path} has {count} values that are NaN or infinite, the first at {where}; "
+                f"from_arrays: {path} has {count} values that are NaN or infinite in {array.dtype}, the first at {where}; "
                 "remove those rows or fill them, for instance with numpy.nan_to_num"
             )
-        if array.dtype == np.float64:
-            array = array.astype(np.float32)
     elif array.dtype.itemsize == 8 or array.dtype == np.uint32:
-        if array.size and not (-(2**31) <= int(array.min()) and int(array.max()) < 2**31):
+        if array.size and (int(array.min()) < -(2**31) or int(array.max()) >= 2**31):
             raise DataError(f"from_arrays: {path} has integers outside of 32 bits ({array.min()} to {array.max()}), which JAX would wrap")
         array = array.astype(np.int32)
     return array
@@ -131,7 +132,9 @@ def _targets(labels: np.ndarray, num_classes: int | None) -> tuple[np.ndarray, i
         raise DataError(f"from_arrays: num_classes is an integer >= 2, or None; got {num_classes!r}")
     low = int(labels.argmin())
     if labels[low] < 0:
-        raise DataError(f"from_arrays: y[{low}] is {labels[low]}, but labels start at 0. Drop unlabelled rows, or subtract the smallest label")
+        raise DataError(
+            f"from_arrays: y[{low}] is {labels[low]}, but labels start at 0. Drop unlabelled rows, or subtract the smallest label"
+        )
     high = int(labels.argmax())
     top = int(labels[high])
     if num_classes is None:

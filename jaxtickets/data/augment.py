@@ -59,7 +59,7 @@ class CropFlip:
         place, mirror = outcome // ways, outcome % ways == 1
         return place // places, place % places, mirror
 
-    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, x: jax.Array | np.ndarray) -> jax.Array:
         """Augments one batch.
 
         Args:
@@ -80,7 +80,7 @@ class CropFlip:
         steps = jnp.arange(width, dtype=jnp.int32)[None, :]
         columns = column[:, None] + jnp.where(mirror[:, None], width - 1 - steps, steps)
         # Two gathers along one axis each: 0.2 ms for 128 CIFAR images on two CPU cores, where a select per offset takes 10 ms.
-        padded = jnp.pad(x, ((0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0)))
+        padded = jnp.pad(jnp.asarray(x), ((0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0)))
         cut = jnp.take_along_axis(padded, rows[:, :, None, None], axis=1, mode="promise_in_bounds")
         return jnp.take_along_axis(cut, columns[:, None, :, None], axis=2, mode="promise_in_bounds")
 

@@ -6,6 +6,15 @@ import dataclasses
 
 HEIGHT = WIDTH = 32
 PIXELS = 3 * HEIGHT * WIDTH
+_FINE = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
+willow_tree wolf woman worm
+"""
 _SITE = "https://www.cs.toronto.edu/~kriz/"
 
 
@@ -43,7 +52,7 @@ class Published:
     train_records: int
     test_records: int
     label_bytes: int
-    label_key: bytes
+    label_key: str
     archives: tuple[str, str]
     md5: str
 
@@ -74,7 +83,7 @@ CIFAR10 = Published(
     train_records=10_000,
     test_records=10_000,
     label_bytes=1,
-    label_key=b"labels",
+    label_key="labels",
     archives=("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"),
     md5="c32a1d4ab5d03f1284b67883e8d87530",
 )
@@ -82,15 +91,7 @@ CIFAR10 = Published(
 CIFAR100 = Published(
     name="cifar100",
     num_classes=100,
-    class_names=tuple(
-        """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
-        caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
-        forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
-        mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
-        possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
-        sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
-        willow_tree wolf woman worm""".split()
-    ),
+    class_names=tuple(_FINE.split()),
     mean=(0.5071, 0.4865, 0.4409),
     std=(0.2673, 0.2564, 0.2762),
     binary_folder="cifar-100-binary",
@@ -100,7 +101,7 @@ CIFAR100 = Published(
     train_records=50_000,
     test_records=10_000,
     label_bytes=2,
-    label_key=b"fine_labels",
+    label_key="fine_labels",
     archives=("cifar-100-binary.tar.gz", "cifar-100-python.tar.gz"),
     md5="03b5dce01913d631647c71ecec9e9cb8",
 )

@@ -7,6 +7,7 @@ one member is nan: there is no pair.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from jaxtickets.masks import iou
 
 PyTree = Any
 
-LOG_FLOOR = float(np.log(np.finfo(np.float32).tiny))
+LOG_FLOOR = math.log(np.finfo(np.float32).tiny)
 """Log-probabilities below this (-87.3, the smallest normal float32) are clipped to it in the KL divergence."""
 
 _ROWS = 4096  # examples at a time, to bound the memory of the pairs
@@ -60,7 +61,7 @@ def prediction_disagreement(member_log_proba: ArrayLike) -> float:
       EvaluationError: as `disagreement_matrix`.
 
     References:
-      Liu et al. 2022, arXiv:2106.14568, section 5.1; Fort et al. 2019, arXiv:1912.02757.
+      Liu et al. 2022, arXiv:2106.14568; Fort et al. 2019, arXiv:1912.02757.
 
     Differs:
       The FreeTickets code adds 0.001 to every entry of its matrix that is not 0 (so that its heat map shows them) and
@@ -117,7 +118,7 @@ def pairwise_kl(member_log_proba: ArrayLike) -> float:
       EvaluationError: as `kl_matrix`.
 
     References:
-      Liu et al. 2022, arXiv:2106.14568, section 5.1.
+      Liu et al. 2022, arXiv:2106.14568.
 
     Differs:
       The FreeTickets code takes the six ordered pairs of exactly three members; here all pairs of any number.

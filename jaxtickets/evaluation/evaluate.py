@@ -147,10 +147,10 @@ def evaluate(tickets: Tickets, test: Any, *, bins: int = 15, batch_size: int | N
       EvaluationError: a `test` that is neither; labels or predictions that cannot be evaluated.
     """
     check_bins(bins)
-    if isinstance(test, (tuple, list)) and len(test) == 2:
-        x, y = test
-    elif hasattr(test, "x") and hasattr(test, "y"):
+    if hasattr(test, "x") and hasattr(test, "y"):
         x, y = test, test.y
+    elif isinstance(test, (tuple, list)) and len(test) == 2:
+        x, y = test
     else:
         size = f" of {len(test)}" if isinstance(test, (tuple, list)) else ""
         raise EvaluationError(f"test: got {type(test).__name__}{size}, wanted a Dataset or a pair (x, y).")

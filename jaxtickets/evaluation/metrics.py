@@ -99,7 +99,7 @@ def brier(log_proba: ArrayLike, y: ArrayLike) -> float:
       y: integer labels [B].
 
     References:
-      Brier 1950, Verification of forecasts expressed in terms of probability, eq. 2.
+      Brier 1950, Verification of forecasts expressed in terms of probability.
 
     >>> round(brier(as_log_proba([[0.75, 0.25]]), [0]), 9)
     0.125
@@ -158,7 +158,7 @@ def adaptive_ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
       In [0, 1].
 
     References:
-      Nguyen and O'Connor 2015, arXiv:1508.05154, section 4.1; Mukhoti et al. 2020, arXiv:2002.09437 (AdaECE).
+      Nguyen and O'Connor 2015, arXiv:1508.05154 (adaptive bins); Mukhoti et al. 2020, arXiv:2002.09437 (AdaECE).
 
     Differs:
       Edges are observed confidences. Mukhoti's code interpolates between them, which moves single examples to a

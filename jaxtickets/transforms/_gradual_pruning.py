@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxtickets import masks, scores, sparsity as budgets
 from jaxtickets.masks import KERNELS, MaskError, Rules
 from jaxtickets.selection import keep_largest, share
 from jaxtickets.transforms._gate import run_if
-from jaxtickets.transforms._masked_update import inner_update, mask_moments, mask_updates, require_params
+from jaxtickets.transforms._masked_update import inner_update, is_placeholder, mask_moments, mask_updates, require_params
 
 PyTree = Any
 Scope = Literal["layerwise", "global"]
@@ -79,7 +79,7 @@ def gradual_pruning(
       A transform; its state is a `GradualPruningState`, `state.mask` the mask.
 
     Raises:
-      MaskError: a sparsity outside [0, 1), `end <= begin`, `update_every` below 1, or rules that do not fit.
+      MaskError: a sparsity outside [0, 1), `end <= begin`, `update_every` below 1, an unknown scope, or rules that do not fit.
 
     >>> tx = gradual_pruning(optax.sgd(0.1), sparsity=0.75, begin=0, end=4, update_every=1)
     >>> params = {"w": jnp.arange(16.0).reshape(4, 4)}
@@ -96,11 +96,14 @@ def gradual_pruning(
     inner = optax.with_extra_args_support(inner)
     budgets.check_sparsity(initial, "initial")
     schedule = budgets.cubic(sparsity, begin, end, initial)
+    if scope not in get_args(Scope):
+        raise MaskError(f"scope is one of {', '.join(get_args(Scope))}; got {scope!r}.")
     if update_every < 1:
         raise MaskError(f"update_every is a number of steps, at least 1: got {update_every!r}.")
 
     def init(params: PyTree) -> GradualPruningState:
-        return GradualPruningState(jnp.zeros((), jnp.int32), masks.full(params, prunable), inner.init(params))
+        mask = params if is_placeholder(params) else masks.full(params, prunable)
+        return GradualPruningState(jnp.zeros((), jnp.int32), mask, inner.init(params))
 
     def update(
         grads: PyTree, state: GradualPruningState, params: PyTree | None = None, **extra: Any

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import optax
 
 from jaxtickets import masks
-from jaxtickets.transforms._masked_update import inner_update, mask_moments, mask_updates, require_params
+from jaxtickets.transforms._masked_update import inner_update, is_placeholder, mask_moments, mask_updates, require_params
 
 PyTree = Any
 
@@ -44,6 +44,8 @@ def keep_masked(inner: optax.GradientTransformation, mask: PyTree) -> optax.Grad
     inner = optax.with_extra_args_support(inner)
 
     def init(params: PyTree) -> KeepMaskedState:
+        if is_placeholder(params):
+            return KeepMaskedState(params, inner.init(params))
         masks.check(mask, params)
         return KeepMaskedState(mask, inner.init(params))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtickets.masks import MaskError, leaf_paths
-from jaxtickets.transforms._masked_update import require_params
+from jaxtickets.transforms._masked_update import is_placeholder, require_params
 
 PyTree = Any
 
@@ -65,13 +65,17 @@ def l1_masking(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: PyTree) -> L1MaskingState:
+        if not is_placeholder(params):
+            check_coefficients(params)
+        as_floats = jax.tree.map(lambda c: jnp.asarray(c, jnp.float32), coefficients)
+        return L1MaskingState(jnp.zeros((), jnp.int32), as_floats, inner.init(params))
+
+    def check_coefficients(params: PyTree) -> None:
         if jax.tree.structure(coefficients) != jax.tree.structure(params):
             raise MaskError(f"coefficients must have the params' tree: {leaf_paths(coefficients)} against {leaf_paths(params)}.")
         for path, c, p in zip(leaf_paths(params), jax.tree.leaves(coefficients), jax.tree.leaves(params), strict=True):
             if jnp.shape(c) not in ((), p.shape):
                 raise MaskError(f"the coefficients of {path!r} have shape {list(jnp.shape(c))}; it must be {list(p.shape)} or [].")
-        as_floats = jax.tree.map(lambda c: jnp.asarray(c, jnp.float32), coefficients)
-        return L1MaskingState(jnp.zeros((), jnp.int32), as_floats, inner.init(params))
 
     def update(grads: PyTree, state: L1MaskingState, params: PyTree | None = None, **extra: Any) -> tuple[PyTree, L1MaskingState]:
         require_params(params, "l1_masking")

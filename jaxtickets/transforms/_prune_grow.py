@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtickets import masks, scores, sparsity as budgets
 from jaxtickets.masks import KERNELS, MaskError, Rules
 from jaxtickets.selection import keep_largest, share
 from jaxtickets.transforms._gate import run_if
-from jaxtickets.transforms._masked_update import inner_update, mask_moments, mask_updates, require_params
+from jaxtickets.transforms._masked_update import inner_update, is_placeholder, mask_moments, mask_updates, require_params
 
 PyTree = Any
 Growth = Literal["gradient", "random"]
@@ -121,7 +121,7 @@ def prune_grow(
       distribution: layer-wise budgets of the first mask: "erk", "er" or "uniform".
       mask: a first mask of your own instead.
       drop_fraction: share of active weights replaced per update; a number, or a schedule of the step
-        (`jaxtickets.sparsity.cosine(0.5, steps)` is RigL's). It is resolved to a millionth.
+        (`jaxtickets.sparsity.cosine(0.5, steps)` is RigL's), clipped to [0, 1]. It is resolved to a millionth.
       update_every: Delta T, steps between updates.
       begin: first step (counted from 1) at which an update may happen.
       end: last such step; None for no end (FreeTickets). RigL ends at 75 % of training.
@@ -138,7 +138,7 @@ def prune_grow(
 
     Raises:
       MaskError: neither or both of `sparsity` and `mask`; a sparsity outside [0, 1); a drop fraction outside [0, 1];
-        `update_every` below 1; at `init`, rules or a mask that do not fit the params.
+        `update_every` below 1; an unknown `growth` or `regrown`; at `init`, rules or a mask that do not fit the params.
 
     >>> params = {"kernel": jnp.ones((10, 10)), "bias": jnp.zeros(10)}
     >>> tx = prune_grow(optax.adam(1e-3), sparsity=0.8, update_every=2, key=jax.random.key(0))
@@ -161,12 +161,17 @@ def prune_grow(
         raise MaskError("prune_grow wants either sparsity=0.8 (a random first mask) or mask=..., one of them.")
     if sparsity is not None:
         budgets.check_sparsity(sparsity)
+    for name, choice, choices in (("growth", growth, get_args(Growth)), ("regrown", regrown, get_args(Regrown))):
+        if choice not in choices:
+            raise MaskError(f"{name} is one of {', '.join(choices)}; got {choice!r}.")
     if isinstance(drop_fraction, int | float) and not 0 <= drop_fraction <= 1:
         raise MaskError(f"drop_fraction is a share of the active weights, in [0, 1]: got {drop_fraction!r}.")
     if isinstance(update_every, int) and update_every < 1:
         raise MaskError(f"update_every is a number of steps, at least 1: got {update_every!r}.")
 
     def init(params: PyTree) -> PruneGrowState:
+        if is_placeholder(params):
+            return PruneGrowState(jnp.zeros((), jnp.int32), key, params, params, inner.init(params))
         first = mask
         if first is None:
             assert sparsity is not None
@@ -194,7 +199,7 @@ def prune_grow(
         def stay(operand: PyTree) -> PyTree:
             return operand[0], operand[0]
 
-        operand = (state.mask, moved, grads, jnp.asarray(fraction, jnp.float32), state.key, step)
+        operand = (state.mask, moved, grads, jnp.clip(jnp.asarray(fraction, jnp.float32), 0, 1), state.key, step)
         new_mask, survivors = run_if(due, evolve, stay, operand)
         # A weight that was inactive has moments 0 already; `survivors` holds only weights that were active and stay.
         inner_state = mask_moments(inner, inner_state, params, survivors)

@@ -1,0 +1,134 @@
+"""Data sets that tensorflow-datasets has prepared, read through it and without TensorFlow."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtickets.data.errors import DataError
+from jaxtickets.data.published import HEIGHT, WIDTH
+
+_LENGTH = struct.Struct("<Q")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+def find_prepared(root: Path, name: str) -> Path | None:
+    """The folder of a prepared data set: its newest version under `root`.
+
+    Args:
+      root: the folder that holds `name/<version>`, or one of those two themselves.
+      name: what tensorflow-datasets calls it.
+
+    Returns:
+      the folder with `dataset_info.json`, or None. The library is not imported to find out.
+    """
+    folders = [root / name, *([root, root.parent] if name in (root.name, root.parent.name) else [])]
+    versions = [path.parent for folder in folders for path in folder.glob("*/dataset_info.json") if _VERSION.fullmatch(path.parent.name)]
+    if root in versions:
+        return root
+    return max(versions, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
+
+
+def read_prepared(folder: Path, split: str, num_classes: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The arrays of a split, in the order of its shards.
+
+    Sets prepared as array_record are read by tensorflow-datasets' data source. For tfrecord, its default, that needs
+    TensorFlow; here the frames are cut apart without it, and each example is decoded by tensorflow-datasets as well.
+
+    Args:
+      folder: with `dataset_info.json`.
+      split: "train" or "test".
+      num_classes: labels are 0 to `num_classes - 1`.
+
+    Returns:
+      `(x, y)`: uint8 [N, 32, 32, 3], int32 [N]; None if the set was prepared without this split.
+
+    Raises:
+      DataError: a shard is missing, cut short or malformed; another file format; an image of another shape or type; a
+        label that no class has.
+      ImportError: tensorflow-datasets, or what it needs for reading, is not installed.
+    """
+    try:
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder_from_directory(folder)
+        if split not in builder.info.splits:
+            return None
+        return _read(builder, folder, split, num_classes)
+    except ImportError as error:
+        raise ImportError(
+            f"{folder} was prepared by tensorflow-datasets; to read it: "
+            f"pip install tensorflow-datasets importlib_resources array_record pillow ({error})"
+        ) from error
+
+
+def _read(builder: Any, folder: Path, split: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    part = builder.info.splits[split]
+    lacking = [path.name for path in part.filepaths if not path.exists()]
+    if lacking:
+        raise DataError(f"{folder}: {', '.join(lacking)} missing, of {len(part.filepaths)} files of {split!r}. Prepare it again")
+    kind = builder.info.file_format.value
+    if kind == "array_record":
+        examples: Iterable[Any] = builder.as_data_source(split)
+    elif kind == "tfrecord":
+        decode = builder.info.features.deserialize_example_np
+        examples = (decode(record) for path in part.filepaths for record in read_frames(Path(path)))
+    else:
+        raise DataError(f"{folder}: prepared as {kind}; array_record and tfrecord can be read. Prepare it with file_format='array_record'")
+    x, y = np.empty((part.num_examples, HEIGHT, WIDTH, 3), np.uint8), np.empty(part.num_examples, np.int32)
+    row = -1
+    for row, example in enumerate(_guarded(examples, folder, split)):
+        if row >= len(y):
+            raise DataError(f"{folder}: more examples in {split!r} than the {len(y)} its dataset_info.json gives. Prepare it again")
+        image, label = np.asarray(example["image"]), int(example["label"])
+        if image.shape != x.shape[1:] or image.dtype != np.uint8:
+            raise DataError(f"{folder}: image {row} of {split!r} is {image.dtype}{list(image.shape)}, uint8{list(x.shape[1:])} expected")
+        if not 0 <= label < num_classes:
+            raise DataError(f"{folder}: label {row} of {split!r} is {label}, 0 to {num_classes - 1} expected")
+        x[row], y[row] = image, label
+    if row + 1 != len(y):
+        raise DataError(f"{folder}: {row + 1} examples of {split!r} found, {len(y)} expected. Prepare it again")
+    return x, y
+
+
+def _guarded(examples: Iterable[Any], folder: Path, split: str) -> Iterator[Any]:
+    """The same examples; what the library raises about a damaged one becomes a `DataError`."""
+    try:
+        yield from examples
+    except (DataError, ImportError):
+        raise
+    except Exception as error:
+        raise DataError(f"{folder}: {split!r} cannot be read: {type(error).__name__}: {error}. Prepare it again") from error
+
+
+def read_frames(path: Path) -> Iterator[bytes]:
+    """The records of a TFRecord file: length (8 bytes), its checksum (4), the record, its checksum (4), repeated.
+
+    The checksums are not verified (there is no CRC-32C in the standard library); lengths are, and the images' own
+    format carries checksums.
+
+    Args:
+      path: the file.
+
+    Yields:
+      each record's bytes.
+
+    Raises:
+      DataError: the file ends inside a record.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while head := file.read(12):
+            start = file.tell()
+            length = _LENGTH.unpack(head[:8])[0] if len(head) == 12 else size
+            if start + length + 4 > size:
+                raise DataError(
+                    f"{path}: cut short: {size:,} bytes found, {start + length + 4:,} expected for the record at {start - len(head):,}"
+                )
+            yield file.read(length)
+            file.seek(4, 1)

@@ -1,0 +1,193 @@
+"""Tickets and ensembles of them: what training leaves, and what predicts."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets import masks
+from jaxtickets.dataset import Dataset
+from jaxtickets.errors import DataError
+from jaxtickets.plan import Plan
+from jaxtickets.task import Task
+
+PyTree = Any
+
+
+class Ticket(NamedTuple):
+    """A sparse subnetwork.
+
+    Args:
+      params: weights, exactly 0 where pruned.
+      mask: which weights exist, a tree like `params` (see `jaxtickets.masks`).
+      model_state: batch statistics and the like.
+      info: where it comes from: lineage, phase, step, training loss and accuracy, density.
+    """
+
+    params: PyTree
+    mask: PyTree
+    model_state: PyTree
+    info: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TicketEnsemble:
+    """An ensemble of tickets of one task.
+
+    Args:
+      task: the network they are tickets of.
+      tickets: the members, in the order in which they were collected.
+      x_spec: shape (without the batch axis) and dtype of what the network takes, a tree of `jax.ShapeDtypeStruct`.
+      plan: what produced them, if known.
+    """
+
+    task: Task
+    tickets: tuple[Ticket, ...]
+    x_spec: PyTree
+    plan: Plan | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tickets:
+            raise ValueError("an ensemble has at least one ticket; got none.")
+
+    def __len__(self) -> int:
+        return len(self.tickets)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        return iter(self.tickets)
+
+    def __getitem__(self, which: int | slice | Sequence[int]) -> TicketEnsemble:
+        """The ensemble of those members: `tickets[0]`, `tickets[:2]`, `tickets[[0, 2]]`."""
+        if isinstance(which, slice):
+            chosen = self.tickets[which]
+        else:
+            chosen = tuple(self.tickets[i] for i in ([which] if isinstance(which, int) else which))
+        return dataclasses.replace(self, tickets=chosen)
+
+    def __repr__(self) -> str:
+        density = ", ".join(f"{masks.density(mask):.3g}" for mask in self.masks)
+        return f"TicketEnsemble({len(self)} x {self.task.name}, density {density})"
+
+    @property
+    def members(self) -> tuple[Ticket, ...]:
+        """The tickets."""
+        return self.tickets
+
+    @property
+    def masks(self) -> list[PyTree]:
+        """The members' masks."""
+        return [ticket.mask for ticket in self.tickets]
+
+    def member_log_proba(self, x: Any, batch_size: int = 500) -> np.ndarray:
+        """Log-probabilities of every member, float32 [M, N, C].
+
+        Args:
+          x: a `Dataset` (its `prepare` is applied), or arrays as the network takes them, [N, ...].
+          batch_size: examples per forward pass.
+
+        Raises:
+          DataError: arrays of another shape or dtype than the network was trained on, NaN or infinity in them, or none.
+        """
+        prepare = x.prepare if isinstance(x, Dataset) else _as_is
+        x = x.x if isinstance(x, Dataset) else x
+        self._check(x, prepare)
+        examples = jax.tree.leaves(x)[0].shape[0]
+        predict = _predictor(self.task, prepare)
+        batch_size = min(batch_size, examples)
+        out = []
+        for ticket in self.tickets:
+            rows = []
+            for first in range(0, examples, batch_size):
+                # The last batch is filled up by repeating rows, so that there is one program for all batches.
+                take = np.arange(first, first + batch_size) % examples
+                rows.append(predict(ticket.params, ticket.model_state, jax.tree.map(lambda a, t=take: jnp.asarray(a[t]), x)))
+            out.append(np.concatenate(jax.device_get(rows))[:examples])
+        return np.stack(out)
+
+    def log_proba(self, x: Any, batch_size: int = 500) -> np.ndarray:
+        """Log of the mean of the members' probabilities, float32 [N, C]; the mean prediction [N] for regression."""
+        each = self.member_log_proba(x, batch_size)
+        if self.task.num_classes is None:
+            return each.mean(0)
+        return np.asarray(jax.nn.logsumexp(each, axis=0) - np.float32(np.log(len(each))))
+
+    def predict_proba(self, x: Any, batch_size: int = 500) -> np.ndarray:
+        """Probabilities of the ensemble, the mean of the members', float32 [N, C]; see `member_log_proba` for `x`."""
+        return np.exp(self.log_proba(x, batch_size))
+
+    def predict(self, x: Any, batch_size: int = 500) -> np.ndarray:
+        """The most probable class, int [N]."""
+        return self.log_proba(x, batch_size).argmax(-1)
+
+    def recalibrate(self, dataset: Dataset, batch_size: int = 500) -> TicketEnsemble:
+        """The ensemble with batch statistics estimated anew from `dataset` (training data), the weights as they are.
+
+        A mask that changed late leaves running averages of a network that no longer is.
+        """
+        renew = _renewer(self.task, dataset.prepare)
+        renewed = []
+        for ticket in self.tickets:
+            state = ticket.model_state
+            for first in range(0, len(dataset) - batch_size + 1, batch_size):
+                x = jax.tree.map(lambda a, f=first: jnp.asarray(a[f : f + batch_size]), dataset.x)
+                state = renew(ticket.params, state, x)
+            renewed.append(ticket._replace(model_state=jax.device_get(state)))
+        return dataclasses.replace(self, tickets=tuple(renewed))
+
+    def save(self, path: str | Path) -> None:
+        """One safetensors file: bit-packed masks, surviving weights only, plan and info as metadata. Atomic."""
+        from jaxtickets import ticket_file
+
+        ticket_file.write(self, Path(path))
+
+    def _check(self, x: PyTree, prepare: Any) -> None:
+        leaves = jax.tree.leaves(x)
+        if not leaves or any(np.ndim(leaf) == 0 for leaf in leaves) or leaves[0].shape[0] == 0:
+            raise DataError("x holds no examples.")
+        got = jax.eval_shape(prepare, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.asarray(a[:1]).dtype), x))
+        same_tree = jax.tree.structure(got) == jax.tree.structure(self.x_spec)
+        if not same_tree or any(
+            (g.shape[1:], g.dtype) != (s.shape, s.dtype) for g, s in zip(jax.tree.leaves(got), jax.tree.leaves(self.x_spec))
+        ):
+            raise DataError(
+                f"x is {_spec(got, 1)} per example; {self.task.name} was trained on {_spec(self.x_spec, 0)}. "
+                "Pass the data set itself, or dataset.prepare(x)."
+            )
+        for leaf in leaves:
+            if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+                raise DataError("x holds NaN or infinite values; predictions of them mean nothing.")
+
+
+def _spec(tree: PyTree, batch_axes: int) -> str:
+    return ", ".join(f"{leaf.dtype}{list(leaf.shape[batch_axes:])}" for leaf in jax.tree.leaves(tree))
+
+
+def _as_is(x: PyTree) -> PyTree:
+    return x
+
+
+@functools.lru_cache(maxsize=16)
+def _predictor(task: Task, prepare: Any) -> Any:
+    @jax.jit
+    def predict(params: PyTree, model_state: PyTree, x: PyTree) -> jax.Array:
+        outputs, _ = task.apply(params, model_state, prepare(x), False, None)
+        return task.log_proba(outputs)
+
+    return predict
+
+
+@functools.lru_cache(maxsize=4)
+def _renewer(task: Task, prepare: Any) -> Any:
+    @jax.jit
+    def renew(params: PyTree, model_state: PyTree, x: PyTree) -> PyTree:
+        # The key only feeds dropout, whose statistics are those of training.
+        return task.apply(params, model_state, prepare(x), True, jax.random.key(0))[1]
+
+    return renew

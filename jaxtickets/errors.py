@@ -1,0 +1,19 @@
+"""Errors for people: each says what was given, what is allowed and what to type instead."""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """Data that cannot be used: not readable, of the wrong shape, out of range, or too little of it."""
+
+
+class RunError(RuntimeError):
+    """A run folder that belongs to another run."""
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A loss became NaN or infinite; names phase, step and member. Tickets collected before are kept."""
+
+
+class TicketFileError(ValueError):
+    """A ticket file that is damaged, was tampered with, or belongs to another network."""

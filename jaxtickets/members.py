@@ -1,0 +1,153 @@
+"""How W members lie on the hardware: one after another, unrolled into one program, vmapped, or sharded over a mesh.
+
+Member i computes the same in every layout, from its own key. What differs is speed, and it differs by backend: on a CPU
+a vmapped convolution becomes a grouped one and is several times slower per member, so members run one after another
+there; an accelerator wants them together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where members go.
+
+    Args:
+      group: how many members train at a time; the groups follow one another through the whole plan.
+      across: how a group's members share a step: "unroll" (copies of the step in one program) or "vmap".
+      steps_per_call: training steps scanned per call of the compiled program. 1 on a CPU, where a convolution inside
+        a scan is many times slower; more on an accelerator, where it saves launches.
+      mesh: devices as axes "member" and "data"; None for one device. With a mesh the members are vmapped.
+    """
+
+    group: int
+    across: Literal["unroll", "vmap"] = "vmap"
+    steps_per_call: int = 1
+    mesh: Mesh | None = None
+
+    def __post_init__(self) -> None:
+        if self.group < 1 or self.steps_per_call < 1:
+            raise ValueError(f"group and steps_per_call are at least 1; got {self.group} and {self.steps_per_call}.")
+        if self.across not in ("unroll", "vmap"):
+            raise ValueError(f"across is 'unroll' or 'vmap'; got {self.across!r}.")
+        if self.mesh is not None:
+            if tuple(self.mesh.axis_names) != ("member", "data"):
+                raise ValueError(f"the mesh has the axes 'member' and 'data', in this order; got {self.mesh.axis_names}.")
+            if self.across != "vmap":
+                raise ValueError("members over a mesh are vmapped; use across='vmap'.")
+            if self.group % self.mesh.shape["member"]:
+                raise ValueError(f"a group of {self.group} members does not divide over {self.mesh.shape['member']} member devices.")
+
+
+def default_layout(members: int, backend: str | None = None, devices: Sequence[Any] | None = None) -> Layout:
+    """The layout that was fastest where it was measured.
+
+    CPU: one member at a time, one step per call. Accelerators: all members vmapped, several steps per call; several
+    devices form a mesh with as many member rows as divide both.
+
+    >>> default_layout(3, "cpu").group
+    1
+    """
+    backend = backend or jax.default_backend()
+    if backend == "cpu":
+        return Layout(group=1, across="unroll")
+    devices = jax.devices() if devices is None else devices
+    return Layout(group=members, across="vmap", steps_per_call=16, mesh=member_mesh(members, devices) if len(devices) > 1 else None)
+
+
+def member_mesh(members: int, devices: Sequence[Any]) -> Mesh:
+    """A mesh of axes "member" and "data" over all `devices`, the member axis as long as divides both."""
+    rows = math.gcd(members, len(devices))
+    return Mesh(np.asarray(devices).reshape(rows, -1), ("member", "data"))
+
+
+def groups(members: int, layout: Layout) -> list[range]:
+    """Members by group. A last group that would be smaller is evened out, unless it must fill a mesh.
+
+    >>> groups(5, Layout(group=2))
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    return [range(first, min(first + layout.group, members)) for first in range(0, members, layout.group)]
+
+
+def member_keys(key: int | jax.Array, members: int) -> jax.Array:
+    """One key per member, [W]. Member i's is `fold_in(key, i)`, so it does not depend on how many others there are.
+
+    Args:
+      key: an int or one key, or an array of W keys to take as they are (a lone run of member i: `keys[i:i+1]`).
+      members: W.
+
+    Raises:
+      ValueError: an array of keys of another length.
+    """
+    if isinstance(key, int | np.integer):
+        # threefry, whatever the default is: rbg keys under vmap draw from the first member's key only.
+        key = jax.random.key(int(key), impl="threefry2x32")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    if key.ndim == 0:
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(members))
+    if key.shape != (members,):
+        raise ValueError(f"key is an int, one key, or one key for each of the {members} members; got keys of shape {key.shape}.")
+    return key
+
+
+def over_members(step: Callable[..., PyTree], mapped: Sequence[bool], across: Literal["unroll", "vmap"]) -> Callable[..., PyTree]:
+    """`step`, written for one member, for arguments and results with a leading member axis.
+
+    Args:
+      step: a pure function of one member.
+      mapped: for every argument, whether it has a member axis; the others are shared.
+      across: "unroll" or "vmap".
+    """
+    if across == "vmap":
+        return jax.vmap(step, in_axes=tuple(0 if m else None for m in mapped), spmd_axis_name="member")
+
+    def unrolled(*args: PyTree) -> PyTree:
+        members = next(jax.tree.leaves(arg)[0].shape[0] for arg, m in zip(args, mapped, strict=True) if m)
+        outs = [step(*(member(arg, i) if m else arg for arg, m in zip(args, mapped, strict=True))) for i in range(members)]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs) if members > 1 else jax.tree.map(lambda a: a[None], outs[0])
+
+    return unrolled
+
+
+def member(tree: PyTree, index: int) -> PyTree:
+    """Member `index` of a tree whose leaves have a leading member axis."""
+    return jax.tree.map(lambda a: a[index], tree)
+
+
+def stack(trees: Sequence[PyTree]) -> PyTree:
+    """Trees of single members as one tree with a leading member axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def sharding(layout: Layout, *axes: str | None) -> NamedSharding | None:
+    """The sharding of an array whose axes lie along those mesh axes; None without a mesh."""
+    return None if layout.mesh is None else NamedSharding(layout.mesh, PartitionSpec(*axes))
+
+
+def place(tree: PyTree, layout: Layout, *axes: str | None) -> PyTree:
+    """`tree` on the devices, its leading axes along the mesh axes named."""
+    target = sharding(layout, *axes)
+    return jax.tree.map(jnp.asarray, tree) if target is None else jax.device_put(tree, target)
+
+
+def fetch(tree: PyTree) -> PyTree:
+    """`tree` as numpy on every host, also where its devices belong to several."""
+    if all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(tree)):
+        return jax.device_get(tree)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(tree, tiled=True)

@@ -1,0 +1,75 @@
+"""What the papers compare with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtickets.methods.free_tickets import OPTIMIZER, STEPS
+from jaxtickets.plan import Collect, Length, Optimizer, Plan, Start, Train, as_length
+from jaxtickets.schedules import Schedule
+from jaxtickets.sparsity import Distribution
+
+
+def dense(
+    members: int = 1,
+    epochs: float | Length = 250,
+    *,
+    lr: Schedule = STEPS,
+    optimizer: Optimizer = OPTIMIZER,
+    batch_size: int = 128,
+    collect: Literal["last", "best"] = "last",
+    validation: int = 0,
+) -> Plan:
+    """One dense network, or a dense ensemble of `members` (Lakshminarayanan et al., 2017, arXiv:1612.01474).
+
+    Args:
+      members: how many, each with its own weights and data order.
+      epochs: length of each training.
+      lr: learning rate over the training.
+      optimizer: what updates the weights.
+      batch_size: examples per step.
+      collect: the "last" iterate, or the "best" on `validation` held-out examples.
+      validation: how many training examples are held out.
+
+    >>> print(dense(members=4))
+    dense: 4 tickets, 250 epochs x 4 lineages, batch 128
+      1. Start(width=4, sparsity=0)
+      2. Train(250 epochs, lr=0.1 to 50.0%, 0.01 to 74.8%, 0.001, optimizer=SGD(weight_decay=0.0005))
+      3. Collect()
+    """
+    length = as_length(epochs)
+    phases = (Start(members), Train(length, lr, optimizer), Collect(collect))
+    return Plan("dense", phases, batch_size, reference=length, validation=validation)
+
+
+def static_sparse(
+    members: int = 3,
+    sparsity: float = 0.8,
+    epochs: float | Length = 250,
+    *,
+    lr: Schedule = STEPS,
+    optimizer: Optimizer = OPTIMIZER,
+    distribution: Distribution = "erk",
+    batch_size: int = 128,
+    collect: Literal["last", "best"] = "last",
+    validation: int = 0,
+) -> Plan:
+    """A static sparse ensemble: as `dst`, with the random first mask to the end.
+
+    Args:
+      members: how many, each with its own weights, mask and data order.
+      sparsity: share of zeros, in [0, 1).
+      epochs: length of each training.
+      lr: learning rate over the training.
+      optimizer: what updates the weights.
+      distribution: layer-wise budgets, "erk", "er" or "uniform".
+      batch_size: examples per step.
+      collect: the "last" iterate, or the "best" on `validation` held-out examples.
+      validation: how many training examples are held out.
+
+    References:
+      Liu et al., 2021, arXiv:2106.14568, table 1 (static sparse ensemble).
+    """
+    length = as_length(epochs)
+    phases = (Start(members, sparsity, distribution), Train(length, lr, optimizer), Collect(collect))
+    return Plan("static_sparse", phases, batch_size, reference=length, validation=validation)

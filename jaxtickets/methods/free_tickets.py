@@ -1,0 +1,160 @@
+"""FreeTickets: tickets grown by dynamic sparse training (Liu et al., 2021, arXiv:2106.14568)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from jaxtickets.plan import SGD, Collect, Escape, Evolve, Length, Optimizer, Phase, Plan, PlanError, Start, Train, as_length
+from jaxtickets.schedules import Constant, Piecewise, Schedule
+from jaxtickets.sparsity import Distribution
+
+# Learning rate x 0.1 at epochs 125 and 187 of 250.
+STEPS = Piecewise((0.1, 0.01, 0.001), until=(125 / 250, 187 / 250))
+OPTIMIZER = SGD(momentum=0.9, weight_decay=5e-4)
+
+
+def dst(
+    members: int = 3,
+    sparsity: float = 0.8,
+    epochs: float | Length = 250,
+    *,
+    lr: Schedule = STEPS,
+    optimizer: Optimizer = OPTIMIZER,
+    distribution: Distribution = "erk",
+    update_every: int = 1000,
+    drop_fraction: float = 0.5,
+    decay: Literal["constant", "cosine", "linear"] = "constant",
+    growth: Literal["gradient", "random"] = "gradient",
+    regrown: Literal["keep", "zero"] = "keep",
+    weight_update: bool = True,
+    end: float = 1.0,
+    batch_size: int = 128,
+    collect: Literal["last", "best"] = "last",
+    validation: int = 0,
+) -> Plan:
+    """DST ensemble: `members` sparse networks from scratch, each with its own weights, mask and data order.
+
+    Args:
+      members: M, how many tickets.
+      sparsity: share of zeros, in [0, 1).
+      epochs: length of each training; a number of epochs or a `Length`.
+      lr: learning rate over the training.
+      optimizer: what updates the weights.
+      distribution: layer-wise budgets, "erk", "er" or "uniform".
+      update_every: Delta T, in steps.
+      drop_fraction: share of active weights replaced per mask update.
+      decay: its schedule over the training; FreeTickets keeps it constant on CIFAR, and cosine on ImageNet.
+      growth: "gradient" (RigL) or "random" (SET).
+      regrown: whether a weight dropped and grown in one update keeps its value ("keep") or restarts ("zero").
+      weight_update: also update the weights on such a step.
+      end: share of the training after which the mask stays.
+      batch_size: examples per step.
+      collect: the "last" iterate, or the "best" on `validation` held-out examples.
+      validation: how many training examples are held out.
+
+    Returns:
+      A `Plan`; its cost is compared with one dense run of `epochs`.
+
+    Raises:
+      PlanError: an impossible value; says which and what would do.
+
+    >>> print(dst(members=3))
+    dst: 3 tickets, 250 epochs x 3 lineages, batch 128
+      1. Start(width=3, sparsity=0.8, erk)
+      2. Train(250 epochs, lr=0.1 to 50.0%, 0.01 to 74.8%, 0.001, optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
+      3. Collect()
+
+    References:
+      Liu et al., 2021, section 3.2.1 and appendix A.
+
+    Differs:
+      The authors' code collects the best checkpoint on a validation split; that is `collect="best", validation=5000`.
+    """
+    length = as_length(epochs)
+    evolve = Evolve(update_every, drop_fraction, decay, growth, regrown, weight_update, end)
+    phases = (Start(members, sparsity, distribution), Train(length, lr, optimizer, evolve), Collect(collect))
+    return Plan("dst", phases, batch_size, reference=length, validation=validation)
+
+
+def edst(
+    members: int = 3,
+    sparsity: float = 0.8,
+    explore: float | Length = 150,
+    refine: float | Length = 100,
+    *,
+    lr: float = 0.1,
+    refine_lr: tuple[float, float] = (0.01, 0.001),
+    escape: float = 0.8,
+    optimizer: Optimizer = OPTIMIZER,
+    distribution: Distribution = "erk",
+    update_every: int = 1000,
+    drop_fraction: float = 0.5,
+    decay: Literal["constant", "cosine", "linear"] = "constant",
+    growth: Literal["gradient", "random"] = "gradient",
+    regrown: Literal["keep", "zero"] = "keep",
+    weight_update: bool = True,
+    batch_size: int = 128,
+    collect: Literal["last", "best"] = "last",
+    validation: int = 0,
+) -> Plan:
+    """EDST ensemble: one sparse run that explores, then refines, collects and escapes `members` times.
+
+    Args:
+      members: M, how many tickets come out of the run.
+      sparsity: share of zeros, in [0, 1).
+      explore: length of the exploration at the large learning rate; 0 leaves it out (the paper's ablation).
+      refine: length of each refinement.
+      lr: learning rate of the exploration.
+      refine_lr: learning rates of the first and the second half of a refinement.
+      escape: q, the drop fraction of the global exploration between two refinements (M - 1 times).
+      optimizer: what updates the weights; its moments live on from phase to phase.
+      distribution: layer-wise budgets, "erk", "er" or "uniform".
+      update_every: Delta T, in steps of the whole run.
+      drop_fraction: share of active weights replaced per mask update.
+      decay: its schedule over each phase.
+      growth: "gradient" (RigL) or "random" (SET), for mask updates and escapes.
+      regrown: whether a weight dropped and grown in one update keeps its value ("keep") or restarts ("zero").
+      weight_update: also update the weights on such a step.
+      batch_size: examples per step.
+      collect: the "last" iterate of each refinement, or the "best" on `validation` held-out examples.
+      validation: how many training examples are held out.
+
+    Returns:
+      A `Plan`; its cost is compared with one dense run of `explore + refine`, 250 epochs in the paper.
+
+    Raises:
+      PlanError: an impossible value; says which and what would do.
+
+    >>> print(edst(members=2))
+    edst: 2 tickets, 350 epochs, batch 128
+      1. Start(width=1, sparsity=0.8, erk)
+      2. Train(150 epochs, lr=0.1, optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
+      3. Train(100 epochs, lr=0.01 to 50.0%, 0.001, optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
+      4. Collect()
+      5. Escape()
+      6. Train(100 epochs, lr=0.01 to 50.0%, 0.001, optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
+      7. Collect()
+
+    References:
+      Liu et al., 2021, section 3.2.2 and algorithm 2.
+
+    Differs:
+      The authors' code collects the best checkpoint on a validation split; that is `collect="best", validation=5000`.
+    """
+    if not (isinstance(members, int) and members >= 1):
+        raise PlanError(f"members is at least 1; got {members!r}.")
+    evolve = Evolve(update_every, drop_fraction, decay, growth, regrown, weight_update)
+    refining = Train(as_length(refine), Piecewise(refine_lr, until=(0.5,)), optimizer, evolve)
+    phases: list[Phase] = [Start(1, sparsity, distribution)]
+    reference = refining.length
+    if not (isinstance(explore, int | float) and explore == 0):
+        exploring = dataclasses.replace(refining, length=as_length(explore), lr=Constant(lr))
+        phases.append(exploring)
+        if exploring.length.unit == refining.length.unit:
+            reference = Length(exploring.length.amount + refining.length.amount, refining.length.unit)
+    for ticket in range(members):
+        if ticket:
+            phases.append(Escape(escape, growth, regrown))
+        phases += [refining, Collect(collect)]
+    return Plan("edst", tuple(phases), batch_size, reference=reference, validation=validation)
