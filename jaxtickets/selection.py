@@ -7,6 +7,7 @@ most 32 counting passes, each one fused read of the scores. Exact, no sort, k ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,12 +28,13 @@ def order_bits(scores: jax.Array) -> jax.Array:
     return jnp.where(rest > jnp.uint32(0x7F800000), jnp.uint32(0xFFFFFFFF), ordered)  # NaN, of either sign
 
 
-def keep_largest(scores: PyTree, count: jax.Array | int, where: PyTree | None = None) -> PyTree:
-    """Mask of the `count` largest scores, over *all* leaves of `scores` together.
+def keep_largest(scores: PyTree, count: PyTree, where: PyTree | None = None) -> PyTree:
+    """Mask of the `count` largest scores: over all leaves together, or leaf by leaf.
 
     Args:
       scores: one array, or a tree of arrays; floating or uint32.
-      count: how many to keep, an int or a traced int32 scalar. At most 2^31 - 1.
+      count: how many to keep. One int (or traced int32 scalar): that many over *all* leaves together. A tree of them
+        like `scores`: that many in each leaf; one search serves all leaves. At most 2^31 - 1.
       where: bool arrays like `scores`: only these are candidates. With fewer candidates than `count`, all are kept.
 
     Returns:
@@ -41,39 +43,54 @@ def keep_largest(scores: PyTree, count: jax.Array | int, where: PyTree | None = 
 
     >>> keep_largest(jnp.array([1.0, 3.0, 3.0, 2.0]), 1).tolist()
     [False, True, False, False]
+    >>> scores = {"a": jnp.array([1.0, 5.0]), "b": jnp.array([3.0, 4.0])}
+    >>> kept = keep_largest(scores, 2), keep_largest(scores, {"a": 1, "b": 1})
+    >>> [[k["a"].tolist(), k["b"].tolist()] for k in kept]
+    [[[False, True], [False, True]], [[False, True], [False, True]]]
     """
     leaves, tree = jax.tree.flatten(scores)
+    if not leaves:
+        return scores
     keys = [order_bits(leaf) for leaf in leaves]
+    candidates = [jnp.ones((), bool)] * len(keys)
     if where is not None:
-        candidates = jax.tree.leaves(where)
+        candidates = tree.flatten_up_to(where)
         keys = [jnp.where(ok, jnp.maximum(key, 1), jnp.uint32(0)) for key, ok in zip(keys, candidates, strict=True)]
-    else:
-        candidates = [jnp.ones((), bool)] * len(keys)
-    count = jnp.asarray(count, jnp.int32)
+    together = tree != jax.tree.structure(count) or len(leaves) == 1
+    wanted = jnp.stack([jnp.asarray(c, jnp.int32) for c in jax.tree.leaves(count)])  # [1] together, [leaves] apart
+
+    def totals(per_leaf: Sequence[jax.Array]) -> jax.Array:
+        stacked = jnp.stack(per_leaf)
+        return jnp.sum(stacked, keepdims=True, dtype=jnp.int32) if together else stacked
 
     def at_least(threshold: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.stack([jnp.sum(key >= threshold, dtype=jnp.int32) for key in keys]), dtype=jnp.int32)
+        each = jnp.broadcast_to(threshold, (len(keys),))
+        return totals([jnp.sum(key >= t, dtype=jnp.int32) for key, t in zip(keys, each, strict=True)])
 
     def unsettled(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         bit, _, found = carry
-        return (bit > 0) & (found != count)
+        return (bit > 0) & jnp.any(found != wanted)
 
     def settle(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         bit, threshold, found = carry
         higher = at_least(threshold | bit)
-        enough = higher >= count
+        enough = higher >= wanted
         return bit >> 1, jnp.where(enough, threshold | bit, threshold), jnp.where(enough, higher, found)
 
     # The largest threshold that still lets `count` through; stops early where it lets exactly `count` through.
-    total = jnp.int32(sum(key.size for key in keys))
-    _, threshold, _ = lax.while_loop(unsettled, settle, (jnp.uint32(1 << 31), jnp.uint32(0), total))
-    open_ = count - jnp.sum(jnp.stack([jnp.sum(key > threshold, dtype=jnp.int32) for key in keys]), dtype=jnp.int32)
-    kept = []
-    for key, ok in zip(keys, candidates, strict=True):
-        ties = key == threshold
-        rank = jnp.cumsum(ties.reshape(-1), dtype=jnp.int32).reshape(ties.shape)
-        kept.append(((key > threshold) | (ties & (rank <= open_))) & ok)
-        open_ = open_ - jnp.sum(ties, dtype=jnp.int32)
+    everything = totals([jnp.int32(key.size) for key in keys])
+    begin = (jnp.uint32(1 << 31), jnp.zeros(wanted.shape, jnp.uint32), everything)
+    _, threshold, _ = lax.while_loop(unsettled, settle, begin)
+    thresholds = jnp.broadcast_to(threshold, (len(keys),))
+    above = [key > t for key, t in zip(keys, thresholds, strict=True)]
+    open_ = jnp.broadcast_to(wanted - totals([jnp.sum(a, dtype=jnp.int32) for a in above]), (len(keys),))
+    kept, taken = [], jnp.int32(0)
+    for i, (key, ok) in enumerate(zip(keys, candidates, strict=True)):
+        ties = key == thresholds[i]
+        rank = taken + jnp.cumsum(ties.reshape(-1), dtype=jnp.int32).reshape(ties.shape)
+        kept.append((above[i] | (ties & (rank <= open_[i]))) & ok)
+        if together:
+            taken = taken + jnp.sum(ties, dtype=jnp.int32)
     return jax.tree.unflatten(tree, kept)
 
 

@@ -86,8 +86,12 @@ def layer_budgets(
     budget = (1 - _as_written(sparsity)) * total  # in rationals: floats would put a layer off by one
     if budget < len(sizes):
         raise MaskError(f"sparsity {sparsity} leaves {float(budget):.1f} of {total} weights to {len(sizes)} layers: not one each. Lower it.")
-    if budget < sum(sizes[path] for path in left_dense):
-        raise MaskError(f"the layers left dense, {sorted(left_dense)}, hold more than the {float(budget):.0f} weights that sparsity {sparsity} allows.")
+    needed = sum(sizes[path] if path in left_dense else 1 for path in sizes)
+    if budget < needed:
+        raise MaskError(
+            f"sparsity {sparsity} leaves {float(budget):.1f} weights; the layers left dense, {sorted(left_dense)}, and one weight in "
+            f"every other layer are {needed}. Lower it."
+        )
     axes = {path: shape[-2:] if distribution == "er" else shape for path, shape in shapes.items()}
     raw = {path: Fraction(sum(shape), math.prod(shape)) for path, shape in axes.items()}
     while True:
@@ -140,14 +144,19 @@ def random_mask(
     """
     budgets = layer_budgets(prunable_shapes(params, rules), sparsity, distribution, dense)
 
-    def leaf_mask(index: int, path: str, leaf: Any) -> jax.Array:
-        if path not in budgets:
-            return jnp.ones((), bool)
-        bits = jax.random.bits(jax.random.fold_in(key, index), leaf.shape, jnp.uint32)
-        return keep_largest(bits, budgets[path])
-
     leaves, tree = jax.tree.flatten(params)
-    return jax.tree.unflatten(tree, [leaf_mask(i, path, leaf) for i, (path, leaf) in enumerate(zip(masks.leaf_paths(params), leaves, strict=True))])
+    covered = [(i, leaf, budgets[path]) for i, (path, leaf) in enumerate(zip(masks.leaf_paths(params), leaves, strict=True)) if path in budgets]
+    # One draw for all leaves: a threefry per leaf would take longer to compile than to run.
+    bits = jax.random.bits(key, (sum(math.prod(leaf.shape) for _, leaf, _ in covered),), jnp.uint32)
+    draws, first = [], 0
+    for _, leaf, _ in covered:
+        size = math.prod(leaf.shape)
+        draws.append(bits[first : first + size].reshape(leaf.shape))
+        first += size
+    drawn = [jnp.ones((), bool)] * len(leaves)
+    for (i, _, _), mask in zip(covered, keep_largest(draws, [count for _, _, count in covered]), strict=True):
+        drawn[i] = mask
+    return jax.tree.unflatten(tree, drawn)
 
 
 def constant(value: float) -> Schedule:

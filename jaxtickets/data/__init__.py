@@ -5,7 +5,7 @@
 Dataset(digits: 1347 examples, x=uint8[1347, 8, 8, 1], classes=10)
 """
 
-from jaxtickets.data.arrays import from_arrays
+from jaxtickets.arrays import from_arrays
 from jaxtickets.data.augment import CropFlip, Standardise
 from jaxtickets.data.bundled import digits
 from jaxtickets.data.cifar import cifar10, cifar100

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-
-class DataError(ValueError):
-    """Data that is there but cannot be used; the message names the file or argument, what was found and what would do."""
+from jaxtickets.errors import DataError as DataError
 
 
 class DataNotFoundError(DataError, FileNotFoundError):

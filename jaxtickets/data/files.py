@@ -62,7 +62,9 @@ def read_archive(path: Path, folder: str, names: Sequence[str], limit: int) -> I
                         yield number, where, _bounded(stream.read(limit + 1), where, member.size, limit)
             while unpacked.read(2**20):  # gzip compares its checksum with the bytes where they end
                 pass
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except DataError:
+        raise
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
         raise DataError(
             f"{path}: a damaged or incomplete archive ({path.stat().st_size:,} bytes): {error}. Delete it and fetch it again"
         ) from error

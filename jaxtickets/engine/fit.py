@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxtickets import masks, members
-from jaxtickets.data.arrays import from_arrays
+from jaxtickets.arrays import as_dataset
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.engine.checkpoints import Checkpoints
 from jaxtickets.engine.feed import check_batch, hold_out
@@ -72,7 +72,7 @@ def fit(
     >>> tickets.predict_proba(test).shape
     (450, 10)
     """
-    data = train if isinstance(train, Stream) and not isinstance(train, Dataset) else (train if isinstance(train, Dataset) else from_arrays(*train))
+    data = train if isinstance(train, Stream) else as_dataset(train)
     if len(data) == 0:
         raise DataError(f"{data.name} is empty: there is nothing to train on.")
     if plan.validation and not isinstance(data, Dataset):

@@ -146,6 +146,7 @@ class GroupRun:
             lambda key, x: lineages.start(task, phase, optimizer, key, x),
             (True, False),
             (self.keys, self.run.example),
+            runs_once=True,
         )
         return members.place(program(self.keys, self.run.example), self.run.layout, "member")
 
@@ -352,9 +353,9 @@ class GroupRun:
 
     # -- small things -----------------------------------------------------------------------------------------------
 
-    def _program(self, signature: tuple[Any, ...], step: Any, mapped: tuple[bool, ...], args: Any, donate: tuple[int, ...] = ()) -> Any:
+    def _program(self, signature: tuple[Any, ...], step: Any, mapped: tuple[bool, ...], args: Any, **how: Any) -> Any:
         across = self.run.layout.across
-        return self.run.programs.get((*signature, len(self.rows)), lambda: members.over_members(step, mapped, across), args, donate)
+        return self.run.programs.get((*signature, len(self.rows)), lambda: members.over_members(step, mapped, across), args, **how)
 
     def _empty_tally(self) -> Tally:
         return members.place(lineages.empty_tally(len(self.rows)), self.run.layout, "member")

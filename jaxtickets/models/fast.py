@@ -13,9 +13,34 @@ Padding = Literal["SAME", "VALID"]
 
 def conv2d(x: jax.Array, kernel: jax.Array, strides: int = 1, padding: Padding = "SAME") -> jax.Array:
     """Convolution of images [B, H, W, I] with a kernel [h, w, I, O]: [B, H', W', O]."""
-    k = kernel.shape[0]
-    pads = ((k // 2, (k - 1) // 2),) * 2 if padding == "SAME" else "VALID"
-    return lax.conv_general_dilated(x, kernel, (strides, strides), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    size, _, channels, features = kernel.shape
+    if jax.default_backend() != "cpu":
+        return _convolve(x, kernel, strides, padding)
+    if size == 1:
+        return lax.dot_general(x[:, ::strides, ::strides], kernel[0, 0], (((3,), (0,)), ((), ())))
+    if channels <= 4:
+        return _row_conv(x, kernel, strides, padding)
+    return _convolve(x, kernel, strides, padding, dilation=2)
+
+
+def _convolve(x, kernel, strides, padding, dilation=1):
+    h, w, _, _ = kernel.shape
+    pads = ((h // 2, (h - 1) // 2), (w // 2, (w - 1) // 2)) if padding == "SAME" else ((0, 0), (0, 0))
+    pads = ((pads[0][0] * dilation, pads[0][1] * dilation), pads[1])
+    d = (dilation, 1)
+    return lax.conv_general_dilated(x, kernel, (strides * dilation, strides), pads, lhs_dilation=d, rhs_dilation=d, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _row_conv(x, kernel, strides, padding):
+    k, _, i, o = kernel.shape
+    batch = x.shape[0]
+    p = (k // 2, (k - 1) // 2) if padding == "SAME" else (0, 0)
+    x = jnp.pad(x, ((0, 0), p, (0, 0), (0, 0)))
+    rows = (x.shape[1] - k) // strides + 1
+    x = jnp.concatenate([x[:, a : a + (rows - 1) * strides + 1 : strides] for a in range(k)], -1)
+    x = x.reshape(batch * rows, x.shape[2], k * i)
+    y = lax.conv_general_dilated(x, kernel.transpose(1, 0, 2, 3).reshape(k, k * i, o), (strides,), (p,), dimension_numbers=("NHC", "HIO", "NHC"))
+    return y.reshape(batch, rows, -1, o)
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
@@ -29,7 +54,7 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
 def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalised images, and the batch's mean and biased variance of each channel (float32)."""
     x32 = x.astype(jnp.float32)
-    mean = jnp.mean(x32, (0, 1, 2))
-    var = jnp.maximum(jnp.mean(jnp.square(x32), (0, 1, 2)) - jnp.square(mean), 0.0)
+    mean = jnp.mean(jnp.mean(x32, (1, 2)), 0)
+    var = jnp.mean(jnp.mean(jnp.square(x32 - mean), (1, 2)), 0)
     y = (x32 - mean) * (lax.rsqrt(var + eps) * scale) + bias
     return y.astype(x.dtype), mean, var

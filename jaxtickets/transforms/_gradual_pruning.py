@@ -42,11 +42,9 @@ def prune_to(mask: PyTree, params: PyTree, sparsity: jax.Array | float, scope: S
     leaves, tree = jax.tree.flatten(mask)
     magnitudes = jax.tree.leaves(scores.magnitude(params))
     sparse = [i for i, m in enumerate(leaves) if m.ndim]
-    if scope == "global":
-        total = sum(leaves[i].size for i in sparse)
-        kept = keep_largest([magnitudes[i] for i in sparse], total - share(sparsity, total), where=[leaves[i] for i in sparse])
-    else:
-        kept = [keep_largest(magnitudes[i], leaves[i].size - share(sparsity, leaves[i].size), where=leaves[i]) for i in sparse]
+    sizes = [leaves[i].size for i in sparse]
+    count = sum(sizes) - share(sparsity, sum(sizes)) if scope == "global" else [n - share(sparsity, n) for n in sizes]
+    kept = keep_largest([magnitudes[i] for i in sparse], count, where=[leaves[i] for i in sparse])
     for i, m in zip(sparse, kept, strict=True):
         leaves[i] = m
     return jax.tree.unflatten(tree, leaves)

@@ -74,21 +74,25 @@ def evolve_mask(
     Differs:
       FreeTickets' code also resets the smallest half of layers without inactive weights; they are skipped here.
     """
-    drop_scores = scores.magnitude(params)
-    grow_scores = scores.gradient(grads) if growth == "gradient" else scores.random(key, params)
-
-    def one(m: jax.Array, drop: jax.Array, grow: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if m.ndim == 0:
-            return m, m
-        active = jnp.sum(m, dtype=jnp.int32)
-        n = jnp.where(active == m.size, 0, share(drop_fraction, active))
-        stay = keep_largest(drop, active - n, where=m)
-        grown = keep_largest(grow, n, where=~stay)
-        return stay | grown, (stay | (grown & m) if regrown == "keep" else stay)
-
     leaves, tree = jax.tree.flatten(mask)
-    pairs = [one(*leaf) for leaf in zip(leaves, jax.tree.leaves(drop_scores), jax.tree.leaves(grow_scores), strict=True)]
-    return jax.tree.unflatten(tree, [new for new, _ in pairs]), jax.tree.unflatten(tree, [kept for _, kept in pairs])
+    sparse = [i for i, m in enumerate(leaves) if m.ndim]
+    old = [leaves[i] for i in sparse]
+
+    def chosen(values: PyTree) -> list[jax.Array]:
+        flat = jax.tree.leaves(values)
+        return [flat[i] for i in sparse]
+
+    active = [jnp.sum(m, dtype=jnp.int32) for m in old]
+    dropped = [jnp.where(n == m.size, 0, share(drop_fraction, n)) for n, m in zip(active, old, strict=True)]
+    remaining = [n - d for n, d in zip(active, dropped, strict=True)]
+    stay = keep_largest(chosen(scores.magnitude(params)), remaining, where=old)
+    candidates = scores.gradient(grads) if growth == "gradient" else scores.random(key, params)
+    grown = keep_largest(chosen(candidates), dropped, where=[~s for s in stay])
+    new, survivors = list(leaves), list(leaves)
+    for i, m, s, g in zip(sparse, old, stay, grown, strict=True):
+        new[i] = s | g
+        survivors[i] = s | (g & m) if regrown == "keep" else s
+    return jax.tree.unflatten(tree, new), jax.tree.unflatten(tree, survivors)
 
 
 def prune_grow(

@@ -1,9 +1,11 @@
 """CIFAR in every published form: what is read equals what was written, and what is damaged is named."""
 
+import contextlib
 import dataclasses
 import gzip
 import os
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
@@ -136,6 +138,31 @@ def test_damaged_archives(alone, tmp_path, small, lay, archive_of, contents):
     archive_of(path, {f"../{small.binary_folder}/{name}": files[name]})
     with pytest.raises(DataError, match="lacks"):
         read(small, "test", tmp_path, download=False)
+
+
+def test_links_in_an_archive_are_not_followed(alone, tmp_path, small, contents):
+    name = f"{small.test_files[0]}.bin"
+    (tmp_path / "outside").write_bytes(contents(small, "binary", "test")[name])
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+        with tarfile.open(tmp_path / small.archives[0], "w:gz") as archive:
+            link = tarfile.TarInfo(f"{small.binary_folder}/{name}")
+            link.type, link.linkname = kind, str(tmp_path / "outside")
+            archive.addfile(link)
+        with pytest.raises(DataError, match="lacks"):
+            read(small, "test", tmp_path, download=False)
+
+
+def test_damaged_headers_give_data_errors_only(alone, tmp_path, lay):
+    small = dataclasses.replace(CIFAR10, test_records=1)
+    path = lay(tmp_path, small, "binary", splits=("test",), packed=True)
+    plain, rng = gzip.decompress(path.read_bytes()), np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(plain)
+        for place in rng.integers(0, 512, 3):  # the first member's header, then the second's
+            damaged[place + 1024 * rng.integers(2)] = rng.integers(256)
+        path.write_bytes(gzip.compress(damaged, 0))
+        with contextlib.suppress(DataError):
+            read(small, "test", tmp_path, download=False)
 
 
 def test_split_that_is_not_there(alone, tmp_path, small, lay):

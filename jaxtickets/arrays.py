@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxtickets.data.augment import Standardise
-from jaxtickets.data.errors import DataError
 from jaxtickets.dataset import Dataset
+from jaxtickets.errors import DataError
 
 PyTree = Any
 
@@ -53,7 +53,7 @@ def from_arrays(
     >>> from_arrays(np.zeros((4, 2), np.float32), np.array([0, 1, 2, 3]), num_classes=3)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    jaxtickets.data.errors.DataError: from_arrays: y[3] is 3, but labels of num_classes=3 are 0 to 2. Pass num_classes=4 if ...
+    jaxtickets.errors.DataError: from_arrays: y[3] is 3, but labels of num_classes=3 are 0 to 2. Pass num_classes=4 if ...
     """
     labels = _numbers("y", y)
     if labels.ndim != 1:
@@ -78,9 +78,27 @@ def from_arrays(
         raise DataError(f"from_arrays: class_names has {len(class_names)} names for {classes} classes; give one per class or none")
     examples = jax.tree.unflatten(tree, arrays)
     if prepare is None and isinstance(examples, np.ndarray) and examples.dtype == np.uint8:
-        prepare = Standardise(mean=(0.0,), std=(1.0,))
+        prepare = unit_scale
     dataset = Dataset(examples, labels, classes, name=name, augment=augment, class_names=tuple(class_names))
     return dataset if prepare is None else dataclasses.replace(dataset, prepare=prepare)
+
+
+def unit_scale(x: jax.Array) -> jax.Array:
+    """Pixels 0..255 as float32 in 0..1."""
+    return jnp.asarray(x, jnp.float32) / 255
+
+
+def as_dataset(data: Dataset | tuple[Any, Any]) -> Dataset:
+    """A `Dataset` as it is, or a pair `(x, y)` of arrays as one.
+
+    Raises:
+      DataError: neither of the two, or arrays that cannot be used.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, tuple) and len(data) == 2:
+        return from_arrays(*data)
+    raise DataError(f"data is a Dataset, a Stream or a pair of arrays (x, y); got {type(data).__name__}.")
 
 
 def _numbers(path: str, value: Any) -> np.ndarray:
