@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jaxtickets import selection as selection
     from jaxtickets import sparsity as sparsity
     from jaxtickets import transforms as transforms
-    from jaxtickets.cost import cost as cost
+    from jaxtickets.ledger import cost as cost
     from jaxtickets.dataset import Dataset as Dataset
     from jaxtickets.dataset import Stream as Stream
     from jaxtickets.engine import fit as fit
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 # what JAX costs and somebody who wants one transform does not pay for the engine.
 _MODULES = ("data", "evaluation", "masks", "methods", "models", "plan", "report", "schedules", "selection", "sparsity", "transforms")
 _NAMES = {
-    "cost": "cost",
+    "ledger": "cost",
     "dataset": "Dataset Stream",
     "engine": "fit",
     "ensemble": "Ticket TicketEnsemble",

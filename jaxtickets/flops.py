@@ -78,7 +78,7 @@ def forward_flops(apply: Callable[..., Any], params: PyTree, *args: Any, batch: 
     """Counts the forward FLOPs of `apply(params, *args)` and credits them to the parameters.
 
     Counted are convolutions (output positions x kernel window x input channels / groups x output channels, with padding
-    counted as if it were data, and without the zeros that `lhs_dilation` puts between inputs) and matrix products, two
+    counted as if it were data, and without the taps that meet the zeros that `lhs_dilation` puts between inputs) and products, two
     FLOPs a multiply-add. Element-wise operations, norms, pooling and look-ups are ignored, as in the literature.
 
     A product of a parameter is credited to it, also when it arrives reshaped, cast, masked, scaled, sliced or inside
@@ -223,6 +223,18 @@ def _shards(eqn: Any) -> int:
     return math.prod(eqn.params["mesh"].shape[axis] for axis in set(axes))
 
 
+def _taps_on_data(eqn: Any) -> Fraction:
+    """Share of a convolution's taps that meet inputs and not the zeros between them: 1 without `lhs_dilation`."""
+    share = Fraction(1)
+    dilations = eqn.params.get("lhs_dilation", ())
+    for axis, dilation in enumerate(dilations):
+        kernel = eqn.invars[1].aval.shape[eqn.params["dimension_numbers"].rhs_spec[2 + axis]]
+        stride, spread, (low, _) = (eqn.params[name][axis] for name in ("window_strides", "rhs_dilation", "padding"))
+        met = sum((o * stride + k * spread - low) % dilation == 0 for o in range(dilation) for k in range(kernel))
+        share *= Fraction(met, dilation * kernel)
+    return share
+
+
 class _Walk:
     """Follows origins through jaxprs; `rank` orders the leaves by their claim to a product."""
 
@@ -244,7 +256,7 @@ class _Walk:
     def eqn(self, eqn: Any, ins: list[Origin], tally: _Tally) -> list[Origin]:
         name, width = eqn.primitive.name, len(eqn.outvars)
         if name in ("dot_general", "conv_general_dilated", "ragged_dot_general"):
-            self.credit(ins[0], ins[1], Fraction(2 * _mul_adds(eqn), math.prod(eqn.params.get("lhs_dilation", ()))), tally)
+            self.credit(ins[0], ins[1], 2 * _mul_adds(eqn) * _taps_on_data(eqn), tally)
             return [_blend(_join(ins))]
         if name in ("concatenate", "stack"):
             return [_concatenate(ins, [math.prod(v.aval.shape) for v in eqn.invars])]

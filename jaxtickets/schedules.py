@@ -9,11 +9,20 @@ import dataclasses
 import math
 
 
+def _check_rates(kind: str, *values: float) -> None:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"{kind}: a learning rate is a finite number, at least 0; got {value!r}.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Constant:
     """The same value throughout."""
 
     value: float
+
+    def __post_init__(self) -> None:
+        _check_rates("Constant", self.value)
 
     def __call__(self, step: int, steps: int) -> float:
         return self.value
@@ -35,15 +44,19 @@ class Piecewise:
     until: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(self.values))  # lists would neither hash nor compare equal after JSON
+        object.__setattr__(self, "until", tuple(self.until))
+        _check_rates("Piecewise", *self.values)
         ordered = all(0 < a < b <= 1 for a, b in zip(self.until, (*self.until[1:], 1.0), strict=True))
-        if len(self.values) != len(self.until) + 1 or not ordered:
-            raise ValueError(f"Piecewise wants n + 1 values and n rising shares in (0, 1); got {self.values} and {self.until}.")
+        if len(self.values) != len(self.until) + 1 or not ordered or self.until[-1:] == (1.0,):
+            raise ValueError(f"Piecewise: n + 1 values and n rising shares in (0, 1) are needed; got {self.values} and {self.until}.")
 
     def __call__(self, step: int, steps: int) -> float:
         return self.values[sum(step >= round(share * steps) for share in self.until)]
 
     def __str__(self) -> str:
-        return " ".join(f"{value:g} to {share:.1%}," for value, share in zip(self.values, self.until)) + f" {self.values[-1]:g}"
+        later = (f", {value:g} from {100 * share:g}%" for value, share in zip(self.values[1:], self.until, strict=True))
+        return f"({self.values[0]:g}{''.join(later)})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +65,9 @@ class Linear:
 
     begin: float
     end: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_rates("Linear", self.begin, self.end)
 
     def __call__(self, step: int, steps: int) -> float:
         return self.begin + (self.end - self.begin) * (step / max(1, steps - 1))
@@ -66,6 +82,9 @@ class Cosine:
 
     begin: float
     end: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_rates("Cosine", self.begin, self.end)
 
     def __call__(self, step: int, steps: int) -> float:
         return self.end + (self.begin - self.end) * (1 + math.cos(math.pi * step / max(1, steps - 1))) / 2
@@ -87,14 +106,16 @@ class Warmup:
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
-            raise ValueError(f"a warm-up takes a share of the phase in (0, 1); got {self.share!r}.")
+            raise ValueError(f"Warmup: it takes a share of the phase in (0, 1); got {self.share!r}.")
+        if not isinstance(self.then, Constant | Piecewise | Linear | Cosine):
+            raise ValueError(f"Warmup: `then` is a schedule that is no Warmup itself; got {self.then!r}.")
 
     def __call__(self, step: int, steps: int) -> float:
         warm = max(1, round(self.share * steps))
         return self.then(step, steps) * min(1.0, (step + 1) / warm)
 
     def __str__(self) -> str:
-        return f"{self.then}, warmed up over {self.share:.0%}"
+        return f"{self.then} warmed up over {100 * self.share:g}%"
 
 
 Schedule = Constant | Piecewise | Linear | Cosine | Warmup

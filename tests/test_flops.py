@@ -489,3 +489,15 @@ def test_nothing_is_computed():
 def test_batch_must_be_a_positive_integer(batch):
     with pytest.raises(ValueError, match="batch must be the number of examples"):
         count(lambda w, x: x @ w, spec(8, 4), spec(2, 8), batch=batch)
+
+
+def test_dilating_both_operands_alike_changes_nothing():
+    # Inputs and kernel spread by two, stride 2: every tap meets data, so it is the plain convolution and counts as it.
+    def spread(kernel, x):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (2, 1), ((2, 2), (1, 1)), lhs_dilation=(2, 1), rhs_dilation=(2, 1), dimension_numbers=NHWC
+        )
+
+    kernel, x = jnp.ones((3, 3, 4, 5)), jnp.ones((2, 8, 8, 4))
+    plain = forward_flops(lambda k, x: conv(x, k), kernel, x, batch=2)
+    assert forward_flops(spread, kernel, x, batch=2).total == plain.total == 2 * 64 * 9 * 4 * 5

@@ -34,7 +34,7 @@ def dense(
     >>> print(dense(members=4))
     dense: 4 tickets, 250 epochs x 4 lineages, batch 128
       1. Start(width=4, sparsity=0)
-      2. Train(250 epochs, lr=0.1 to 50.0%, 0.01 to 74.8%, 0.001, optimizer=SGD(weight_decay=0.0005))
+      2. Train(250 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), optimizer=SGD(weight_decay=0.0005))
       3. Collect()
     """
     length = as_length(epochs)

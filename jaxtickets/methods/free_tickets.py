@@ -62,7 +62,7 @@ def dst(
     >>> print(dst(members=3))
     dst: 3 tickets, 250 epochs x 3 lineages, batch 128
       1. Start(width=3, sparsity=0.8, erk)
-      2. Train(250 epochs, lr=0.1 to 50.0%, 0.01 to 74.8%, 0.001, optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
+      2. Train(250 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
       3. Collect()
 
     References:
@@ -130,10 +130,10 @@ def edst(
     edst: 2 tickets, 350 epochs, batch 128
       1. Start(width=1, sparsity=0.8, erk)
       2. Train(150 epochs, lr=0.1, optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
-      3. Train(100 epochs, lr=0.01 to 50.0%, 0.001, optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
+      3. Train(100 epochs, lr=(0.01, 0.001 from 50%), optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
       4. Collect()
       5. Escape()
-      6. Train(100 epochs, lr=0.01 to 50.0%, 0.001, optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
+      6. Train(100 epochs, lr=(0.01, 0.001 from 50%), optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
       7. Collect()
 
     References:

@@ -1,8 +1,8 @@
-"""The transforms say every broadcast and every cast."""
+"""The transforms say every broadcast."""
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def _strict(strict_arithmetic):
+def _ranks(ranks_as_written):
     pass

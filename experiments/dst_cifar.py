@@ -1,0 +1,66 @@
+"""DST ensemble on CIFAR (or, as a demo, on digits): sparse networks that grow their own masks, each from scratch.
+
+Paper: Liu et al., Deep Ensembling with No Overhead for either Training or Testing, ICLR 2022, arXiv:2106.14568.
+
+    python experiments/dst_cifar.py --preset demo
+    python experiments/dst_cifar.py --preset small --data-dir DIR
+    python experiments/dst_cifar.py --preset paper --cost
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import cifar
+
+import jaxtickets as jt
+from jaxtickets.plan import Plan
+from jaxtickets.schedules import Piecewise
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(cifar.Config):
+    """A DST ensemble: every member explores weights and masks on its own."""
+
+    members: int = 3
+    """Networks, each with its own weights, mask and data order."""
+    sparsity: float = 0.8
+    """Share of zeros among the kernels' weights."""
+    epochs: float = 250
+    """Epochs of each member."""
+    lr: float = 0.1
+    """First learning rate; a tenth after half of the training, a hundredth after three quarters."""
+    distribution: Literal["uniform", "er", "erk"] = "erk"
+    """Layer-wise sparsities."""
+    update_every: int = 1000
+    """Steps between mask updates (Delta T)."""
+    drop_fraction: float = 0.5
+    """Share of active weights replaced by a mask update."""
+    decay: Literal["constant", "cosine", "linear"] = "constant"
+    """Schedule of the drop fraction."""
+    growth: Literal["gradient", "random"] = "gradient"
+    """Grow by the largest gradients (RigL) or at random (SET)."""
+    regrown: Literal["keep", "zero"] = "keep"
+    """Whether a weight dropped and regrown in one update keeps its value."""
+    weight_update: bool = True
+    """Also update the weights on a step that updates the mask."""
+    end: float = 1.0
+    """Share of the training after which the mask stays (RigL: 0.75)."""
+
+
+METHOD = "members sparsity epochs distribution update_every drop_fraction decay growth regrown weight_update end".split()
+
+
+def make_plan(config: Config) -> Plan:
+    """The plan that the flags name."""
+    lr = Piecewise((config.lr, config.lr / 10, config.lr / 100), until=(125 / 250, 187 / 250))
+    return jt.dst(lr=lr, **{name: getattr(config, name) for name in METHOD}, **config.shared())
+
+
+PAPER = Config(preset="paper")
+DEMO = cifar.demo_network(dataclasses.replace(PAPER, epochs=12, update_every=25))
+SMALL = cifar.small_network(dataclasses.replace(PAPER, epochs=45, lr=0.02, update_every=500))
+
+if __name__ == "__main__":
+    cifar.main("dst", {"demo": DEMO, "small": SMALL, "paper": PAPER}, make_plan, __doc__ or "")

@@ -1,0 +1,74 @@
+"""EDST ensemble on CIFAR (or, as a demo, on digits): several sparse tickets from one training run.
+
+Paper: Liu et al., Deep Ensembling with No Overhead for either Training or Testing, ICLR 2022, arXiv:2106.14568.
+
+    python experiments/edst_cifar.py --preset demo          # digits, about a minute on two CPU cores
+    python experiments/edst_cifar.py --preset small --data-dir DIR --compare-dense
+    python experiments/edst_cifar.py --preset paper --cost  # what it would take
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import cifar
+
+import jaxtickets as jt
+from jaxtickets.plan import Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(cifar.Config):
+    """An EDST ensemble: explore, then refine, collect and escape, once per member."""
+
+    members: int = 3
+    """Tickets that come out of the run."""
+    sparsity: float = 0.8
+    """Share of zeros among the kernels' weights."""
+    explore: float = 150
+    """Epochs of exploration at the large learning rate; 0 for none."""
+    refine: float = 100
+    """Epochs of each refinement."""
+    lr: float = 0.1
+    """Learning rate of the exploration."""
+    refine_lr: tuple[float, float] = (0.01, 0.001)
+    """Learning rates of the first and second half of a refinement."""
+    escape: float = 0.8
+    """Drop fraction q of the global exploration between refinements."""
+    distribution: Literal["uniform", "er", "erk"] = "erk"
+    """Layer-wise sparsities."""
+    update_every: int = 1000
+    """Steps between mask updates (Delta T)."""
+    drop_fraction: float = 0.5
+    """Share of active weights replaced by a mask update."""
+    decay: Literal["constant", "cosine", "linear"] = "constant"
+    """Schedule of the drop fraction over each phase."""
+    growth: Literal["gradient", "random"] = "gradient"
+    """Grow by the largest gradients (RigL) or at random (SET)."""
+    regrown: Literal["keep", "zero"] = "keep"
+    """Whether a weight dropped and regrown in one update keeps its value."""
+    weight_update: bool = True
+    """Also update the weights on a step that updates the mask."""
+
+
+METHOD = (
+    "members sparsity explore refine lr refine_lr escape distribution update_every drop_fraction decay growth regrown weight_update"
+).split()
+
+
+def make_plan(config: Config) -> Plan:
+    """The plan that the flags name."""
+    return jt.edst(**{name: getattr(config, name) for name in METHOD}, **config.shared())
+
+
+PAPER = Config(preset="paper")
+DEMO = cifar.demo_network(
+    dataclasses.replace(PAPER, members=5, sparsity=0.95, explore=6, refine=5, refine_lr=(0.05, 0.005), update_every=25)
+)
+SMALL = cifar.small_network(
+    dataclasses.replace(PAPER, explore=30, refine=15, lr=0.02, refine_lr=(0.004, 0.0004), update_every=500)
+)
+
+if __name__ == "__main__":
+    cifar.main("edst", {"demo": DEMO, "small": SMALL, "paper": PAPER}, make_plan, __doc__ or "")
