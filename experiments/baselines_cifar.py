@@ -51,7 +51,7 @@ def make_plan(config: Config) -> Plan:
 
 PAPER = Config(preset="paper")
 DEMO = cifar.demo_network(dataclasses.replace(PAPER, epochs=12))
-SMALL = cifar.small_network(dataclasses.replace(PAPER, epochs=45, lr=0.02))
+SMALL = cifar.small_network(dataclasses.replace(PAPER, epochs=30, lr=0.02))
 
 if __name__ == "__main__":
     cifar.main("baseline", {"demo": DEMO, "small": SMALL, "paper": PAPER}, make_plan, __doc__ or "")

@@ -60,7 +60,7 @@ def make_plan(config: Config) -> Plan:
 
 PAPER = Config(preset="paper")
 DEMO = cifar.demo_network(dataclasses.replace(PAPER, epochs=12, update_every=25))
-SMALL = cifar.small_network(dataclasses.replace(PAPER, epochs=45, lr=0.02, update_every=500))
+SMALL = cifar.small_network(dataclasses.replace(PAPER, epochs=30, lr=0.02, update_every=500))
 
 if __name__ == "__main__":
     cifar.main("dst", {"demo": DEMO, "small": SMALL, "paper": PAPER}, make_plan, __doc__ or "")

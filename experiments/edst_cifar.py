@@ -67,7 +67,7 @@ DEMO = cifar.demo_network(
     dataclasses.replace(PAPER, members=5, sparsity=0.95, explore=6, refine=5, refine_lr=(0.05, 0.005), update_every=25)
 )
 SMALL = cifar.small_network(
-    dataclasses.replace(PAPER, explore=30, refine=15, lr=0.02, refine_lr=(0.004, 0.0004), update_every=500)
+    dataclasses.replace(PAPER, explore=20, refine=10, lr=0.02, refine_lr=(0.004, 0.0004), update_every=500)
 )
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from jaxtickets.evaluation import evaluate as evaluate
     from jaxtickets.masks import MaskError as MaskError
     from jaxtickets.members import Layout as Layout
+    from jaxtickets.members import member_keys as member_keys
     from jaxtickets.methods import dense as dense
     from jaxtickets.methods import dst as dst
     from jaxtickets.methods import edst as edst
@@ -62,7 +63,7 @@ _NAMES = {
     "errors": "DataError NonFiniteLoss RunError TicketFileError",
     "evaluation": "evaluate",
     "masks": "MaskError",
-    "members": "Layout",
+    "members": "Layout member_keys",
     "methods": "dense dst edst static_sparse",
     "models": "classification",
     "plan": "Length Plan PlanError",

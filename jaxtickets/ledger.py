@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from jaxtickets import masks
 from jaxtickets.dataset import Dataset, Stream
@@ -63,33 +64,35 @@ class PlanCost:
         names = ("training", "inference", "density", "forward_dense", "forward_sparse", "dense_bytes", "ticket_bytes")
         return {name: getattr(self, name) for name in names} | {"phases": [dataclasses.asdict(phase) for phase in self.phases]}
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> Group:
         reference = f" ({self.plan.reference})" if self.plan.reference else ""
-        table = Table(
-            title=f"{self.plan.name}: {self.training:.2f}x of one dense training run{reference}",
-            caption=(
-                f"{self.plan.members} tickets of density {self.density:.3f}; a prediction by all of them is {self.inference:.2f}x "
-                f"of one by a dense network ({self.forward_dense / 1e9:.4g} GFLOP); {self.ticket_bytes / 1e6:.1f} MB stored, "
-                f"{self.dense_bytes / 1e6:.1f} MB dense. FLOPs are theoretical: masks simulate sparsity with dense compute."
-            ),
-            caption_justify="left",
-            title_justify="left",
-        )
-        table.add_column("phase")
-        for name in ("steps", "PFLOP", "share"):
-            table.add_column(name, justify="right")
+        head = f"{self.plan.name}: {self.training:.2f}x of one dense training run{reference}"
         total = sum(phase.flops for phase in self.phases)
+        scale, prefix = _prefix(total)
+        table = Table()
+        table.add_column("phase")
+        for name in ("steps", f"{prefix}FLOP", "share"):
+            table.add_column(name, justify="right")
         for phase in self.phases:
-            table.add_row(phase.name, f"{phase.steps:,}", f"{phase.flops / 1e15:.4g}", f"{phase.flops / total:.1%}")
+            table.add_row(phase.name, f"{phase.steps:,}", f"{phase.flops / scale:.4g}", f"{phase.flops / (total or 1):.1%}")
         table.add_section()
-        table.add_row("total", f"{sum(phase.steps for phase in self.phases):,}", f"{total / 1e15:.4g}", "")
-        return table
+        table.add_row("total", f"{sum(phase.steps for phase in self.phases):,}", f"{total / scale:.4g}", "")
+        members = self.plan.members
+        tickets = f"{members} tickets" if members > 1 else "1 ticket"
+        scale, prefix = _prefix(self.forward_dense)
+        below = (
+            f"{tickets} of density {self.density:.3f}: {_bytes(self.ticket_bytes)} stored; one dense network: {_bytes(self.dense_bytes)}.\n"
+            f"A prediction by {'all of them' if members > 1 else 'it'} is {self.inference:.2f}x of one by the dense network, "
+            f"{self.forward_dense / scale:.4g} {prefix}FLOP an example.\n"
+            "FLOPs are theoretical: masks simulate sparsity with dense compute, and seconds do not fall with them."
+        )
+        return Group(Text(head), table, Text(below))
 
     def __str__(self) -> str:
         console = Console(width=120, no_color=True)
         with console.capture() as captured:
             console.print(self)
-        return captured.get().rstrip()
+        return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> PlanCost:
@@ -175,6 +178,21 @@ def _step_flops(phase: Train, dense: float, sparse: float) -> float:
     every = phase.evolve.update_every
     evolving = (3 * sparse * every + 2 * sparse + dense) / (every + 1)
     return phase.evolve.end * evolving + (1 - phase.evolve.end) * 3 * sparse
+
+
+def _prefix(number: float) -> tuple[float, str]:
+    """The unit in which `number` is easy to read.
+
+    >>> _prefix(10.5e9)
+    (1000000000.0, 'G')
+    """
+    units = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+    return next(((scale, prefix) for scale, prefix in units if number >= scale), (1.0, ""))
+
+
+def _bytes(number: int) -> str:
+    scale, prefix = _prefix(number)
+    return f"{number / scale:.1f} {prefix}B" if prefix else f"{number} bytes"
 
 
 def _zeros(shapes: PyTree) -> PyTree:

@@ -74,7 +74,7 @@ def member_mesh(members: int, devices: Sequence[Any]) -> Mesh:
 
 
 def groups(members: int, layout: Layout) -> list[range]:
-    """Members by group. A last group that would be smaller is evened out, unless it must fill a mesh.
+    """Members by group; the last group takes what is left.
 
     >>> groups(5, Layout(group=2))
     [range(0, 2), range(2, 4), range(4, 5)]

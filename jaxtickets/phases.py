@@ -236,6 +236,7 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 
 def is_int(value: Any) -> bool:
+    """Whether it is an integer, which True and False are not here."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -25,6 +25,7 @@ class Constant:
         _check_rates("Constant", self.value)
 
     def __call__(self, step: int, steps: int) -> float:
+        """The learning rate at `step`, from 0, of a phase of `steps`."""
         return self.value
 
     def __str__(self) -> str:
@@ -52,6 +53,7 @@ class Piecewise:
             raise ValueError(f"Piecewise: n + 1 values and n rising shares in (0, 1) are needed; got {self.values} and {self.until}.")
 
     def __call__(self, step: int, steps: int) -> float:
+        """The learning rate at `step`, from 0, of a phase of `steps`."""
         return self.values[sum(step >= round(share * steps) for share in self.until)]
 
     def __str__(self) -> str:
@@ -70,6 +72,7 @@ class Linear:
         _check_rates("Linear", self.begin, self.end)
 
     def __call__(self, step: int, steps: int) -> float:
+        """The learning rate at `step`, from 0, of a phase of `steps`."""
         return self.begin + (self.end - self.begin) * (step / max(1, steps - 1))
 
     def __str__(self) -> str:
@@ -87,6 +90,7 @@ class Cosine:
         _check_rates("Cosine", self.begin, self.end)
 
     def __call__(self, step: int, steps: int) -> float:
+        """The learning rate at `step`, from 0, of a phase of `steps`."""
         return self.end + (self.begin - self.end) * (1 + math.cos(math.pi * step / max(1, steps - 1))) / 2
 
     def __str__(self) -> str:
@@ -111,6 +115,7 @@ class Warmup:
             raise ValueError(f"Warmup: `then` is a schedule that is no Warmup itself; got {self.then!r}.")
 
     def __call__(self, step: int, steps: int) -> float:
+        """The learning rate at `step`, from 0, of a phase of `steps`."""
         warm = max(1, round(self.share * steps))
         return self.then(step, steps) * min(1.0, (step + 1) / warm)
 

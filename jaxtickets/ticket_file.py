@@ -20,7 +20,7 @@ import numpy as np
 from jaxtickets import masks
 from jaxtickets.ensemble import Ticket, TicketEnsemble
 from jaxtickets.errors import TicketFileError
-from jaxtickets.plan import Plan, PlanError
+from jaxtickets.plan import Plan
 from jaxtickets.task import Task
 
 PyTree = Any
@@ -39,9 +39,10 @@ def write(ensemble: TicketEnsemble, path: Path) -> None:
             if mask.ndim:
                 tensors[f"{i}/mask/{name}"] = masks.pack(mask)
                 values = values[mask]
-            tensors[f"{i}/params/{name}"] = np.ascontiguousarray(values)
+            tensors[f"{i}/params/{name}"] = np.ascontiguousarray(values).view(_stored(values.dtype))
         for name, leaf in zip(masks.leaf_paths(ticket.model_state), jax.tree.leaves(ticket.model_state), strict=True):
-            tensors[f"{i}/state/{name}"] = np.ascontiguousarray(leaf)
+            # (ascontiguousarray would give a number an axis)
+            tensors[f"{i}/state/{name}"] = np.array(leaf, order="C").view(_stored(leaf.dtype))
     about = {
         "format": FORMAT,
         "task": ensemble.task.name,
@@ -54,7 +55,10 @@ def write(ensemble: TicketEnsemble, path: Path) -> None:
     data = save(tensors, metadata={"jaxtickets": json.dumps(about, sort_keys=True)})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # a name that outlives a power cut should have its bytes
     os.replace(temporary, path)
 
 
@@ -81,7 +85,7 @@ def load(path: str | Path, task: Task) -> TicketEnsemble:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {})["jaxtickets"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no __iter__)
-    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError, RecursionError, AttributeError) as error:
         raise TicketFileError(f"{path} is not a ticket file, or is damaged: {error}.") from None
     try:
         expected = about.pop("sha256")
@@ -92,13 +96,15 @@ def load(path: str | Path, task: Task) -> TicketEnsemble:
         x_spec = _spec_from_json(about["x"])
         plan = Plan.from_json(about["plan"]) if about["plan"] else None
         info = [dict(one) for one in about["info"]]
-    except (KeyError, TypeError, AttributeError, PlanError) as error:
+    except TicketFileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise TicketFileError(f"{path}: its metadata is not a ticket file's ({type(error).__name__}: {error}).") from None
     one_example = jax.tree.map(lambda s: jax.ShapeDtypeStruct((1, *s.shape), s.dtype), x_spec)
     try:
         params, state = jax.eval_shape(task.init, jax.random.key(0), one_example)
-    except (ValueError, TypeError) as error:
-        raise TicketFileError(f"{path} holds tickets of {about['task']}, not of {task.name}: {error}") from None
+    except Exception as error:  # every framework has its own kinds for an input that does not fit
+        raise TicketFileError(f"{path} holds tickets of {about.get('task')}, not of {task.name}: {error}") from None
     may = jax.tree.leaves(masks.prunable(params, task.prunable))
     tickets = tuple(_ticket(path, tensors, i, one, params, state, may) for i, one in enumerate(info))
     if tensors:
@@ -115,11 +121,11 @@ def _ticket(
         tensor = tensors.pop(f"{i}/{name}", None)
         if tensor is None:
             raise TicketFileError(f"{path}: member {i} has no {name!r}; these are tickets of another network.")
-        if tensor.dtype != dtype or tensor.shape != shape:
+        if tensor.dtype != _stored(dtype) or tensor.shape != shape:
             raise TicketFileError(
                 f"{path}: {name!r} of member {i} is {tensor.dtype}{list(tensor.shape)}; the network needs {dtype}{list(shape)}."
             )
-        return tensor
+        return tensor.view(dtype)
 
     values, kept = [], []
     for name, leaf, prunable in zip(masks.leaf_paths(params), jax.tree.leaves(params), may, strict=True):
@@ -145,6 +151,12 @@ def _ticket(
     return Ticket(jax.tree.unflatten(tree, values), jax.tree.unflatten(tree, kept), jax.tree.unflatten(jax.tree.structure(state), states), info)
 
 
+def _stored(dtype: Any) -> np.dtype[Any]:
+    """bfloat16 and the like, which safetensors does not give to numpy, are stored as their bits."""
+    dtype = np.dtype(dtype)
+    return np.dtype(f"uint{8 * dtype.itemsize}") if dtype.kind == "V" else dtype
+
+
 def _digest(tensors: dict[str, np.ndarray], about: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
@@ -158,7 +170,7 @@ def _spec_to_json(spec: PyTree) -> Any:
     if isinstance(spec, dict):
         return {"tree": {name: _spec_to_json(one) for name, one in spec.items()}}
     if isinstance(spec, list | tuple):
-        return {"list": [_spec_to_json(one) for one in spec]}
+        return {"list" if isinstance(spec, list) else "tuple": [_spec_to_json(one) for one in spec]}
     return {"shape": list(spec.shape), "dtype": str(spec.dtype)}
 
 
@@ -167,4 +179,6 @@ def _spec_from_json(data: Any) -> PyTree:
         return {name: _spec_from_json(one) for name, one in data["tree"].items()}
     if "list" in data:
         return [_spec_from_json(one) for one in data["list"]]
+    if "tuple" in data:
+        return tuple(_spec_from_json(one) for one in data["tuple"])
     return jax.ShapeDtypeStruct(tuple(int(n) for n in data["shape"]), jnp.dtype(data["dtype"]))

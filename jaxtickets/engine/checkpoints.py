@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from jaxtickets import members
+from jaxtickets.errors import RunError
 
 PyTree = Any
 
@@ -35,13 +36,20 @@ class Checkpoints:
         # orbax reports every file it touches at INFO and complains of shardings that a single device does not need.
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._ocp = ocp
+        self._folder = folder.resolve()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-    def save(self, state: PyTree, place: dict[str, Any]) -> None:
-        """Write `state` and `place` as the newest checkpoint; returns as soon as the arrays are copied."""
+    def save(self, state: PyTree, host: PyTree, place: dict[str, Any]) -> None:
+        """Write `state` and `place` as the newest checkpoint; returns as soon as the arrays are copied.
+
+        Args:
+          state: arrays on the devices.
+          host: the same arrays on the host, for the digest.
+          place: where in the run it is, as JSON.
+        """
         number = max(self._manager.all_steps(), default=-1) + 1
-        place = place | {"digest": digest(members.fetch(state))}
+        place = place | {"digest": digest(host)}
         arguments = self._ocp.args.Composite(state=self._ocp.args.StandardSave(state), place=self._ocp.args.JsonSave(place))
         self._manager.save(number, args=arguments, force=True)
 
@@ -49,20 +57,22 @@ class Checkpoints:
         """Place and state of the newest checkpoint that is whole; None if there is none. Damaged ones are removed.
 
         Args:
-          like: makes, from a place, a state of the shapes and shardings that a checkpoint there has.
+          like: makes, from a place, a tree of `jax.ShapeDtypeStruct` with the shardings that a checkpoint there has. It
+            may raise `RunError`: that checkpoint is whole, and not for this run.
         """
         for number in sorted(self._manager.all_steps(), reverse=True):
             try:
                 args = self._ocp.args
                 place = dict(self._manager.restore(number, args=args.Composite(place=args.JsonRestore()))["place"])
                 expected = place.pop("digest")
-                target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like(place))
-                state = self._manager.restore(number, args=args.Composite(state=args.StandardRestore(target)))["state"]
+                state = self._manager.restore(number, args=args.Composite(state=args.StandardRestore(like(place))))["state"]
                 if digest(members.fetch(state)) != expected:
                     raise ValueError("its digest does not match")
+            except RunError:
+                raise
             except Exception as error:  # orbax raises many kinds for a damaged file; each means the same here
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-                warnings.warn(f"checkpoint {number} is damaged ({reason}); using the one before it.", stacklevel=4)
+                warnings.warn(f"checkpoint {self._folder / str(number)} is damaged ({reason}); using the one before it.", stacklevel=4)
                 self._manager.delete(number)
                 continue
             return place, state

@@ -1,13 +1,15 @@
 """Batches: gathered on the device by index, or streamed from the host. One protocol for both.
 
-A feed gives `steps_per_epoch`, a `gather` that runs inside the compiled step, and a batch for every position.
+A feed gives `steps_per_epoch`, a `gather` that runs inside the compiled step, and a batch for every position. It is made
+once per run; `for_members` gives a group of members its own reading of the same data.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +17,8 @@ import numpy as np
 
 from jaxtickets import members
 from jaxtickets.dataset import Dataset, Stream
-from jaxtickets.errors import DataError
 from jaxtickets.engine.lineage import ORDER
+from jaxtickets.errors import DataError
 from jaxtickets.members import Layout
 
 PyTree = Any
@@ -28,6 +30,10 @@ class Feed(Protocol):
     steps_per_epoch: int
     gather: Callable[[PyTree, jax.Array], tuple[PyTree, jax.Array]]
     mapped: tuple[bool, ...]
+
+    def for_members(self, keys: jax.Array) -> Feed:
+        """The same data, in the orders of the members with those keys."""
+        ...
 
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
         """The argument of the compiled step for that place."""
@@ -47,18 +53,10 @@ def hold_out(dataset: Dataset, examples: int) -> tuple[Dataset, Dataset | None]:
     if not examples:
         return dataset, None
     if examples >= len(dataset):
-        raise DataError(f"validation={examples} examples cannot be held out of {len(dataset)}.")
+        raise DataError(f"validation={examples} examples cannot be held out of {len(dataset)}; take fewer.")
     held = np.zeros(len(dataset), bool)
     held[np.arange(examples) * len(dataset) // examples] = True
     return dataset.take(~held), dataclasses.replace(dataset.take(held), augment=None)
-
-
-def check_batch(batch_size: int, examples: int, layout: Layout) -> None:
-    """Raise `DataError` unless at least one full batch is there and divides over the mesh's data axis."""
-    if batch_size > examples:
-        raise DataError(f"batch_size={batch_size} is more than the {examples} training examples; take at most {examples}.")
-    if layout.mesh is not None and batch_size % layout.mesh.shape["data"]:
-        raise DataError(f"batch_size={batch_size} does not divide over {layout.mesh.shape['data']} data devices.")
 
 
 class DeviceFeed:
@@ -66,12 +64,11 @@ class DeviceFeed:
 
     mapped = (False, True, False)  # data shared, order by member, position shared
 
-    def __init__(self, dataset: Dataset, batch_size: int, keys: jax.Array, layout: Layout) -> None:
-        check_batch(batch_size, len(dataset), layout)
+    def __init__(self, dataset: Dataset, batch_size: int, layout: Layout) -> None:
         self.steps_per_epoch = len(dataset) // batch_size
         self._data = members.place((dataset.x, dataset.y), layout)
-        self._keys = keys
         self._layout = layout
+        self._keys: jax.Array | None = None
         self._epoch = -1
         self._order: jax.Array | None = None
         examples = len(dataset)
@@ -98,12 +95,18 @@ class DeviceFeed:
         self._draw_order = order
         self.gather = gather
 
+    def for_members(self, keys: jax.Array) -> Self:
+        """The same arrays on the device; only the order is another."""
+        feed = copy.copy(self)
+        feed._keys, feed._epoch, feed._order = keys, -1, None
+        return feed
+
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
         """All data, the members' orders, and the place."""
         if epoch != self._epoch:
             self._order = members.place(self._draw_order(self._keys, epoch), self._layout, "member")
             self._epoch = epoch
-        return self._data, self._order, jnp.int32(position)
+        return self._data, self._order, np.int32(position)
 
     def advance(self, batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
         """The same data, further on."""
@@ -112,17 +115,24 @@ class DeviceFeed:
 
 
 class HostFeed:
-    """A `Stream`: every member reads its own, seeded by its key; one batch ahead while the device works."""
+    """A `Stream`: every member reads its own, seeded by its key. The host reads ahead while the device works."""
 
     mapped = (True, True)
 
-    def __init__(self, stream: Stream, batch_size: int, keys: jax.Array, layout: Layout) -> None:
-        check_batch(batch_size, len(stream), layout)
+    def __init__(self, stream: Stream, batch_size: int, layout: Layout) -> None:
         self.steps_per_epoch = len(stream) // batch_size
         self._stream, self._batch_size, self._layout = stream, batch_size, layout
-        self._seeds = [int(jax.random.bits(jax.random.fold_in(key, ORDER), (), jnp.uint32)) for key in keys]
+        self._seeds: list[int] = []
         self._epoch, self._next = -1, 0
         self._iterators: list[Iterator[tuple[PyTree, np.ndarray]]] = []
+
+    def for_members(self, keys: jax.Array) -> Self:
+        """The same stream, read with the seeds that those keys give."""
+        feed = copy.copy(self)
+        bits = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, ORDER), (), jnp.uint32))(keys)
+        feed._seeds = [int(seed) for seed in members.fetch(bits)]
+        feed._epoch, feed._next, feed._iterators = -1, 0, []
+        return feed
 
     @staticmethod
     def gather(batch: PyTree, key: jax.Array) -> tuple[PyTree, jax.Array]:
@@ -134,20 +144,33 @@ class HostFeed:
         if epoch != self._epoch or position < self._next:
             self._iterators = [iter(self._stream.batches(seed, epoch, self._batch_size)) for seed in self._seeds]
             self._epoch, self._next = epoch, 0
-        while self._next < position:
-            for iterator in self._iterators:
-                next(iterator)
+        while self._next <= position:
+            batches = [self._read(iterator) for iterator in self._iterators]
             self._next += 1
-        self._next += 1
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[next(iterator) for iterator in self._iterators])
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
         return members.place(stacked, self._layout, "member", "data")
 
     def advance(self, batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
         """Streams advance on the host, so they run one step per call."""
         raise NotImplementedError
 
+    def _read(self, iterator: Iterator[tuple[PyTree, np.ndarray]]) -> tuple[PyTree, np.ndarray]:
+        where = f"batch {self._next + 1} of epoch {self._epoch + 1} of {self._stream.name}"
+        batch = next(iterator, None)
+        if batch is None:
+            raise DataError(
+                f"{where} is missing: a stream of {len(self._stream)} examples yields {self.steps_per_epoch} batches of {self._batch_size}."
+            )
+        x, y = batch
+        lengths = {len(leaf) for leaf in jax.tree.leaves(batch)}
+        if lengths != {self._batch_size}:
+            raise DataError(f"{where} holds {sorted(lengths)} examples, not batch_size={self._batch_size}; drop the last one if it is short.")
+        classes = self._stream.num_classes
+        if classes is not None and (np.min(y) < 0 or np.max(y) >= classes):
+            raise DataError(f"{where} has labels {np.min(y)} to {np.max(y)}; those of {classes} classes are 0 to {classes - 1}.")
+        return x, y
 
-def make_feed(data: Dataset | Stream, batch_size: int, keys: jax.Array, layout: Layout) -> DeviceFeed | HostFeed:
+
+def make_feed(data: Dataset | Stream, batch_size: int, layout: Layout) -> DeviceFeed | HostFeed:
     """The feed that fits the data."""
-    kind = DeviceFeed if isinstance(data, Dataset) else HostFeed
-    return kind(data, batch_size, keys, layout)  # type: ignore[arg-type]
+    return DeviceFeed(data, batch_size, layout) if isinstance(data, Dataset) else HostFeed(data, batch_size, layout)

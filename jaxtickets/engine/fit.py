@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import shutil
 import time
 from pathlib import Path
@@ -13,14 +15,15 @@ import numpy as np
 from jaxtickets import masks, members
 from jaxtickets.arrays import as_dataset
 from jaxtickets.dataset import Dataset, Stream
+from jaxtickets.engine import checks
 from jaxtickets.engine.checkpoints import Checkpoints
-from jaxtickets.engine.feed import check_batch, hold_out
-from jaxtickets.engine.group import GroupRun, Place, Run
+from jaxtickets.engine.feed import hold_out, make_feed
+from jaxtickets.engine.group import GroupRun
 from jaxtickets.engine.programs import Programs
 from jaxtickets.engine.progress import ProgressLine
+from jaxtickets.engine.run import Place, Run
 from jaxtickets.engine.run_folder import RunFolder, versions, write_json
 from jaxtickets.ensemble import Ticket, TicketEnsemble
-from jaxtickets.errors import DataError
 from jaxtickets.members import Layout
 from jaxtickets.plan import Plan
 from jaxtickets.task import Task
@@ -53,17 +56,18 @@ def fit(
       out: run folder. A run that was interrupted goes on from its last checkpoint when `fit` is called again with the
         same arguments, and ends in the same bits; a finished one is loaded.
       layout: how members lie on the hardware; by default chosen for the backend.
-      checkpoint_every: seconds between checkpoints.
+      checkpoint_every: seconds between checkpoints; 0 for one after every call of the compiled step.
       progress: show a progress line (on standard error).
 
     Returns:
       The tickets in the order lineage by lineage, and within a lineage as collected.
 
     Raises:
-      DataError: data that cannot be trained on.
+      DataError: data that cannot be trained on, or that the network cannot take.
       MaskError: a sparsity or rules that the network's layers cannot meet.
+      ValueError: a `key` or `layout` that does not fit the plan.
       NonFiniteLoss: a loss became NaN or infinite; what was collected before is in `out/tickets`.
-      RunError: `out` holds a run of another plan, data set or key.
+      RunError: `out` holds a run of another plan, network, data set or key, or is in use by another process.
 
     >>> import jaxtickets as jt
     >>> train, test = jt.data.pair("digits")
@@ -72,36 +76,47 @@ def fit(
     >>> tickets.predict_proba(test).shape
     (450, 10)
     """
+    # Until "nothing is wrong" below nothing is compiled, so that what is wrong is said at once.
     data = train if isinstance(train, Stream) else as_dataset(train)
-    if len(data) == 0:
-        raise DataError(f"{data.name} is empty: there is nothing to train on.")
-    if plan.validation and not isinstance(data, Dataset):
-        raise DataError("a plan with a validation split needs data in memory; hold the split out of the stream yourself.")
-    if data.num_classes != task.num_classes:
-        raise DataError(f"{data.name} has {data.num_classes} classes and {task.name} tells {task.num_classes} apart; make them equal.")
-    held = None
-    fitted = data
-    if isinstance(data, Dataset):
-        fitted, held = hold_out(data, plan.validation)
-    example, x_spec = _example(fitted)
+    checks.check_data(plan, task, data)
+    checks.check_key(key, plan.width)
+    fitted, held = hold_out(data, plan.validation) if isinstance(data, Dataset) else (data, None)
     layout = layout or members.default_layout(plan.width)
-    if plan.width % layout.group and layout.mesh is not None:
-        raise ValueError(f"{plan.width} members do not divide into groups of {layout.group} on a mesh.")
-    check_batch(plan.batch_size, len(fitted), layout)
+    checks.check_layout(plan, layout)
+    checks.check_batch(plan.batch_size, len(fitted), layout)
+    example = checks.example_of(fitted)
+    params, x_spec = checks.check_model(plan, task, fitted, example)
+    # Nothing is wrong.
     keys = members.member_keys(key, plan.width)
-    params = _check_model(plan, task, example)
-
-    folder = None
-    if out is not None:
-        folder = RunFolder(out, _identity(plan, task, data, keys, params))
+    if out is None:
+        return _run(plan, task, fitted, held, example, x_spec, keys, layout, None, checkpoint_every, progress)
+    with RunFolder(out, _identity(plan, task, data, key, params)) as folder:
         if folder.final.exists():
             return load(folder.final, task)
-    steps = plan.width * plan.steps(max(1, len(fitted) // plan.batch_size))
+        return _run(plan, task, fitted, held, example, x_spec, keys, layout, folder, checkpoint_every, progress)
+
+
+def _run(
+    plan: Plan,
+    task: Task,
+    data: Dataset | Stream,
+    held: Dataset | None,
+    example: PyTree,
+    x_spec: PyTree,
+    keys: jax.Array,
+    layout: Layout,
+    folder: RunFolder | None,
+    checkpoint_every: float,
+    progress: bool,
+) -> TicketEnsemble:
+    if isinstance(data, Dataset):
+        example = data.prepare(example)
     checkpoints = Checkpoints(folder.checkpoints) if folder else None
-    line, programs = ProgressLine(steps, progress), Programs()
-    run = Run(
-        plan, task, fitted, held, example, x_spec, keys, layout, programs, line, folder, checkpoints, checkpoint_every
-    )  # fmt: skip
+    feed = make_feed(data, plan.batch_size, layout)
+    programs = Programs()
+    steps, show = plan.width * plan.steps(feed.steps_per_epoch), progress and jax.process_index() == 0
+    line = ProgressLine(steps, show, compiling=lambda: programs.seconds)
+    run = Run(plan, task, feed, held, example, x_spec, keys, layout, programs, line, folder, checkpoints, checkpoint_every)
     try:
         tickets, seconds = _run_groups(run)
     finally:
@@ -111,8 +126,8 @@ def fit(
     # Groups of any size give one order: lineage by lineage, and within a lineage as collected.
     tickets.sort(key=lambda ticket: (ticket.info["lineage"], ticket.info["collected"]))
     ensemble = TicketEnsemble(task, tuple(tickets), x_spec, plan)
-    if folder:
-        write_json(folder.path / "timing.json", {"seconds": seconds, "compilations": programs.count, "versions": versions()})
+    if folder and folder.writes:
+        write_json(folder.path / "timing.json", {"seconds": seconds, "compilations": run.programs.count, "versions": versions()})
         ensemble.save(folder.final)
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return ensemble
@@ -121,19 +136,22 @@ def fit(
 def _run_groups(run: Run) -> tuple[list[Ticket], dict[str, float]]:
     """All groups, one after another, from the newest whole checkpoint on. Returns the tickets and the seconds it took."""
     began = time.monotonic()
-    before = 0.0
+    before = compiled = 0.0
 
     def clock() -> float:
         return before + time.monotonic() - began
 
-    groups = [GroupRun(run, g, rows, clock) for g, rows in enumerate(members.groups(run.plan.width, run.layout))]
-    found = run.checkpoints.newest(lambda place: groups[place["group"]].like(Place(**place))) if run.checkpoints else None
+    def compiling() -> float:
+        return compiled + run.programs.seconds
+
+    groups = [GroupRun(run, g, rows, clock, compiling) for g, rows in enumerate(members.groups(run.plan.width, run.layout))]
+    # (A group that this layout does not have cannot be like the last one either, which says so.)
+    found = run.checkpoints.newest(lambda p: groups[min(p["group"], len(groups) - 1)].like(Place(**p))) if run.checkpoints else None
     place = Place(**found[0]) if found else Place()
     if found and run.folder:
-        before = place.seconds
-        run.programs.seconds += place.compile_seconds
+        before, compiled = place.seconds, place.compile_seconds
         run.folder.truncate_metrics((place.group, place.phase, place.step))
-        run.line.say(f"resuming {run.folder.path} at phase {place.phase + 1}, step {place.step}, after {before:.0f} s")
+        run.line.say(f"going on with {run.folder.path}: group {place.group + 1}, phase {place.phase + 1}, step {place.step}, after {before:.0f} s")
     elif run.folder:
         run.folder.truncate_metrics((-1, -1, -1))
     tickets: list[Ticket] = []
@@ -144,35 +162,32 @@ def _run_groups(run: Run) -> tuple[list[Ticket], dict[str, float]]:
             tickets += group.go(place, found[1])
         else:
             tickets += group.go()
-    total, compiling = clock(), run.programs.seconds
-    return tickets, {"train": total - compiling, "compile": compiling, "total": total}
+    total = clock()
+    return tickets, {"train": total - compiling(), "compile": compiling(), "total": total}
 
 
-def _example(data: Dataset | Stream) -> tuple[PyTree, PyTree]:
-    """Two examples as the network takes them, and their shape and dtype without the batch axis."""
+def _identity(plan: Plan, task: Task, data: Dataset | Stream, key: int | jax.Array, params: PyTree) -> dict[str, Any]:
+    """What makes a run this run and no other, as JSON."""
+    shapes = {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in zip(masks.leaf_paths(params), jax.tree.leaves(params), strict=True)}
+    about = {"name": data.name, "examples": len(data), "fingerprint": data.fingerprint()}
     if isinstance(data, Dataset):
-        x = data.prepare(jax.tree.map(lambda a: np.asarray(a[:2]), data.x))
-    else:
-        x = jax.tree.map(lambda a: np.asarray(a[:1]), next(iter(data.batches(0, 0, 1)))[0])
-    return x, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
-
-
-def _check_model(plan: Plan, task: Task, example: PyTree) -> PyTree:
-    """Trace the network once, compiling nothing: wrong shapes, rules and budgets are found here."""
-    from jaxtickets.sparsity import layer_budgets, prunable_shapes
-
-    params, _ = jax.eval_shape(task.init, jax.random.key(0), example)
-    start = plan.start
-    if start.sparsity:
-        layer_budgets(prunable_shapes(params, task.prunable), start.sparsity, start.distribution, start.keep_dense)
-    return params
-
-
-def _identity(plan: Plan, task: Task, data: Dataset | Stream, keys: jax.Array, params: PyTree) -> dict[str, Any]:
-    shapes = [f"{path} {leaf.dtype}{list(leaf.shape)}" for path, leaf in zip(masks.leaf_paths(params), jax.tree.leaves(params), strict=True)]
+        about |= {"augment": _name(data.augment), "prepare": _name(data.prepare)}
+    if hasattr(key, "dtype") and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.key_data(key)
     return {
         "plan": plan.to_json(),
-        "task": {"name": task.name, "params": shapes},
-        "data": {"name": data.name, "examples": len(data), "fingerprint": data.fingerprint()},
-        "keys": np.asarray(jax.random.key_data(keys)).tolist(),
+        "task": {"name": task.name, "params": shapes, "loss": _name(task.loss), "prunable": [[p, _name(v)] for p, v in task.prunable]},
+        "data": about,
+        "key": np.asarray(key).tolist(),
     }
+
+
+def _name(part: Any) -> Any:
+    """What can be said of a function that stays the same from one process to the next: its fields, or its name."""
+    if part is None or isinstance(part, bool):
+        return part
+    if dataclasses.is_dataclass(part):
+        return repr(part)
+    if isinstance(part, functools.partial):
+        return f"{_name(part.func)}{part.args}{part.keywords}"
+    return getattr(part, "__qualname__", type(part).__qualname__)

@@ -12,56 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import masks, members
-from jaxtickets.dataset import Dataset, Stream
+from jaxtickets.engine import best as bests
 from jaxtickets.engine import lineage as lineages
-from jaxtickets.engine.checkpoints import Checkpoints
-from jaxtickets.engine.feed import HostFeed, make_feed
+from jaxtickets.engine.feed import HostFeed
 from jaxtickets.engine.lineage import Numbers, Tally
-from jaxtickets.engine.progress import ProgressLine
-from jaxtickets.engine.programs import Programs
-from jaxtickets.engine.run_folder import RunFolder
+from jaxtickets.engine.meter import Meter, check_finite, is_finite
+from jaxtickets.engine.run import Place, Run
 from jaxtickets.ensemble import Ticket, TicketEnsemble
-from jaxtickets.errors import NonFiniteLoss
-from jaxtickets.members import Layout
-from jaxtickets.plan import SGD, Collect, Escape, Evolve, Optimizer, Plan, Start, Train, describe
-from jaxtickets.task import Task
+from jaxtickets.errors import NonFiniteLoss, RunError
+from jaxtickets.plan import SGD, Collect, Escape, Evolve, Optimizer, Start, Train, describe
 from jaxtickets.ticket_file import load
 
 PyTree = Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What all groups of a run share."""
-
-    plan: Plan
-    task: Task
-    data: Dataset | Stream
-    held: Dataset | None
-    example: PyTree
-    x_spec: PyTree
-    keys: jax.Array
-    layout: Layout
-    programs: Programs
-    line: ProgressLine
-    folder: RunFolder | None
-    checkpoints: Checkpoints | None
-    checkpoint_every: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A place in a run: `step` steps of phase `phase` are done in group `group`, and `collected` tickets of all groups.
-
-    `seconds` and `compile_seconds` are what the run took until here.
-    """
-
-    group: int = 0
-    phase: int = 0
-    step: int = 0
-    collected: int = 0
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
 
 
 class GroupRun:
@@ -71,22 +33,21 @@ class GroupRun:
       run: what it shares with the other groups.
       number: which group, from 0.
       rows: its lineages among all of them.
-      clock: seconds that the whole run has taken so far.
+      clock: seconds that the whole run has taken so far, those before a resume included.
+      compiled: how many of them compiling took.
     """
 
-    def __init__(self, run: Run, number: int, rows: range, clock: Callable[[], float]) -> None:
-        self.run, self.number, self.rows, self.clock = run, number, rows, clock
+    def __init__(self, run: Run, number: int, rows: range, clock: Callable[[], float], compiled: Callable[[], float]) -> None:
+        self.run, self.number, self.rows, self.clock, self.compiled = run, number, rows, clock, compiled
         self.keys = members.place(run.keys[rows.start : rows.stop], run.layout, "member")
-        self.feed = make_feed(run.data, run.plan.batch_size, self.keys, run.layout)
+        self.feed = run.feed.for_members(self.keys)
         self.first_ticket = rows.start * run.plan.members // run.plan.width
         # What a checkpoint holds, with a leading member axis everywhere: "lineage", "tally", "report" (last loss and
         # accuracy, [W, 2]), and "best" while the best is tracked.
         self.state: dict[str, PyTree] = {}
         self.tickets: list[Ticket] = []
-        self._density = float("nan")
+        self.meter = Meter(lambda: run.programs.seconds)
         self._saved = time.monotonic()
-        self._started: float | None = None
-        self._examples = 0
 
     # -- the way through the plan ---------------------------------------------------------------------------------
 
@@ -101,13 +62,14 @@ class GroupRun:
         for index, phase in enumerate(plan.phases[first:], first):
             done = place.step if place is not None and index == first else 0
             if isinstance(phase, Start):
-                self.state = self._fresh(self._optimizer(0))
+                self._start(phase)
             elif isinstance(phase, Train):
                 self._train(index, phase, done)
             elif isinstance(phase, Escape):
                 self._escape(index, phase)
             elif isinstance(phase, Collect):
                 self._collect(index, phase)
+        self.state = {}  # the next group wants the memory
         return self.tickets
 
     def collected_before(self) -> list[Ticket]:
@@ -117,15 +79,26 @@ class GroupRun:
         return [self._read_ticket(self.first_ticket + i) for i in range(count)]
 
     def like(self, place: Place) -> dict[str, PyTree]:
-        """A state of the shapes and shardings that a checkpoint at `place` has."""
-        state = self._fresh(self._optimizer(place.phase))
-        if self.run.plan.collects_best(place.phase):
-            state["best"] = self._no_best(state["lineage"])
-        return state
+        """Shapes and shardings of the state that a checkpoint at `place` holds; compiles and computes nothing.
 
-    def _fresh(self, optimizer: Optimizer) -> dict[str, PyTree]:
-        report = members.place(np.zeros((len(self.rows), 2), np.float32), self.run.layout, "member")
-        return {"lineage": self._start(self.run.plan.start, optimizer), "tally": self._empty_tally(), "report": report}
+        Raises:
+          RunError: it was written with groups of another size.
+          FileNotFoundError, TicketFileError: a ticket collected before it is gone or damaged.
+        """
+        if place.lineages != len(self.rows):
+            raise RunError(
+                f"the run in {self.run.folder and self.run.folder.path} trains {place.lineages} lineages at a time, and this layout "
+                f"{len(self.rows)}; give layout=Layout(group={place.lineages}) to go on, or another out folder."
+            )
+        for index in range(place.collected):
+            self._read_ticket(index)
+        start, args = self._start_step(self._optimizer(place.phase))
+        lineage = jax.eval_shape(members.over_members(start, (True, False), self.run.layout.across), *args)
+        state = {"lineage": lineage, "tally": lineages.empty_tally(len(self.rows)), "report": self._no_report()}
+        if self.run.plan.collects_best(place.phase):
+            state["best"] = jax.eval_shape(bests.none_yet, lineage)
+        target = members.sharding(self.run.layout, "member") or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=target), state)
 
     def _steps_before(self, index: int) -> int:
         trains = (phase for phase in self.run.plan.phases[:index] if isinstance(phase, Train))
@@ -139,16 +112,19 @@ class GroupRun:
 
     # -- phases ---------------------------------------------------------------------------------------------------
 
-    def _start(self, phase: Start, optimizer: Optimizer) -> lineages.Lineage:
-        task = self.run.task
-        program = self._program(
-            ("start", phase, optimizer),
-            lambda key, x: lineages.start(task, phase, optimizer, key, x),
-            (True, False),
-            (self.keys, self.run.example),
-            runs_once=True,
-        )
-        return members.place(program(self.keys, self.run.example), self.run.layout, "member")
+    def _start_step(self, optimizer: Optimizer) -> tuple[Callable[..., lineages.Lineage], tuple[PyTree, ...]]:
+        task, phase = self.run.task, self.run.plan.start
+        return lambda key, x: lineages.start(task, phase, optimizer, key, x), (self.keys, self.run.example)
+
+    def _start(self, phase: Start) -> None:
+        optimizer = self._optimizer(0)
+        start, args = self._start_step(optimizer)
+        program = self._program(("start", phase, optimizer), start, (True, False), args, runs_once=True)
+        self.state = {
+            "lineage": members.place(program(*args), self.run.layout, "member"),
+            "tally": self._empty_tally(),
+            "report": members.place(self._no_report(), self.run.layout, "member"),
+        }
 
     def _train(self, index: int, phase: Train, done: int) -> None:
         steps = phase.length.steps(self.feed.steps_per_epoch)
@@ -156,26 +132,27 @@ class GroupRun:
         per_call = 1 if isinstance(self.feed, HostFeed) else self.run.layout.steps_per_call
         if done == 0:
             self._prepare_phase(index, phase)
+        self.meter.count(self.state["lineage"].mask, len(self.rows))
         self.run.line.phase(f"{self._name(index)} {_short(phase)}", steps, done)
-        self._mark()
+        self.meter.reset()
         shown = time.monotonic()
+        beat = None
         while done < steps:
             epoch, position = divmod(before + done, self.feed.steps_per_epoch)
             ahead = min(steps - done, self.feed.steps_per_epoch - position)
             take = per_call if per_call <= ahead else 1
-            beat = self._call_train(phase, done, steps, take, self.feed.batch(epoch, position))
+            batch = self.feed.batch(epoch, position)
+            jax.block_until_ready(beat)  # the host reads one batch ahead of the device, and is no further ahead than that
+            beat = self._call_train(phase, done, steps, take, batch)
             done += take
-            self._examples += take * self.run.plan.batch_size * len(self.rows)
-            at_report = done == steps or position + take == self.feed.steps_per_epoch
-            if at_report:
+            self.meter.examples += take * self.run.plan.batch_size * len(self.rows)
+            self.run.line.advance(take * len(self.rows))
+            if done == steps or position + take == self.feed.steps_per_epoch:
                 self.run.line.update(done, self._report(index, phase, done, steps), force=True)
-                self._mark()
+                self.meter.reset()
             elif time.monotonic() - shown > 1:
                 shown = time.monotonic()
-                self.run.line.update(done, self._numbers_now())
-            else:
-                jax.block_until_ready(beat)  # never more than one call ahead of the device
-            self.run.line.advance(take * len(self.rows))
+                self.run.line.update(done, self.meter.read(self.state["tally"]))
             if time.monotonic() - self._saved >= self.run.checkpoint_every:
                 self._save(index, done)
 
@@ -189,7 +166,7 @@ class GroupRun:
             lineage = lineage._replace(moments=jax.jit(jax.vmap(build.init))(lineage.params))
             self.state["lineage"] = lineage
         if self.run.plan.collects_best(index):
-            self.state["best"] = self._no_best(lineage)
+            self.state["best"] = bests.none_yet(lineage)
 
     def _optimizer_before(self, index: int) -> Optimizer | None:
         trains = [phase for phase in self.run.plan.phases[:index] if isinstance(phase, Train)]
@@ -202,9 +179,7 @@ class GroupRun:
         numbers = Numbers(np.asarray(lr, np.float32), np.asarray(drop, np.float32))  # type: ignore[arg-type]
         step = lineages.train_step(self.run.task, phase.optimizer, phase.evolve, self.feed.gather)
 
-        def several(
-            lineage: PyTree, tally: Tally, key: jax.Array, numbers: Numbers, *batch: PyTree
-        ) -> tuple[PyTree, Tally, jax.Array]:
+        def several(lineage: PyTree, tally: Tally, key: jax.Array, numbers: Numbers, *batch: PyTree) -> tuple[PyTree, Tally, jax.Array]:
             if take == 1:
                 lineage, tally = step(lineage, tally, key, jax.tree.map(lambda n: n[0], numbers), *batch)
                 return lineage, tally, tally.steps + 0
@@ -231,72 +206,46 @@ class GroupRun:
         signature = ("escape", optimizer, phase.growth, phase.regrown)
         program = self._program(signature, step, (True, True, False, *self.feed.mapped), args, donate=(0,))
         self.state["lineage"] = program(*args)
-        self.run.line.say(f"{self._name(index)} {describe(phase)}")
+        self.run.line.say(f"{self._name(index)} {describe(phase)}: {phase.drop_fraction:.0%} of the active weights replaced")
 
     def _collect(self, index: int, phase: Collect) -> None:
         lineage: lineages.Lineage = self.state["lineage"]
-        network = {"params": lineage.params, "mask": lineage.mask, "model_state": lineage.model_state}
         best = self.state.pop("best", None)
-        if phase.which == "best" and best is not None:
-            network = best["network"]
-        host, ever_active, report = members.fetch((network, lineage.ever_active, self.state["report"]))
+        chosen = best if phase.which == "best" and best is not None else {"network": bests.network_of(lineage), "step": lineage.step}
+        host, ever_active, report = members.fetch((chosen, lineage.ever_active, self.state["report"]))
         for i, row in enumerate(self.rows):
-            ticket = members.member(host, i)
+            ticket = members.member(host["network"], i)
+            if not is_finite(ticket["params"]):
+                raise NonFiniteLoss(
+                    f"the weights of member {row} became NaN or infinite by step {self._steps_before(index)}, before phase {index + 1}, "
+                    f"{describe(phase)}. A lower learning rate or a warm-up is the usual cure."
+                )
             info = {
                 "lineage": row,
                 "collected": sum(isinstance(p, Collect) for p in self.run.plan.phases[:index]),
                 "phase": index,
-                "step": self._steps_before(index),
+                "step": int(host["step"][i]),
                 "density": masks.density(ticket["mask"]),
                 "ever_active": masks.density(members.member(ever_active, i)),
                 "train_loss": float(report[i, 0]),
                 "train_accuracy": float(report[i, 1]),
             }
-            if best is not None:
-                info["validation_accuracy"] = float(best["accuracy"][i])
+            if phase.which == "best":
+                info["validation_accuracy"] = float(host["accuracy"][i])
             self.tickets.append(Ticket(ticket["params"], ticket["mask"], ticket["model_state"], info))
             if self.run.folder is not None:
                 alone = TicketEnsemble(self.run.task, (self.tickets[-1],), self.run.x_spec, self.run.plan)
-                alone.save(self.run.folder.ticket(self.first_ticket + len(self.tickets) - 1))
+                self.run.folder.save_ticket(alone, self.first_ticket + len(self.tickets) - 1)
         self.run.line.say(f"{self._name(index)} collected {len(self.rows)} ticket{'s' * (len(self.rows) > 1)}")
 
-    # -- reports, the best so far, checkpoints ----------------------------------------------------------------------
-
-    def _mark(self) -> None:
-        self._started, self._examples = time.monotonic(), 0
-
-    def _numbers_now(self) -> dict[str, Any]:
-        """The tally as means; waits for the device."""
-        tally: Tally = members.fetch(self.state["tally"])
-        taken = np.maximum(tally.steps, 1)
-        elapsed = time.monotonic() - (self._started or time.monotonic())
-        losses, accuracies = tally.loss / taken, tally.correct / taken
-        return {
-            "loss": float(losses.mean()),
-            "accuracy": float(accuracies.mean()),
-            "losses": [float(v) for v in losses],
-            "accuracies": [float(v) for v in accuracies],
-            "density": self._density,
-            "examples_per_second": self._examples / max(elapsed, 1e-9),
-            "bad_steps": tally.bad_step.tolist(),
-        }
-
-    def _check_finite(self, index: int, numbers: dict[str, Any]) -> None:
-        for row, bad in zip(self.rows, numbers["bad_steps"], strict=True):
-            if bad >= 0:
-                kept = f" Tickets collected before are in {self.run.folder.tickets}." if self.run.folder else ""
-                raise NonFiniteLoss(
-                    f"the loss of member {row} became NaN or infinite at step {bad}, in phase {index + 1}, "
-                    f"{describe(self.run.plan.phases[index])}. A lower learning rate or a warm-up is the usual cure.{kept}"
-                )
+    # -- reports and checkpoints ------------------------------------------------------------------------------------
 
     def _report(self, index: int, phase: Train, done: int, steps: int) -> dict[str, Any]:
         """The tally to `metrics.jsonl`; a new tally begins."""
-        numbers = self._numbers_now()
-        self._check_finite(index, numbers)
         lineage: lineages.Lineage = self.state["lineage"]
-        densities = [masks.density(mask) for mask in _split(members.fetch(lineage.mask), len(self.rows))]
-        numbers["density"] = self._density = float(np.mean(densities))
+        self.meter.count(lineage.mask, len(self.rows))
+        numbers = self.meter.read(self.state["tally"])
+        check_finite(self.run.plan, index, self.rows, numbers["bad_steps"], self.run.folder)
         record: dict[str, Any] = {
             "group": self.number,
             "phase": index,
@@ -309,12 +258,16 @@ class GroupRun:
             "drop_fraction": phase.evolve.fraction_at(done - 1, steps) if phase.evolve else 0.0,
             "loss": numbers["losses"],
             "accuracy": numbers["accuracies"],
-            "density": densities,
+            "density": self.meter.densities,
             "examples_per_second": round(numbers["examples_per_second"], 1),
             "seconds": round(self.clock(), 3),
         }
         if "best" in self.state:
-            record["validation_accuracy"] = self._track_best()
+            network = bests.network_of(lineage)
+            accuracy = bests.validation_accuracy(self.run, network, len(self.rows))
+            now = {"accuracy": accuracy, "step": lineage.step, "network": network}
+            self.state["best"] = bests.better(self.state["best"], now)
+            record["validation_accuracy"] = [float(a) for a in accuracy]
         if self.run.folder is not None:
             self.run.folder.append_metrics(record)
         report = np.asarray([numbers["losses"], numbers["accuracies"]], np.float32).T
@@ -322,34 +275,24 @@ class GroupRun:
         self.state["tally"] = self._empty_tally()
         return numbers
 
-    def _no_best(self, lineage: lineages.Lineage) -> dict[str, PyTree]:
-        network = {"params": lineage.params, "mask": lineage.mask, "model_state": lineage.model_state}
-        accuracy = members.place(jnp.full(len(self.rows), -1.0, jnp.float32), self.run.layout, "member")
-        return {"accuracy": accuracy, "network": jax.tree.map(lambda a: a.copy(), network)}
-
-    def _track_best(self) -> list[float]:
-        """Validation accuracy of every member; the best network of each is kept."""
-        lineage: lineages.Lineage = self.state["lineage"]
-        network = {"params": lineage.params, "mask": lineage.mask, "model_state": lineage.model_state}
-        host = members.fetch(network)
-        tickets = tuple(Ticket(t["params"], t["mask"], t["model_state"], {}) for t in _split(host, len(self.rows)))
-        assert self.run.held is not None
-        ensemble = TicketEnsemble(self.run.task, tickets, self.run.x_spec)
-        right = ensemble.member_log_proba(self.run.held).argmax(-1) == self.run.held.y
-        accuracy = right.mean(1, dtype=np.float32)
-        best = self.state["best"]
-        self.state["best"] = jax.jit(_better)(best, {"accuracy": accuracy, "network": network})
-        return [float(a) for a in accuracy]
-
     def _save(self, index: int, done: int) -> None:
         self._saved = time.monotonic()
         if self.run.checkpoints is None:
             return
-        self._check_finite(index, self._numbers_now())
+        host = members.fetch(self.state)
+        check_finite(self.run.plan, index, self.rows, host["tally"].bad_step.tolist(), self.run.folder)
+        if not is_finite(host["lineage"].params):
+            return  # the next step's loss ends the run; the checkpoint before stays the newest
         place = Place(
-            self.number, index, done, self.first_ticket + len(self.tickets), self.clock(), self.run.programs.seconds
+            group=self.number,
+            phase=index,
+            step=done,
+            collected=self.first_ticket + len(self.tickets),
+            lineages=len(self.rows),
+            seconds=self.clock(),
+            compile_seconds=self.compiled(),
         )
-        self.run.checkpoints.save(self.state, dataclasses.asdict(place))
+        self.run.checkpoints.save(self.state, host, dataclasses.asdict(place))
 
     # -- small things -----------------------------------------------------------------------------------------------
 
@@ -360,24 +303,17 @@ class GroupRun:
     def _empty_tally(self) -> Tally:
         return members.place(lineages.empty_tally(len(self.rows)), self.run.layout, "member")
 
+    def _no_report(self) -> np.ndarray:
+        return np.zeros((len(self.rows), 2), np.float32)
+
     def _read_ticket(self, index: int) -> Ticket:
         assert self.run.folder is not None
         return load(self.run.folder.ticket(index), self.run.task).tickets[0]
 
     def _name(self, index: int) -> str:
         several = self.run.plan.width > len(self.rows)
-        who = f"member {self.rows.start + 1}/{self.run.plan.width}" if len(self.rows) == 1 else f"members {self.rows.start + 1}-{self.rows.stop}"
-        return (f"[{who}] " if several else "") + f"{index + 1}/{len(self.run.plan.phases)}"
-
-
-def _better(best: PyTree, now: PyTree) -> PyTree:
-    """Member by member, the network of higher accuracy; the earlier of equals."""
-    wins = now["accuracy"] > best["accuracy"]
-    return jax.tree.map(lambda a, b: jnp.where(wins.reshape(wins.shape + (1,) * (a.ndim - 1)), b, a), best, now)
-
-
-def _split(tree: PyTree, count: int) -> list[PyTree]:
-    return [members.member(tree, i) for i in range(count)]
+        who = f"member {self.rows.start + 1}" if len(self.rows) == 1 else f"members {self.rows.start + 1}-{self.rows.stop}"
+        return (f"{who} of {self.run.plan.width}, " if several else "") + f"phase {index + 1} of {len(self.run.plan.phases)}:"
 
 
 def _short(phase: Train) -> str:

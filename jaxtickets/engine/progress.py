@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -17,9 +18,14 @@ class ProgressLine:
       total: training steps of the whole run, over all groups.
       show: False is silent.
       console: where to; standard error by default.
+      compiling: seconds spent compiling so far, which say nothing about the pace of training.
     """
 
-    def __init__(self, total: int, show: bool = True, console: Console | None = None) -> None:
+    def __init__(
+        self, total: int, show: bool = True, console: Console | None = None, compiling: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._compiling = compiling
+        self._compiled_before = compiling()
         self._console = console or Console(stderr=True)
         self._total, self._done, self._show = total, 0, show
         self._started = time.monotonic()
@@ -28,7 +34,7 @@ class ProgressLine:
         self._logged = 0.0
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._steps = 1
+        self._name, self._steps = "", 1
 
     def say(self, text: str) -> None:
         """A line of its own."""
@@ -49,6 +55,7 @@ class ProgressLine:
         """Steps that an earlier run took."""
         self._done += steps
         self._at_start += steps
+        self._compiled_before = self._compiling()
 
     def advance(self, steps: int) -> None:
         """Steps that are done now."""
@@ -72,7 +79,8 @@ class ProgressLine:
         done = self._done - self._at_start
         if not done:
             return "?"
-        seconds = (time.monotonic() - self._started) / done * (self._total - self._done)
+        training = time.monotonic() - self._started - (self._compiling() - self._compiled_before)
+        seconds = training / done * (self._total - self._done)
         return str(datetime.timedelta(seconds=round(max(0.0, seconds))))
 
     def close(self) -> None:

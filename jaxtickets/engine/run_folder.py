@@ -1,7 +1,7 @@
 """A run folder: what is run, its metrics as they come, its tickets.
 
 `config.json` says what is run and on what, `metrics.jsonl` has one object per report, `tickets/` each ticket as it was
-collected, `checkpoints/` the way back, and at the end `tickets.safetensors` and `results.json`.
+collected, `checkpoints/` the way back, and at the end there are `tickets.safetensors` and `timing.json`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import json
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 import jax
 
+from jaxtickets.ensemble import TicketEnsemble
 from jaxtickets.errors import RunError
 
 PACKAGES = ("jaxtickets", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -41,14 +43,17 @@ def write_json(path: Path, data: Any) -> None:
 
 
 class RunFolder:
-    """The folder of one run.
+    """The folder of one run, for the time of a `with` block.
+
+    While the run is not finished the folder is locked (by the operating system, which lets go when the process ends,
+    however it ends). Of several processes of one run only the first writes.
 
     Args:
       path: the folder; made if it is not there.
-      identity: what the run is: plan, task, data, keys. It must equal that of the run already in the folder.
+      identity: what the run is: plan, task, data, key. It must equal that of the run already in the folder.
 
     Raises:
-      RunError: the folder holds a run of another plan, task, data set or seed; names what differs.
+      RunError: the folder holds a run of another plan, task, data set or seed (names what differs), or is in use.
     """
 
     def __init__(self, path: str | Path, identity: dict[str, Any]) -> None:
@@ -56,10 +61,27 @@ class RunFolder:
         self.tickets = self.path / "tickets"
         self.checkpoints = self.path / "checkpoints"
         self.final = self.path / "tickets.safetensors"
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.tickets.mkdir(exist_ok=True)
+        self.writes = jax.process_index() == 0
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"out={self.path} is a file; give a folder.")
+        self.tickets.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.path) if self.writes and not self.final.exists() else None
+        try:
+            self._check(json.loads(json.dumps(identity)))
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _check(self, identity: dict[str, Any]) -> None:
         config = self.path / "config.json"
-        identity = json.loads(json.dumps(identity))
         if config.exists():
             try:
                 found = json.loads(config.read_text())["run"]
@@ -67,11 +89,12 @@ class RunFolder:
                 raise RunError(f"{config} cannot be read; move {self.path} away or give another out folder.") from None
             differences = list(_differences(found, identity))
             if differences:
+                more = f" (and {len(differences) - 5} more)" if len(differences) > 5 else ""
                 raise RunError(
-                    f"{self.path} holds another run; " + "; ".join(differences[:5]) + ". "
-                    "Give another out folder, or what that run was given, to resume it."
+                    f"{self.path} holds another run: " + "; ".join(differences[:5]) + f"{more}. "
+                    "Give another out folder, or what that run was given, to go on with it."
                 )
-        else:
+        elif self.writes:
             started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             write_json(config, {"run": identity, "versions": versions(), "started": started})
 
@@ -81,19 +104,46 @@ class RunFolder:
 
     def truncate_metrics(self, order: tuple[int, int, int]) -> None:
         """Drop the records of steps that a resumed run will take again: those after `(group, phase, step)`."""
+        if not self.writes:
+            return
         records = [r for r in self.metrics() if (r["group"], r["phase"], r["step_in_phase"]) <= order]
         temporary = self.path / ".metrics.jsonl"
         temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
         os.replace(temporary, self.path / "metrics.jsonl")
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """One record, on disk when this returns."""
+        """One more record."""
+        if not self.writes:
+            return
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def ticket(self, index: int) -> Path:
         """Where ticket `index` (from 0, in the order of collection) is kept."""
         return self.tickets / f"{index:03d}.safetensors"
+
+    def save_ticket(self, alone: TicketEnsemble, index: int) -> None:
+        """Keep an ensemble of that one ticket."""
+        if self.writes:
+            alone.save(self.ticket(index))
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """A lock on the folder that goes with the process; None where the system or the file system has none."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    file = (path / ".lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RunError(f"{path} is in use by another process; wait for it, or give another out folder.") from None
+    except OSError:
+        file.close()
+        return None
+    return file
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -111,7 +161,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 def _differences(found: Any, wanted: Any, where: str = "") -> Any:
     if isinstance(found, dict) and isinstance(wanted, dict):
         for name in sorted(found.keys() | wanted.keys()):
-            yield from _differences(found.get(name), wanted.get(name), f"{where}.{name}" if where else name)
+            yield from _differences(found.get(name, "nothing"), wanted.get(name, "nothing"), f"{where}.{name}" if where else name)
     elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
         for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
             yield from _differences(a, b, f"{where}[{i}]")

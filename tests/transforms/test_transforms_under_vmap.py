@@ -13,16 +13,15 @@ from jaxtickets.transforms import gradual_pruning, keep_masked, prune_grow
 from jaxtickets.transforms._gate import run_if
 
 MEMBERS = 3
-X, Y = jax.random.normal(jax.random.key(8), (32, 6)), jax.random.normal(jax.random.key(9), (32, 4))
+X, Y = jax.random.normal(jax.random.key(8), (32, 6)), jax.random.normal(jax.random.key(9), (32, 10))
 
 
 def init_params(key):
-    one, two = jax.random.split(key)
-    return {"w1": jax.random.normal(one, (6, 10)), "b1": jnp.zeros((1, 10)), "w2": jax.random.normal(two, (10, 4))}
+    return {"w": jax.random.normal(key, (6, 10)), "b": jnp.zeros((1, 10))}
 
 
 def loss(params):
-    return jnp.mean((jnp.tanh(X @ params["w1"] + params["b1"]) @ params["w2"] - Y) ** 2)
+    return jnp.mean((jnp.tanh(X @ params["w"] + params["b"]) - Y) ** 2)
 
 
 def make(name, key):
@@ -149,8 +148,8 @@ def test_members_may_be_due_at_different_steps():
     update = jax.jit(jax.vmap(lambda e, s: make(e).update(params, s, params)[1]))
     changed = []
     for _ in range(6):
-        before, state = state.mask["w1"], update(every, state)
-        changed.append((before != state.mask["w1"]).any((1, 2)).tolist())
+        before, state = state.mask["w"], update(every, state)
+        changed.append((before != state.mask["w"]).any((1, 2)).tolist())
     assert changed == [[False, False], [True, False], [False, True], [True, False], [False, False], [True, True]]
 
 

@@ -1,0 +1,297 @@
+"""Speed as ratios, measured side by side in one process run.
+
+    python experiments/benchmark.py                         # everything, about ten minutes on two CPU cores
+    python experiments/benchmark.py --only selection members
+
+Alternatives take turns, round by round, so that a slow moment of the machine hits all of them; a ratio is that of the
+medians over rounds. A GPU or TPU is used if JAX sees one. PyTorch rows need `pip install torch==2.13.0`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import jaxtickets as jt
+from jaxtickets import engine, masks, selection, sparsity
+from jaxtickets.plan import SGD, Length
+from jaxtickets.transforms import keep_masked, prune_grow
+
+Part = Literal["masking", "selection", "members", "vmap", "torch", "start"]
+NETWORKS = {"LeNet-L": (jt.models.LeNet("L"), "adam"), "WRN-16-4": (jt.models.WideResNet(16, 4), "sgd")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    only: tuple[Part, ...] = ("start", "selection", "vmap", "members", "masking", "torch")
+    """Parts to run."""
+    rounds: int = 7
+    """How often alternatives take turns."""
+    batch_size: int = 128
+    """Examples per training step."""
+    out: Path | None = None
+    """Where to write the JSON; nowhere if not given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One ratio: `measured` seconds against `against` seconds."""
+
+    what: str
+    measured: float
+    against: float
+    ratio: float
+    wanted: str
+    met: bool
+
+
+def take_turns(alternatives: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each alternative, one call each per round after one round unmeasured."""
+    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
+    for turn in range(rounds + 1):
+        for name, call in alternatives.items():
+            began = time.perf_counter()
+            jax.block_until_ready(call())
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def images(batch_size: int) -> tuple[jax.Array, jax.Array]:
+    """Random images and labels: speed does not look at them."""
+    x = jax.random.normal(jax.random.key(1), (batch_size, 32, 32, 3))
+    return x, jax.random.randint(jax.random.key(2), (batch_size,), 0, 10)
+
+
+def optimizer(kind: str) -> optax.GradientTransformation:
+    """The optimizers of the papers: Adam for LeNet, SGD with momentum and weight decay for WideResNet."""
+    return optax.adam(1e-3) if kind == "adam" else optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9))
+
+
+class Stepper:
+    """A jitted training step with its state; calling it takes one step."""
+
+    def __init__(self, task: jt.Task, tx: optax.GradientTransformation, batch: tuple[jax.Array, jax.Array]) -> None:
+        key = jax.random.key(0)
+        params, self.model_state = task.init(key, batch[0][:1])
+        self.params = masks.apply(sparsity.random_mask(key, params, 0.8), params)
+        self.state: Any = tx.init(self.params)
+        self.batch = batch
+
+        def step(params: Any, model_state: Any, state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any, Any, jax.Array]:
+            def loss(params: Any) -> tuple[jax.Array, Any]:
+                outputs, new_state = task.apply(params, model_state, x, True, key)
+                return task.loss(outputs, y).mean(), new_state
+
+            (value, new_state), grads = jax.value_and_grad(loss, has_aux=True)(params)
+            updates, state = tx.update(grads, state, params)
+            return optax.apply_updates(params, updates), new_state, state, value
+
+        self.step = jax.jit(step, donate_argnums=(0, 1, 2))
+
+    def __call__(self) -> jax.Array:
+        self.params, self.model_state, self.state, value = self.step(self.params, self.model_state, self.state, *self.batch)
+        return value
+
+    def at(self, count: int) -> Callable[[], jax.Array]:
+        """A step taken as if `count` steps had gone before."""
+
+        def call() -> jax.Array:
+            self.state = self.state._replace(count=jnp.int32(count))
+            return self()
+
+        return call
+
+
+def masking(config: Config) -> list[Row]:
+    """A masked network's step against the same network and optimizer without masks."""
+    rows = []
+    batch = images(config.batch_size)
+    for name, (model, kind) in NETWORKS.items():
+        task, key = jt.classification(model), jax.random.key(0)
+        params, _ = jax.eval_shape(task.init, key, batch[0][:1])
+        mask = sparsity.random_mask(key, params, 0.8)
+        growing = Stepper(task, prune_grow(optimizer(kind), mask=mask, update_every=100, key=key), batch)
+        alternatives = {
+            "plain": Stepper(task, optimizer(kind), batch),
+            "keep": Stepper(task, keep_masked(optimizer(kind), mask), batch),
+            "off": growing.at(0),
+            "update": growing.at(99),
+        }
+        seconds = take_turns(alternatives, config.rounds)
+        evolving = (99 * seconds["off"] + seconds["update"]) / 100
+        rows.append(row(f"{name}: keep_masked step / plain step", seconds["keep"], seconds["plain"], "<=", 1.05))
+        rows.append(row(f"{name}: prune_grow step (Delta T 100, updates counted in) / plain step", evolving, seconds["plain"], "<=", 1.10))
+    return rows
+
+
+def row(what: str, measured: float, against: float, sense: str, bound: float | None) -> Row:
+    """A row whose ratio is `measured / against` ("<=") or the other way round (">=", how many times faster)."""
+    ratio = measured / against if sense == "<=" else against / measured
+    met = True if bound is None else (ratio <= bound if sense == "<=" else ratio >= bound)
+    return Row(what, measured, against, ratio, "" if bound is None else f"{sense} {bound:g}", met)
+
+
+def exact_selection(config: Config) -> list[Row]:
+    """The exact mask of a leaf of 3.7 M weights, by bisection and by `lax.top_k`."""
+    scores = jnp.abs(jax.random.normal(jax.random.key(0), (3_686_400,)))
+    k = scores.size // 5
+    bisect = jax.jit(lambda s: selection.keep_largest(s, k))
+
+    @jax.jit
+    def top_k(s: jax.Array) -> jax.Array:
+        return jnp.zeros(s.shape, bool).at[jax.lax.top_k(s, k)[1]].set(True)
+
+    if not bool(jnp.all(bisect(scores) == top_k(scores))):
+        raise SystemExit("the two masks differ: one of them is wrong")
+    seconds = take_turns({"bisect": lambda: bisect(scores), "top_k": lambda: top_k(scores)}, config.rounds)
+    return [row("exact mask of 3.7 M weights, k = 20 %: times faster than lax.top_k", seconds["bisect"], seconds["top_k"], ">=", 5)]
+
+
+def vmapped_loop(config: Config) -> list[Row]:
+    """Four vmapped members in a user's own loop: a step between mask updates, with prune_grow and with keep_masked."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = jax.vmap(lambda key: {"kernel": jax.random.normal(key, (1024, 1024))})(keys)
+    inner = optax.sgd(0.1, momentum=0.9)
+    steps = {}
+    for name in ("prune_grow", "keep_masked"):
+
+        def transform(key: jax.Array, name: str = name) -> optax.GradientTransformationExtraArgs:
+            mask = sparsity.random_mask(key, {"kernel": params["kernel"][0]}, 0.8)
+            return prune_grow(inner, mask=mask, update_every=1000, key=key) if name == "prune_grow" else keep_masked(inner, mask)
+
+        state = jax.vmap(lambda key, p, make=transform: make(key).init(p))(keys, params)
+
+        @jax.jit
+        def step(params: Any, state: Any, make: Any = transform) -> Any:
+            return jax.vmap(lambda key, p, s: make(key).update(p, s, p))(keys, params, state)
+
+        steps[name] = lambda step=step, state=state: step(params, state)
+    seconds = take_turns(steps, 3 * config.rounds)
+    return [row("4 vmapped members, step between mask updates: prune_grow / keep_masked", seconds["prune_grow"], seconds["keep_masked"], "<=", 1.10)]
+
+
+def members_in_one_run(config: Config) -> list[Row]:
+    """Four members in one `fit` against four lone `fit`s, training seconds per member without compilation."""
+    x, y = images(1280)
+    task = jt.classification(jt.models.LeNet("M"))
+    data = (np.asarray(x), np.asarray(y))
+    keys = jt.member_keys(0, 4)
+    together, alone = [], []
+    for _ in range(3):
+        for width, key, into in ((4, keys, together), *((1, keys[i : i + 1], alone) for i in range(4))):
+            plan = jt.dst(width, epochs=Length(30, "steps"), batch_size=config.batch_size, update_every=10, optimizer=SGD())
+            with tempfile.TemporaryDirectory() as folder:
+                jt.fit(plan, task, data, key=key, out=folder, progress=False)
+                into.append(json.loads((Path(folder) / "timing.json").read_text())["seconds"])
+    train = [sum(s["train"] for s in alone) / len(alone), sum(s["train"] for s in together) / len(together) / 4]
+    total = [sum(s["total"] for s in alone) / len(alone), sum(s["total"] for s in together) / len(together) / 4]
+    return [
+        row("LeNet-M, 4 members in one run: times faster per member than 4 lone runs (training)", train[1], train[0], ">=", 0.95),
+        row("LeNet-M, 4 members in one run: times faster per member than 4 lone runs (with compiling)", total[1], total[0], ">=", 1.0),
+    ]
+
+
+def first_step(config: Config) -> list[Row]:
+    """Seconds from the start of the demo to its first step, and how often EDST with 3 and with 7 tickets compiles."""
+    script = str(Path(__file__).with_name("edst_cifar.py"))
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        command = [sys.executable, script, "--preset", "demo", "--out", folder]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            first = float("nan")
+            for line in process.stdout or ():
+                if " steps " in line and first != first:
+                    first = time.perf_counter() - began
+        whole = time.perf_counter() - began
+    data, task = jt.data.load("digits"), jt.classification(jt.models.WideResNet(10, 1))
+    counts = []
+    for members in (3, 7):
+        plan = jt.edst(members, explore=Length(2, "steps"), refine=Length(2, "steps"), batch_size=64)
+        with tempfile.TemporaryDirectory() as folder:
+            jt.fit(plan, task, data, key=0, out=folder, progress=False)
+            counts.append(json.loads((Path(folder) / "timing.json").read_text())["compilations"])
+    return [
+        row("demo: seconds to the first step / seconds in all", first, whole, "<=", None),
+        row("EDST with 7 tickets: programs compiled / with 3 tickets", counts[1], counts[0], "<=", 1.0),
+    ]
+
+
+def against_torch(config: Config) -> list[Row]:
+    """The same masked training step in PyTorch eager; above 1 is faster than PyTorch."""
+    try:
+        import torch
+        from torch_networks import TorchStepper
+    except ImportError:
+        Console(stderr=True).print("PyTorch is not installed; its rows are left out.")
+        return []
+    torch.set_num_threads(2)
+    rows = []
+    batch = images(config.batch_size)
+    for name, (model, kind) in NETWORKS.items():
+        task, key = jt.classification(model), jax.random.key(0)
+        params, _ = jax.eval_shape(task.init, key, batch[0][:1])
+        ours = Stepper(task, keep_masked(optimizer(kind), sparsity.random_mask(key, params, 0.8)), batch)
+        alternatives = {"jax": ours, "torch": TorchStepper(name, kind, batch), "last": TorchStepper(name, kind, batch, channels_last=True)}
+        seconds = take_turns(alternatives, config.rounds)
+        wanted = {"LeNet-L": 0.7, "WRN-16-4": 0.6}[name]
+        rows.append(row(f"{name} masked step: speed relative to PyTorch eager", seconds["jax"], seconds["torch"], ">=", wanted))
+        rows.append(row(f"{name} masked step: relative to PyTorch eager, channels_last", seconds["jax"], seconds["last"], ">=", None))
+    return rows
+
+
+PARTS: dict[str, Callable[[Config], list[Row]]] = {
+    "start": first_step,
+    "selection": exact_selection,
+    "vmap": vmapped_loop,
+    "members": members_in_one_run,
+    "masking": masking,
+    "torch": against_torch,
+}
+
+
+def main(config: Config) -> None:
+    """Measure, print, write."""
+    rows: list[Row] = []
+    for part in config.only:
+        Console(stderr=True).print(f"measuring {part} ...", highlight=False)
+        rows += PARTS[part](config)
+    table = Table(box=box.SIMPLE_HEAD, caption="seconds are medians over rounds; counts in the row on programs", caption_justify="left")
+    for heading in ("", "ratio", "wanted", "", "measured", "against"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for r in rows:
+        table.add_row(r.what, f"{r.ratio:.2f}", r.wanted, "" if r.met else "missed", f"{r.measured:.4g}", f"{r.against:.4g}")
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    if config.out:
+        about = {
+            "command": " ".join(["python", *sys.argv]),
+            "date": datetime.date.today().isoformat(),
+            "versions": engine.versions(),
+            "rounds": config.rounds,
+        }
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        engine.write_json(config.out, about | {"rows": [dataclasses.asdict(r) for r in rows]})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,148 @@
+"""What is found wrong before anything is compiled: data, keys, layout and network, each against the plan."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets import masks
+from jaxtickets.dataset import Dataset, Stream
+from jaxtickets.errors import DataError
+from jaxtickets.members import Layout
+from jaxtickets.plan import Plan
+from jaxtickets.sparsity import layer_budgets, prunable_shapes
+from jaxtickets.task import Task
+
+PyTree = Any
+
+
+def check_data(plan: Plan, task: Task, data: Dataset | Stream) -> None:
+    """Raise `DataError` unless the data is there, finite, labelled as it says, and of the task's classes."""
+    if len(data) == 0:
+        raise DataError(f"{data.name} is empty: there is nothing to train on.")
+    if data.num_classes != task.num_classes:
+        raise DataError(f"{data.name} has {data.num_classes} classes and {task.name} tells {task.num_classes} apart; make them equal.")
+    if not isinstance(data, Dataset):
+        if plan.validation:
+            raise DataError("a plan with a validation split needs data in memory; hold the split out of the stream yourself.")
+        return
+    for path, leaf in zip(masks.leaf_paths(data.x), jax.tree.leaves(data.x), strict=True):
+        where = f"{data.name}: x{'/' if path else ''}{path}"
+        if len(leaf) != len(data):
+            raise DataError(f"{where} has {len(leaf)} examples and y has {len(data)}; row i of both is example i.")
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+            raise DataError(f"{where} holds NaN or infinite values; remove those rows or fill them.")
+    if data.num_classes is None:
+        if not np.isfinite(data.y).all():
+            raise DataError(f"{data.name}: y holds NaN or infinite values; remove those rows.")
+    elif not np.issubdtype(data.y.dtype, np.integer) or data.y.min() < 0 or data.y.max() >= data.num_classes:
+        raise DataError(
+            f"{data.name}: y holds {data.y.dtype} from {data.y.min()} to {data.y.max()}; "
+            f"labels of {data.num_classes} classes are integers from 0 to {data.num_classes - 1}."
+        )
+
+
+def check_batch(batch_size: int, examples: int, layout: Layout) -> None:
+    """Raise `DataError` unless at least one full batch is there and divides over the mesh's data axis."""
+    if batch_size > examples:
+        raise DataError(f"batch_size={batch_size} is more than the {examples} training examples; take at most {examples}.")
+    if layout.mesh is not None and batch_size % layout.mesh.shape["data"]:
+        raise DataError(f"batch_size={batch_size} does not divide over the {layout.mesh.shape['data']} devices of the mesh's data axis.")
+
+
+def check_key(key: Any, members: int) -> None:
+    """Raise `ValueError` unless `key` is an int, a threefry key, or one such key per member, all different."""
+    accepted = f"an int, a JAX key (jax.random.key(0)), or one key for each of the {members} lineages"
+    if isinstance(key, bool) or not hasattr(key, "dtype"):
+        try:
+            seed = operator.index(key)
+        except TypeError:
+            seed = None
+        if seed is None or isinstance(key, bool):
+            raise ValueError(f"key is {accepted}; got {key!r}.")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"key as an int is in [0, 2^32), so that no two give the same draws; got {key}.")
+        return
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if np.ndim(key) == 0 and np.issubdtype(key.dtype, np.integer):
+            return check_key(int(key), members)
+        if key.dtype != np.uint32 or key.shape[-1:] != (2,):
+            raise ValueError(f"key is {accepted}; got an array {key.dtype}{list(key.shape)}.")
+        data, shape = np.asarray(key), key.shape[:-1]
+    else:
+        if str(jax.random.key_impl(key)) != "threefry2x32":
+            raise ValueError(
+                f"key is of {jax.random.key_impl(key)}, whose draws for member i depend on the other members; "
+                "use jax.random.key(seed, impl='threefry2x32')."
+            )
+        data, shape = np.asarray(jax.random.key_data(key)), key.shape
+    if shape not in ((), (members,)):
+        raise ValueError(f"key is {accepted}; got keys of shape {list(shape)}.")
+    if shape and len(np.unique(data, axis=0)) < members:
+        raise ValueError("key holds the same key twice: those members would be equal. jax.random.split gives different ones.")
+
+
+def check_layout(plan: Plan, layout: Layout) -> None:
+    """Raise `ValueError` unless the plan's lineages fill the mesh."""
+    if layout.mesh is not None and plan.width % layout.group:
+        raise ValueError(f"layout: {plan.width} lineages do not divide into groups of {layout.group}, as members over a mesh must.")
+
+
+def example_of(data: Dataset | Stream) -> PyTree:
+    """Two examples (one of a stream) as they are stored, on the host."""
+    if isinstance(data, Dataset):
+        return jax.tree.map(lambda a: np.asarray(a[:2]), data.x)
+    first = next(iter(data.batches(0, 0, 1)), None)
+    if first is None:
+        raise DataError(f"{data.name} has {len(data)} examples but yields no batch of one.")
+    return jax.tree.map(lambda a: np.asarray(a[:1]), first[0])
+
+
+def check_model(plan: Plan, task: Task, data: Dataset | Stream, example: PyTree) -> tuple[PyTree, PyTree]:
+    """Trace the network on an example, compiling and computing nothing: wrong shapes, rules and budgets are found here.
+
+    Returns:
+      The params, and what the network takes per example, as `jax.ShapeDtypeStruct`s.
+
+    Raises:
+      DataError: the network cannot take these examples, or its outputs and loss are not of the shapes `Task` says.
+      MaskError: rules or a sparsity that its layers cannot meet.
+    """
+    _check_tree(example)
+    prepare = data.prepare if isinstance(data, Dataset) else lambda x: x
+    key = jax.random.key(0, impl="threefry2x32")
+    batch = jax.tree.leaves(example)[0].shape[0]
+    y = jax.ShapeDtypeStruct((batch,), np.float32 if task.num_classes is None else np.int32)
+    x = jax.eval_shape(prepare, example)
+    try:
+        params, state = jax.eval_shape(task.init, key, x)
+        outputs, _ = jax.eval_shape(lambda p, s, x, key: task.apply(p, s, x, True, key), params, state, x, key)
+        loss = jax.eval_shape(task.loss, outputs, y)
+        log_proba = jax.eval_shape(task.log_proba, outputs)
+    except Exception as error:  # every framework has its own kinds; each means the same here
+        got = ", ".join(f"{leaf.dtype}{list(leaf.shape[1:])}" for leaf in jax.tree.leaves(x))
+        raise DataError(f"{task.name} cannot take the examples of {data.name}, {got} each: {error}") from error
+    wanted = (batch,) if task.num_classes is None else (batch, task.num_classes)
+    if loss.shape != (batch,):
+        raise DataError(f"the loss of {task.name} has the shape {list(loss.shape)} for {batch} examples; one number each is [{batch}].")
+    if log_proba.shape != wanted:
+        raise DataError(f"log_proba of {task.name} has the shape {list(log_proba.shape)} for {batch} examples; it must be {list(wanted)}.")
+    paths = masks.leaf_paths(params)
+    if len(set(paths)) < len(paths):
+        raise masks.MaskError(f"two leaves of the params of {task.name} have one path: rename one of {sorted(p for p in paths if paths.count(p) > 1)}.")
+    start = plan.start
+    if start.sparsity:
+        layer_budgets(prunable_shapes(params, task.prunable), start.sparsity, start.distribution, start.keep_dense)
+    return params, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+
+
+def _check_tree(x: PyTree) -> None:
+    if type(x) in (dict, list, tuple):
+        for one in x.values() if isinstance(x, dict) else x:
+            _check_tree(one)
+    elif not hasattr(x, "shape"):
+        raise DataError(f"x is an array, or dicts, lists and tuples of arrays (a ticket file writes it down); got {type(x).__name__}.")
