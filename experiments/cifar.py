@@ -31,8 +31,7 @@ class Config:
     """Flags of every image experiment."""
 
     preset: Literal["demo", "small", "paper"] = "demo"
-    """What the other flags start from. demo: digits, minutes on a CPU, no download. small: CIFAR-10, about an hour on a
-    CPU. paper: as published."""
+    """What the other flags start from. demo: digits, no download, a minute. small: CIFAR-10 on a CPU. paper: as published."""
     dataset: Literal["digits", "cifar10", "cifar100"] = "cifar10"
     """digits comes with scikit-learn; CIFAR is looked for in --data-dir and downloaded if it is nowhere."""
     data_dir: Path | None = None
@@ -116,7 +115,7 @@ def main(name: str, presets: Mapping[str, C], make_plan: Callable[[C], Plan], de
         run(name, config, make_plan(config))
     except (jt.DataError, jt.MaskError, jt.PlanError, jt.RunError, jt.TicketFileError, jt.NonFiniteLoss, ImportError) as error:
         Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="", highlight=False)
-        Console(stderr=True).print(str(error), markup=False, highlight=False)
+        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command resumes from the last checkpoint.")

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxtickets import masks
+from jaxtickets.arrays import as_dataset
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.flops import ForwardFlops, forward_flops
 from jaxtickets.plan import Escape, Plan, Train, describe
@@ -122,6 +123,8 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
     References:
       Evci et al., 2020, arXiv:1911.11134, appendix H (RigL's FLOPs).
     """
+    if isinstance(data, tuple):
+        data = as_dataset(data)
     x = _one_example(data)
     key = jax.random.key(0)
     params, state = jax.eval_shape(task.init, key, x)
@@ -134,7 +137,7 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
         kept = layer_budgets(shapes, start.sparsity, start.distribution, start.keep_dense)
     dense = float(flops.total)
     sparse = sparse_forward(flops, kept, sizes)
-    steps_per_epoch = max(1, _examples(data) // plan.batch_size)
+    steps_per_epoch = max(1, len(data) // plan.batch_size)
     phases = []
     for phase in plan.phases:
         if isinstance(phase, Train):
@@ -200,13 +203,7 @@ def _zeros(shapes: PyTree) -> PyTree:
     return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
 
 
-def _examples(data: Any) -> int:
-    return len(data[1]) if isinstance(data, tuple) else len(data)
-
-
-def _one_example(data: Any) -> PyTree:
+def _one_example(data: Dataset | Stream) -> PyTree:
     if isinstance(data, Dataset):
-        return data.prepare(jax.tree.map(lambda a: np.asarray(a[:1]), data.x))
-    if isinstance(data, tuple):
-        return jax.tree.map(lambda a: np.asarray(a[:1]), data[0])
+        return jax.eval_shape(data.prepare, jax.tree.map(lambda a: np.asarray(a[:1]), data.x))
     return next(iter(data.batches(0, 0, 1)))[0]

@@ -98,6 +98,16 @@ def test_over_a_tree_it_is_one_selection_over_all_leaves():
             np.testing.assert_array_equal(np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(kept)]), reference)
 
 
+def test_with_a_count_per_leaf_it_is_one_selection_per_leaf():
+    tree = {"a": jnp.asarray(SCORES["zeros"]), "b": jnp.asarray(SCORES["tied"]), "c": [jnp.asarray(SCORES["random"]), jnp.asarray(SCORES["one"])]}
+    where = jax.tree.map(lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).random(leaf.shape) < 0.7), tree)
+    for counts in ({"a": 7, "b": 0, "c": [100, 1]}, {"a": 45, "b": 33, "c": [1, 0]}, {"a": 0, "b": 200, "c": [221, 1]}):
+        for among in (None, where):
+            kept = KEEP(tree, counts, among)
+            for values, count, got, ok in zip(*map(jax.tree.leaves, (tree, counts, kept, among or jax.tree.map(jnp.ones_like, tree))), strict=True):
+                np.testing.assert_array_equal(got, by_sorting(values, count, np.asarray(ok, bool)))
+
+
 def test_a_traced_count_compiles_once():
     traces = []
 

@@ -1,5 +1,9 @@
 """Tables and figures, from results and run folders; never from training."""
 
+from jaxtickets.report.markdown import markdown_benchmark as markdown_benchmark
+from jaxtickets.report.markdown import markdown_results as markdown_results
+from jaxtickets.report.markdown import read_results as read_results
+from jaxtickets.report.markdown import replace_block as replace_block
 from jaxtickets.report.results import results as results
 from jaxtickets.report.results import results_table as results_table
 from jaxtickets.report.timeline import draw_run as draw_run

@@ -43,9 +43,9 @@ def results(tickets: TicketEnsemble, evaluation: Evaluation, cost: PlanCost, fol
 def results_table(rows: Mapping[str, Mapping[str, Any]]) -> Group:
     """Members, their mean and the ensemble of every run in `rows` (name to `results`), best seen in a terminal."""
     bins = next(iter(rows.values()))["ece_bins"]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 1))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for heading in ("acc %", "NLL", "ECE %", "Brier", "density", "train", "infer", "sec"):
+    for heading in ("acc %", "NLL", "ECE %", "Brier", "dens", "train", "infer", "sec"):
         table.add_column(heading, justify="right", no_wrap=True)
     notes = []
     for name, run in rows.items():

@@ -82,8 +82,8 @@ def _mark_phases(panels: Any, phases: list[dict[str, Any]], rows: list[dict[str,
                 axes.axvspan(begin, end, color="0.95" if shaded else "white", lw=0, zorder=0)
             begin, shaded = end, not shaded
         elif phase["kind"] == "Collect":
-            tickets += 1
             panels[0].annotate(f"ticket {tickets}", (begin, 1.02), xycoords=("data", "axes fraction"), ha="right", fontsize="small")
+            tickets += 1
         elif phase["kind"] == "Escape":
             for axes in panels:
                 axes.axvline(begin, color="0.4", ls="--", lw=1)

@@ -29,7 +29,12 @@ def l1_penalty(params: PyTree, coefficients: PyTree) -> jax.Array:
     >>> float(l1_penalty({"w": jnp.array([1.0, -2.0])}, {"w": jnp.array([0.0, 1.0])}))
     2.0
     """
-    parts = jax.tree.map(lambda p, c: jnp.sum(jnp.abs(p).astype(jnp.float32) * c), params, coefficients)
+
+    def one(p: jax.Array, c: jax.Array | float) -> jax.Array:
+        magnitude = p * jax.lax.stop_gradient(jnp.sign(p))  # |p| with derivative 0 at 0; that of jnp.abs is 1 there
+        return jnp.sum(magnitude.astype(jnp.float32) * c)
+
+    parts = jax.tree.map(one, params, coefficients)
     return jax.tree.reduce(jnp.add, parts, jnp.float32(0))
 
 
@@ -87,9 +92,11 @@ def l1_masking(
         if decoupled:
 
             def shrink(u: jax.Array, c: jax.Array, p: jax.Array) -> jax.Array:
+                dtype = jnp.promote_types(u.dtype, p.dtype)  # in a narrower one -p would not take all of p away
+                u, p, c = u.astype(dtype), p.astype(dtype), c.astype(dtype)
                 moved = p + u
-                shrunk = jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - c.astype(moved.dtype), 0)
-                return jnp.where(shrunk == 0, -p, jnp.where(c == 0, u, shrunk - p)).astype(u.dtype)  # -p: exactly 0
+                shrunk = jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - c, 0)
+                return jnp.where(shrunk == 0, -p, jnp.where(c == 0, u, shrunk - p))  # -p: exactly 0
 
             updates = jax.tree.map(shrink, updates, pull, params)
         return updates, L1MaskingState(optax.safe_increment(state.count), state.coefficients, inner_state)

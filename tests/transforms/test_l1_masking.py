@@ -23,6 +23,10 @@ def test_the_penalty_by_hand():
     # 1 * .5 + .5 * 1 + 1 * 0 + 0 * 2 + 1 * .01 + .25 * .3, and nothing of the bias
     assert float(l1_penalty(PARAMS, COEFFICIENTS)) == pytest.approx(1.085)
     assert float(l1_penalty({"w": PARAMS["w"].astype(jnp.bfloat16)}, {"w": 1.0})) == pytest.approx(3.81, rel=1e-2)
+    # At 0 the derivative is 0, as of torch.abs: a weight that is 0 is not pulled anywhere.
+    pulls = jax.grad(l1_penalty)(PARAMS, {"w": 1.0, "b": 0.5})
+    assert pulls["w"].tolist() == [[1, -1, 0], [1, -1, 1]]
+    assert pulls["b"].tolist() == [0.5, -0.5, 0]
 
 
 @pytest.mark.parametrize("inner", [lambda: optax.sgd(0.1), lambda: optax.adam(0.1), lambda: optax.sgd(0.1, momentum=0.9)])

@@ -87,7 +87,7 @@ class NNXNet(nnx.Module):
 def test_nnx_with_its_optimizer():
     model = NNXNet(nnx.Rngs(1))
     optimizer = nnx.Optimizer(model, rigl(), wrt=nnx.Param)
-    mask = lambda: nnx.pure(optimizer.opt_state.mask)
+    mask = lambda: nnx.as_pure(optimizer.opt_state.mask)
     first = jax.tree.map(jnp.array, mask())
 
     @nnx.jit
@@ -97,7 +97,7 @@ def test_nnx_with_its_optimizer():
         return value
 
     losses = [step(model, optimizer) for _ in range(STEPS)]
-    assert_a_ticket(nnx.pure(nnx.state(model, nnx.Param)), mask(), first, 2, losses)
+    assert_a_ticket(nnx.as_pure(nnx.state(model, nnx.Param)), mask(), first, 2, losses)
 
 
 def test_nnx_functional():
@@ -110,7 +110,7 @@ def test_nnx_functional():
     @jax.jit
     def step(params, rest, state):
         def loss(params):
-            model = nnx.merge(graph, params, rest)
+            model = nnx.merge(graph, params, rest, copy=True)
             return jnp.mean((model(X) - Y) ** 2), nnx.split(model, nnx.Param, ...)[2]
 
         (value, rest), grads = jax.value_and_grad(loss, has_aux=True)(params)

@@ -1,0 +1,74 @@
+"""What the engine's tests train: a perceptron of 224 weights on 96 points, given as bare functions."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxtickets as jt
+from jaxtickets.dataset import Dataset
+
+IN, HIDDEN, CLASSES = 8, 16, 3
+
+
+def init(key, x):
+    a, b = jax.random.split(key)
+    first, second = jax.random.normal(a, (x.shape[-1], HIDDEN)), jax.random.normal(b, (HIDDEN, CLASSES))
+    return {"w1": 0.3 * first, "b": jnp.zeros(HIDDEN), "w2": 0.3 * second}, {"seen": jnp.zeros((), jnp.float32)}
+
+
+def apply(params, state, x, train, key):
+    hidden = jnp.tanh(jnp.matmul(x, params["w1"]) + params["b"][None])
+    if train:
+        hidden = hidden * (1 + 0.1 * jax.random.normal(key, hidden.shape))  # a dropout of sorts: the key has a say
+        state = {"seen": state["seen"] + jnp.float32(x.shape[0])}
+    return jnp.matmul(hidden, params["w2"]), state
+
+
+@functools.cache
+def task():
+    return jt.classification((init, apply), num_classes=CLASSES, name="perceptron")
+
+
+@dataclasses.dataclass(frozen=True)
+class Jitter:
+    """An augmentation that shows in the result."""
+
+    size: float = 0.1
+
+    def __call__(self, key, x):
+        return x + self.size * jax.random.normal(key, x.shape)
+
+
+@functools.cache
+def data(examples=96, augment=True):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(examples, IN)).astype(np.float32)
+    return Dataset(x, x[:, :CLASSES].argmax(-1).astype(np.int32), CLASSES, name="points", augment=Jitter() if augment else None)
+
+
+def edst(members=2, **options):
+    """Epochs are six steps of 16; the mask evolves every third."""
+    how = {"sparsity": 0.5, "explore": 1, "refine": 1, "update_every": 3, "batch_size": 16}
+    return jt.edst(members, **(how | options))
+
+
+def dst(members=2, **options):
+    how = {"sparsity": 0.5, "epochs": 2, "update_every": 3, "batch_size": 16}
+    return jt.dst(members, **(how | options))
+
+
+def fit(plan, train=None, *, of=None, key=0, **options):
+    return jt.fit(plan, of or task(), data() if train is None else train, key=key, **({"progress": False} | options))
+
+
+def leaves(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def same(a, b):
+    """Whether two tickets are equal to the last bit: weights, masks and state."""
+    pairs = zip(leaves(tuple(a)[:3]), leaves(tuple(b)[:3]), strict=True)
+    return all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in pairs)
