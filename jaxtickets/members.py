@@ -139,9 +139,26 @@ def sharding(layout: Layout, *axes: str | None) -> NamedSharding | None:
 
 
 def place(tree: PyTree, layout: Layout, *axes: str | None) -> PyTree:
-    """`tree` on the devices, its leading axes along the mesh axes named."""
+    """`tree` on the devices, its leading axes along the mesh axes named.
+
+    Where the mesh spans several processes, each holds the whole of what is not on the mesh yet, and gives its part.
+    """
     target = sharding(layout, *axes)
-    return jax.tree.map(jnp.asarray, tree) if target is None else jax.device_put(tree, target)
+    if target is None:
+        return jax.tree.map(jnp.asarray, tree)
+    if target.is_fully_addressable:
+        return jax.device_put(tree, target)
+    return jax.tree.map(lambda leaf: _place_globally(leaf, target), tree)
+
+
+def _place_globally(leaf: Any, target: NamedSharding) -> jax.Array:
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf if leaf.sharding == target else jax.jit(lambda a: a, out_shardings=target)(leaf)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = np.asarray(jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(_place_globally(data, target), impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, target, lambda index: host[index])
 
 
 def fetch(tree: PyTree) -> PyTree:

@@ -85,7 +85,9 @@ def layer_budgets(
 
     budget = (1 - _as_written(sparsity)) * total  # in rationals: floats would put a layer off by one
     if budget < len(sizes):
-        raise MaskError(f"sparsity {sparsity} leaves {float(budget):.1f} of {total} weights to {len(sizes)} layers: not one each. Lower it.")
+        raise MaskError(
+            f"sparsity {sparsity} leaves {float(budget):.1f} of {total} weights to {len(sizes)} layers: not one each. Lower it."
+        )
     needed = sum(sizes[path] if path in left_dense else 1 for path in sizes)
     if budget < needed:
         raise MaskError(
@@ -145,7 +147,9 @@ def random_mask(
     budgets = layer_budgets(prunable_shapes(params, rules), sparsity, distribution, dense)
 
     leaves, tree = jax.tree.flatten(params)
-    covered = [(i, leaf, budgets[path]) for i, (path, leaf) in enumerate(zip(masks.leaf_paths(params), leaves, strict=True)) if path in budgets]
+    covered = [
+        (i, leaf, budgets[path]) for i, (path, leaf) in enumerate(zip(masks.leaf_paths(params), leaves, strict=True)) if path in budgets
+    ]
     # One draw for all leaves: a threefry per leaf would take longer to compile than to run.
     bits = jax.random.bits(key, (sum(math.prod(leaf.shape) for _, leaf, _ in covered),), jnp.uint32)
     draws, first = [], 0

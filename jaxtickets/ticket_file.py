@@ -181,4 +181,7 @@ def _spec_from_json(data: Any) -> PyTree:
         return [_spec_from_json(one) for one in data["list"]]
     if "tuple" in data:
         return tuple(_spec_from_json(one) for one in data["tuple"])
-    return jax.ShapeDtypeStruct(tuple(int(n) for n in data["shape"]), jnp.dtype(data["dtype"]))
+    shape, dtype = tuple(data["shape"]), jnp.dtype(data["dtype"])
+    if not all(isinstance(n, int) and n >= 0 for n in shape) or not (jnp.issubdtype(dtype, jnp.number) or dtype == bool):
+        raise ValueError(f"x of shape {list(shape)} and dtype {dtype}")
+    return jax.ShapeDtypeStruct(shape, dtype)

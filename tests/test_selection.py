@@ -88,7 +88,11 @@ def test_too_few_candidates_are_all_kept_and_nothing_else(dtype):
 
 
 def test_over_a_tree_it_is_one_selection_over_all_leaves():
-    tree = {"b": jnp.asarray(SCORES["tied"]), "a": jnp.asarray(SCORES["zeros"]), "c": [jnp.asarray(SCORES["random"]), jnp.asarray(SCORES["one"])]}
+    tree = {
+        "b": jnp.asarray(SCORES["tied"]),
+        "a": jnp.asarray(SCORES["zeros"]),
+        "c": [jnp.asarray(SCORES["random"]), jnp.asarray(SCORES["one"])],
+    }
     where = jax.tree.map(lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).random(leaf.shape) < 0.7), tree)
     joined, joined_where = (np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(t)]) for t in (tree, where))
     for count in (0, 1, 60, 150, 300, joined.size):
@@ -99,12 +103,18 @@ def test_over_a_tree_it_is_one_selection_over_all_leaves():
 
 
 def test_with_a_count_per_leaf_it_is_one_selection_per_leaf():
-    tree = {"a": jnp.asarray(SCORES["zeros"]), "b": jnp.asarray(SCORES["tied"]), "c": [jnp.asarray(SCORES["random"]), jnp.asarray(SCORES["one"])]}
+    tree = {
+        "a": jnp.asarray(SCORES["zeros"]),
+        "b": jnp.asarray(SCORES["tied"]),
+        "c": [jnp.asarray(SCORES["random"]), jnp.asarray(SCORES["one"])],
+    }
     where = jax.tree.map(lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).random(leaf.shape) < 0.7), tree)
     for counts in ({"a": 7, "b": 0, "c": [100, 1]}, {"a": 45, "b": 33, "c": [1, 0]}, {"a": 0, "b": 200, "c": [221, 1]}):
         for among in (None, where):
             kept = KEEP(tree, counts, among)
-            for values, count, got, ok in zip(*map(jax.tree.leaves, (tree, counts, kept, among or jax.tree.map(jnp.ones_like, tree))), strict=True):
+            for values, count, got, ok in zip(
+                *map(jax.tree.leaves, (tree, counts, kept, among or jax.tree.map(jnp.ones_like, tree))), strict=True
+            ):
                 np.testing.assert_array_equal(got, by_sorting(values, count, np.asarray(ok, bool)))
 
 
@@ -139,7 +149,9 @@ def test_share_is_the_exact_floor_of_every_millionth():
 def test_share_is_exact_up_to_two_to_the_31():
     rng = np.random.default_rng(0)
     millionths = np.concatenate([rng.integers(0, 1_000_001, 3000), [0, 1, 999_999, 1_000_000] * 4])
-    counts = np.concatenate([rng.integers(2**31 - 10**7, 2**31, 2000), rng.integers(0, 10**7, 1000), np.repeat([0, 1, 2**31 - 1, 2**24 + 1], 4)])
+    counts = np.concatenate(
+        [rng.integers(2**31 - 10**7, 2**31, 2000), rng.integers(0, 10**7, 1000), np.repeat([0, 1, 2**31 - 1, 2**24 + 1], 4)]
+    )
     shares = jax.jit(jax.vmap(share))(jnp.asarray(millionths / 1e6, jnp.float32), jnp.asarray(counts, jnp.int32))
     expected = [math.floor(Fraction(int(m), 10**6) * int(n)) for m, n in zip(millionths, counts, strict=True)]
     np.testing.assert_array_equal(shares, expected)

@@ -32,7 +32,7 @@ class LeNet(nn.Module):
 
     >>> import jax, jax.numpy as jnp
     >>> model = LeNet("S")
-    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    >>> variables = jax.eval_shape(lambda key: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False), jax.random.key(0))
     >>> sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     253290
 

@@ -54,7 +54,7 @@ class WideResNet(nn.Module):
 
     >>> import jax, jax.numpy as jnp
     >>> model = WideResNet(10, 1)
-    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)
+    >>> variables = jax.eval_shape(lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)), train=False), jax.random.key(0))
     >>> sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     77562
 
@@ -72,7 +72,9 @@ class WideResNet(nn.Module):
     def __post_init__(self):
         if self.depth < 10 or (self.depth - 4) % 6:
             below = max(10, (self.depth - 4) // 6 * 6 + 4)
-            raise ValueError(f"WideResNet: depth must be 6n + 4 (10, 16, 22, 28, 40, ...), got {self.depth}. The nearest are {below} and {below + 6}.")
+            raise ValueError(
+                f"WideResNet: depth must be 6n + 4 (10, 16, 22, 28, 40, ...), got {self.depth}. The nearest are {below} and {below + 6}."
+            )
         if self.width < 1:
             raise ValueError(f"WideResNet: width must be at least 1, got {self.width}.")
         if not 0 <= self.dropout < 1:

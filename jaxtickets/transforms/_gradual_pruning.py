@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtickets import masks, scores, sparsity as budgets
+from jaxtickets import masks, scores
+from jaxtickets import sparsity as budgets
 from jaxtickets.masks import KERNELS, MaskError, Rules
 from jaxtickets.selection import keep_largest, share
 from jaxtickets.transforms._gate import run_if
@@ -103,9 +104,7 @@ def gradual_pruning(
         mask = params if is_placeholder(params) else masks.full(params, prunable)
         return GradualPruningState(jnp.zeros((), jnp.int32), mask, inner.init(params))
 
-    def update(
-        grads: PyTree, state: GradualPruningState, params: PyTree | None = None, **extra: Any
-    ) -> tuple[PyTree, GradualPruningState]:
+    def update(grads: PyTree, state: GradualPruningState, params: PyTree | None = None, **extra: Any) -> tuple[PyTree, GradualPruningState]:
         require_params(params, "gradual_pruning")
         step = optax.safe_increment(state.count)
         due = (step >= begin) & ((step <= end) & ((step - begin) % update_every == 0) | (step == end))

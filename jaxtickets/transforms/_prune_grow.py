@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtickets import masks, scores, sparsity as budgets
+from jaxtickets import masks, scores
+from jaxtickets import sparsity as budgets
 from jaxtickets.masks import KERNELS, MaskError, Rules
 from jaxtickets.selection import keep_largest, share
 from jaxtickets.transforms._gate import run_if

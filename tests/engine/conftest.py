@@ -1,17 +1,20 @@
-"""Equal programs are compiled once for all tests of the engine, whichever process they run in."""
+"""Tiny programs are compiled quickly rather than well, and once for all tests of the engine, whichever process they run in."""
 
 import jax
 import pytest
 
 
+def quick_compiles(folder):
+    jax.config.update("jax_disable_most_optimizations", folder is not None)
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0 if folder is None else 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0 if folder is None else -1)
+
+
 @pytest.fixture(scope="package", autouse=True)
 def compile_cache(tmp_path_factory):
     """The folder of compiled programs; subprocesses are given it by name."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_persistent_cache_min_entry_size_bytes")
-    before = {name: getattr(jax.config, name) for name in names}
     folder = str(tmp_path_factory.mktemp("compiled"))
-    for name, value in zip(names, (folder, 0.0, -1)):
-        jax.config.update(name, value)
+    quick_compiles(folder)
     yield folder
-    for name, value in before.items():
-        jax.config.update(name, value)
+    quick_compiles(None)

@@ -18,7 +18,9 @@ def make_params(seed=0):
     rng = np.random.default_rng(seed)
     scale = {200: 0.2, 20: 1.0, 270: 1.0}  # by layer other than over all
     return jax.tree.map(
-        lambda shape: jnp.asarray(rng.normal(size=shape) * scale[int(np.prod(shape))], jnp.float32), SHAPES, is_leaf=lambda n: isinstance(n, tuple)
+        lambda shape: jnp.asarray(rng.normal(size=shape) * scale[int(np.prod(shape))], jnp.float32),
+        SHAPES,
+        is_leaf=lambda n: isinstance(n, tuple),
     )
 
 
@@ -40,10 +42,15 @@ def expected(mask, w, sparsity):
 @pytest.mark.parametrize("initial", [0.0, 0.3])
 def test_follows_the_cubic_schedule_exactly(scope, initial):
     params = make_params()
-    tx = gradual_pruning(optax.sgd(0.01, momentum=0.9), sparsity=0.8, begin=BEGIN, end=END, update_every=EVERY, initial=initial, scope=scope)
+    tx = gradual_pruning(
+        optax.sgd(0.01, momentum=0.9), sparsity=0.8, begin=BEGIN, end=END, update_every=EVERY, initial=initial, scope=scope
+    )
     state = tx.init(params)
     update = jax.jit(tx.update)
-    kernels = lambda tree: [np.asarray(tree["a"]["kernel"]), np.asarray(tree["b"]["kernel"])]
+
+    def kernels(tree):
+        return [np.asarray(tree["a"]["kernel"]), np.asarray(tree["b"]["kernel"])]
+
     rng = np.random.default_rng(1)
     changed = []
     for step in range(1, 27):
@@ -59,7 +66,10 @@ def test_follows_the_cubic_schedule_exactly(scope, initial):
             if scope == "layerwise":
                 wanted = [expected(m, w, target) for m, w in zip(before, moved, strict=True)]
             else:
-                join = lambda arrays: np.concatenate([array.reshape(-1) for array in arrays])
+
+                def join(arrays):
+                    return np.concatenate([array.reshape(-1) for array in arrays])
+
                 wanted = np.split(expected(join(before), join(moved), target), [200])
                 wanted = [m.reshape(w.shape) for m, w in zip(wanted, moved, strict=True)]
         else:

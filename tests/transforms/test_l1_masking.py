@@ -75,7 +75,9 @@ def test_the_soft_threshold_is_the_proximal_operator():
     tx = l1_masking(optax.sgd(1.0), {"w": 1.0}, t, decoupled=True)
     params = {"w": jnp.asarray(x, jnp.float32)}
     updates, _ = tx.update({"w": jnp.zeros(21)}, tx.init(params), params)
-    minimised = [scipy.optimize.minimize_scalar(lambda z, a=a: 0.5 * (z - a) ** 2 + t * abs(z), bounds=(-3, 3), method="bounded").x for a in x]
+    minimised = [
+        scipy.optimize.minimize_scalar(lambda z, a=a: 0.5 * (z - a) ** 2 + t * abs(z), bounds=(-3, 3), method="bounded").x for a in x
+    ]
     np.testing.assert_allclose(optax.apply_updates(params, updates)["w"], minimised, atol=1e-4)
 
 
@@ -106,7 +108,10 @@ def test_the_strength_follows_its_schedule_from_step_0():
 def test_members_have_their_own_coefficients_under_vmap():
     coefficients = jnp.array([[1.0, 0.0], [0.0, 1.0]])
     params = {"w": jnp.array([1.0, 1.0])}
-    make = lambda c: l1_masking(optax.sgd(1.0), {"w": c}, 0.5)
+
+    def make(c):
+        return l1_masking(optax.sgd(1.0), {"w": c}, 0.5)
+
     state = jax.vmap(lambda c: make(c).init(params))(coefficients)
     updates, _ = jax.vmap(lambda s: make(jnp.zeros(2)).update({"w": jnp.zeros(2)}, s, params))(state)
     assert updates["w"].tolist() == [[-0.5, 0.0], [0.0, -0.5]]
@@ -121,9 +126,9 @@ def test_with_keep_masked_inside_and_outside_it_is_the_same(decoupled):
     inside = l1_masking(keep_masked(optax.adam(0.1), MASK), COEFFICIENTS, 0.05, decoupled=decoupled)
     results = []
     for tx in (outside, inside):
-        params, state = PARAMS, tx.init(PARAMS)
+        params, state, update = PARAMS, tx.init(PARAMS), jax.jit(tx.update)
         for _ in range(20):
-            updates, state = tx.update(jax.grad(loss)(params), state, params)
+            updates, state = update(jax.grad(loss)(params), state, params)
             params = optax.apply_updates(params, updates)
             assert not params["w"][~MASK["w"]].any()
         results.append(params)
@@ -135,9 +140,9 @@ def test_with_keep_masked_inside_and_outside_it_is_the_same(decoupled):
 def test_prune_grow_around_it_leaves_the_coefficients_alone():
     params = {"w": jax.random.normal(jax.random.key(0), (8, 8))}
     tx = prune_grow(l1_masking(optax.adam(0.1), {"w": jnp.ones((8, 8))}, 0.05), key=jax.random.key(1), sparsity=0.5, update_every=1)
-    state = tx.init(params)
+    state, update = tx.init(params), jax.jit(tx.update)
     for _ in range(2):
-        _, state = tx.update(params, state, params)
+        _, state = update(params, state, params)
     np.testing.assert_array_equal(state.inner.coefficients["w"], 1)
 
 

@@ -34,7 +34,10 @@ def assert_a_ticket(params, mask, first, kernels, losses):
 def test_plain_dicts():
     one, two = jax.random.split(jax.random.key(1))
     params = {"w1": jax.random.normal(one, (8, 12)) / 3, "b1": jnp.zeros((1, 12)), "w2": jax.random.normal(two, (12, 8)) / 3}
-    loss = lambda params: jnp.mean((jnp.tanh(X @ params["w1"] + params["b1"]) @ params["w2"] - Y) ** 2)
+
+    def loss(params):
+        return jnp.mean((jnp.tanh(X @ params["w1"] + params["b1"]) @ params["w2"] - Y) ** 2)
+
     tx = rigl()
     state = tx.init(params)
     first = state.mask
@@ -87,7 +90,10 @@ class NNXNet(nnx.Module):
 def test_nnx_with_its_optimizer():
     model = NNXNet(nnx.Rngs(1))
     optimizer = nnx.Optimizer(model, rigl(), wrt=nnx.Param)
-    mask = lambda: nnx.as_pure(optimizer.opt_state.mask)
+
+    def mask():
+        return nnx.as_pure(optimizer.opt_state.mask)
+
     first = jax.tree.map(jnp.array, mask())
 
     @nnx.jit

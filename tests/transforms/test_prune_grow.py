@@ -11,6 +11,7 @@ from jaxtickets.masks import MaskError
 from jaxtickets.transforms import evolve_mask, prune_grow
 
 KEY = jax.random.key(0)
+EVOLVE = jax.jit(evolve_mask, static_argnames=("growth", "regrown"))
 
 
 def simple(inner, mask, **options):
@@ -60,9 +61,9 @@ def test_a_rigl_update_worked_by_hand(strict_arithmetic, weight_update, regrown,
         track_ever_active=True,
     )
     params = {"w": jnp.array(START)}
-    state = tx.init(params)
+    state, update = tx.init(params), jax.jit(tx.update)
     for gradient in GRADIENTS:
-        updates, state = tx.update({"w": jnp.array(gradient)}, state, params)
+        updates, state = update({"w": jnp.array(gradient)}, state, params)
         params = optax.apply_updates(params, updates)
     assert state.mask["w"].tolist() == GROWN
     assert params["w"].tolist() == weights
@@ -114,11 +115,17 @@ def test_equals_a_simulation_in_numpy(weight_update, regrown):
     w = {name: np.where(mask[name], w[name], 0) for name in w}
     params = masks.apply(first, params)
     momentum = {name: np.zeros(shape) for name, shape in shapes.items()}
-    gradient = lambda name, v: (a[name].T @ (a[name] @ v.reshape(-1) - b[name])).reshape(shapes[name])
+
+    def gradient(name, v):
+        return (a[name].T @ (a[name] @ v.reshape(-1) - b[name])).reshape(shapes[name])
 
     @jax.jit
     def step(params, state):
-        loss = lambda p: sum(0.5 * jnp.sum((jnp.asarray(a[n], jnp.float32) @ p[n].reshape(-1) - jnp.asarray(b[n], jnp.float32)) ** 2) for n in shapes)
+        def loss(p):
+            return sum(
+                0.5 * jnp.sum((jnp.asarray(a[n], jnp.float32) @ p[n].reshape(-1) - jnp.asarray(b[n], jnp.float32)) ** 2) for n in shapes
+            )
+
         updates, state = tx.update(jax.grad(loss)(params), state, params)
         return optax.apply_updates(params, updates), state
 
@@ -190,25 +197,33 @@ def test_the_drop_fraction_follows_its_schedule_exactly():
 
 @pytest.mark.parametrize(("fraction", "left"), [(0.0, 0), (0.024, 0), (0.025, 1), (0.3, 12), (0.7, 28), (1.0, 40)])
 def test_exactly_the_floor_of_the_fraction_is_replaced(fraction, left):
-    assert drops(simple(optax.sgd(0.0), FIRST_FORTY, drop_fraction=fraction), FORTY, 1, OUTSIDE)[0] == [left]
-    scheduled = simple(optax.sgd(0.0), FIRST_FORTY, drop_fraction=lambda step: jnp.float32(fraction) + (1 if fraction == 1 else 0))
-    assert drops(scheduled, FORTY, 1, OUTSIDE)[0] == [left]  # and a schedule above 1 is 1
+    new, survivors = EVOLVE(FIRST_FORTY, FORTY, OUTSIDE, fraction, KEY)
+    assert (FIRST_FORTY["w"] & ~new["w"]).sum() == left
+    assert new["w"].sum() == 40
+    assert survivors["w"].sum() == 40 - left
+
+
+def test_a_scheduled_fraction_is_clipped():
+    left, _, _ = drops(simple(optax.sgd(0.0), FIRST_FORTY, drop_fraction=lambda step: 1.75 - step), FORTY, 2, OUTSIDE)
+    assert left == [30, 0]
+    left, _, _ = drops(simple(optax.sgd(0.0), FIRST_FORTY, drop_fraction=lambda step: 1.0 + step), FORTY, 1, OUTSIDE)
+    assert left == [40]
 
 
 def test_ties_in_magnitude_and_gradient_go_by_index():
     mask = {"w": jnp.arange(8) < 4}
     equal = {"w": jnp.ones(8)}
-    new, survivors = evolve_mask(mask, masks.apply(mask, equal), equal, 0.5, KEY)
+    new, survivors = EVOLVE(mask, masks.apply(mask, equal), equal, 0.5, KEY)
     assert new["w"].tolist() == [True] * 4 + [False] * 4  # 2 and 3 are dropped, and they are the first to grow
     assert survivors["w"].tolist() == new["w"].tolist()
-    new, survivors = evolve_mask(mask, masks.apply(mask, equal), {"w": jnp.arange(8) * 1.0}, 0.5, KEY, "gradient", "zero")
+    new, survivors = EVOLVE(mask, masks.apply(mask, equal), {"w": jnp.arange(8) * 1.0}, 0.5, KEY, "gradient", "zero")
     assert new["w"].tolist() == [True, True, False, False, False, False, True, True]
     assert survivors["w"].tolist() == [True, True] + [False] * 6
 
 
 def test_dropping_is_by_magnitude_and_not_by_value():
     mask = {"w": jnp.array([True, True, True, False])}
-    new, _ = evolve_mask(mask, {"w": jnp.array([-5.0, 1.0, 2.0, 0.0])}, {"w": jnp.array([0.0, 0.0, 0.0, -1.0])}, 0.4, KEY)
+    new, _ = EVOLVE(mask, {"w": jnp.array([-5.0, 1.0, 2.0, 0.0])}, {"w": jnp.array([0.0, 0.0, 0.0, -1.0])}, 0.4, KEY)
     assert new["w"].tolist() == [True, False, True, True]
 
 
@@ -228,8 +243,7 @@ def test_random_growth_differs_by_step_and_by_key_and_repeats_for_the_same():
 
 def test_random_growth_does_not_read_the_gradient():
     grads = ({"w": jnp.full((10, 10), jnp.nan)}, OUTSIDE)
-    evolve = jax.jit(lambda g: evolve_mask(FIRST_FORTY, FORTY, g, 0.5, KEY, "random")[0]["w"])
-    a, b = map(evolve, grads)
+    a, b = (EVOLVE(FIRST_FORTY, FORTY, g, 0.5, KEY, "random")[0]["w"] for g in grads)
     np.testing.assert_array_equal(a, b)
 
 
@@ -266,9 +280,9 @@ def test_pitfall_4_a_grown_weights_first_step_of_adam_is_3_2_learning_rates():
     state = tx.init(params)
     state = state._replace(inner=optax.tree.set(state.inner, count=jnp.int32(10**6)))
     gradient = {"w": jnp.array([0.5, 0.0, 0.5])}
-    moved = []
+    moved, update = [], jax.jit(tx.update)
     for _ in range(3):
-        updates, state = tx.update(gradient, state, params)
+        updates, state = update(gradient, state, params)
         params = optax.apply_updates(params, updates)
         moved.append(np.asarray(params["w"]))
     assert state.mask["w"].tolist() == [True, False, True]
@@ -281,8 +295,9 @@ def test_pitfall_5_a_grown_weight_is_0_and_yet_active():
     params = {"w": jnp.array([3.0, 2.0, 1.0, 0.0, 0.0, 0.0])}
     state = tx.init(params)
     gradient = {"w": jnp.array([0.0, 0.0, 0.0, 0.0, 1.0, 0.0])}
+    update = jax.jit(tx.update)
     for expected in (0.0, 0.0, -0.1):
-        updates, state = tx.update(gradient, state, params)
+        updates, state = update(gradient, state, params)
         params = optax.apply_updates(params, updates)
         assert float(params["w"][4]) == pytest.approx(expected)
     assert bool(state.mask["w"][4])
@@ -294,20 +309,23 @@ def test_pitfall_8_growth_averages_gradients_before_the_absolute_value():
     shards = [{"w": jnp.array([0.0, 9.0, 1.0])}, {"w": jnp.array([0.0, -9.0, 1.0])}]
     mean = jax.tree.map(lambda a, b: (a + b) / 2, *shards)
     mean_of_absolutes = jax.tree.map(lambda a, b: (jnp.abs(a) + jnp.abs(b)) / 2, *shards)
-    assert evolve_mask(mask, params, mean, 1.0, KEY)[0]["w"].tolist() == [False, False, True]
-    assert evolve_mask(mask, params, mean_of_absolutes, 1.0, KEY)[0]["w"].tolist() == [False, True, False]
+    assert EVOLVE(mask, params, mean, 1.0, KEY)[0]["w"].tolist() == [False, False, True]
+    assert EVOLVE(mask, params, mean_of_absolutes, 1.0, KEY)[0]["w"].tolist() == [False, True, False]
     # Accumulated over two steps it is the mean, too.
     tx = optax.MultiSteps(simple(optax.sgd(0.0), mask, drop_fraction=1.0), 2)
-    state = tx.init(params)
+    state, update = tx.init(params), jax.jit(tx.update)
     for gradient in shards:
-        _, state = tx.update(gradient, state, params)
+        _, state = update(gradient, state, params)
     assert state.inner_opt_state.mask["w"].tolist() == [False, False, True]
 
 
 def test_pitfall_8_accumulating_two_half_batches_equals_the_full_batch():
     rng = np.random.default_rng(0)
     x, y = jnp.asarray(rng.normal(size=(8, 16, 6)), jnp.float32), jnp.asarray(rng.normal(size=(8, 16, 5)), jnp.float32)
-    loss = lambda params, x, y: jnp.mean((x @ params["w"] - y) ** 2)
+
+    def loss(params, x, y):
+        return jnp.mean((x @ params["w"] - y) ** 2)
+
     params = {"w": jnp.asarray(rng.normal(size=(6, 5)), jnp.float32)}
     tx = prune_grow(optax.adam(0.1), key=KEY, sparsity=0.5, update_every=2)
     halves = optax.MultiSteps(tx, 2)

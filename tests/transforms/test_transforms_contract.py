@@ -28,7 +28,8 @@ OPTIMIZERS = {
     "clipped": lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1)),
     "noise": lambda: optax.chain(optax.add_noise(0.1, 0.55, jax.random.key(1)), optax.trace(0.9), optax.scale(-0.1)),
     "partition": lambda: optax.partition(
-        {"first": optax.adam(0.1), "rest": optax.sgd(0.1, momentum=0.9)}, {"big": {"kernel": "first", "bias": "rest"}, "small": "rest", "scale": "rest"}
+        {"first": optax.adam(0.1), "rest": optax.sgd(0.1, momentum=0.9)},
+        {"big": {"kernel": "first", "bias": "rest"}, "small": "rest", "scale": "rest"},
     ),
     "masked decay": lambda: optax.chain(
         optax.sgd(0.1, momentum=0.9), optax.masked(optax.ema(0.9), {"big": {"kernel": True, "bias": False}, "small": False, "scale": False})
@@ -162,7 +163,7 @@ def test_updates_of_another_dtype_than_the_params_still_prune_exactly(dtypes):
     assert (after[:, ::2] != params["w"][:, ::2]).any()
 
 
-@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "noise"])
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw", "lion", "adafactor", "multi steps", "partition"])
 def test_a_mask_that_keeps_everything_changes_nothing(optimizer):
     params = make_params()
     inner = optax.with_extra_args_support(OPTIMIZERS[optimizer]())
@@ -199,9 +200,9 @@ def test_extra_arguments_reach_the_inner_optimizer():
         lambda inner: l1_masking(inner, {"w": 1.0}, 0.1),
     ):
         tx = wrap(inner)
-        state = tx.init(params)
+        state, update = tx.init(params), jax.jit(tx.update)
         for _ in range(5):  # a loss that never improves halves the scale
-            _, state = tx.update(params, state, params, value=jnp.float32(1))
+            _, state = update(params, state, params, value=jnp.float32(1))
         assert float(state.inner.scale) < 1
         with pytest.raises(TypeError, match="value"):
             tx.update(params, state, params)
@@ -232,7 +233,9 @@ def test_optax_knows_which_parts_of_our_states_are_like_the_params(transform):
     params = make_params()
     tx = TRANSFORMS[transform](optax.adam(0.1), params)
     state = tx.init(params)
-    marked = optax.tree.map_params(tx, lambda leaf, path: path, state, jax.tree.unflatten(jax.tree.structure(params), masks.leaf_paths(params)))
+    marked = optax.tree.map_params(
+        tx, lambda leaf, path: path, state, jax.tree.unflatten(jax.tree.structure(params), masks.leaf_paths(params))
+    )
     inner = sparse_state(marked)
     assert jax.tree.leaves(inner.mask) == masks.leaf_paths(params)
     adam = inner.inner.inner if transform == "l1 inside" else inner.inner

@@ -52,8 +52,8 @@ def step(name):
 @pytest.mark.parametrize("name", ["prune_grow", "set", "gradual_pruning"])
 def test_pitfall_2_members_differ_and_each_equals_a_lone_run(name):
     keys = jax.random.split(jax.random.key(1), MEMBERS)
-    together = jax.vmap(lambda key: start(name, key))(keys)
-    lone = [start(name, key) for key in keys]
+    starts = jax.jit(lambda key: start(name, key))
+    together, lone = jax.vmap(starts)(keys), [starts(key) for key in keys]
     stepped, step_one = jax.jit(jax.vmap(step(name))), jax.jit(step(name))
     for _ in range(8):
         together = stepped(*together)
@@ -97,7 +97,10 @@ def test_the_walk_sees_a_branch_that_has_become_a_select():
     batched = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), args)
     assert loops(jax.make_jaxpr(gated)(*args).jaxpr) == [((),)]
     assert loops(jax.make_jaxpr(jax.vmap(gated))(*batched).jaxpr) == [()]  # the selection runs at every step
-    ours = lambda due, scores: run_if(due, lambda s: keep_largest(s, 2), lambda s: s > 0, scores)
+
+    def ours(due, scores):
+        return run_if(due, lambda s: keep_largest(s, 2), lambda s: s > 0, scores)
+
     assert loops(jax.make_jaxpr(jax.vmap(ours))(*batched).jaxpr) == [((),)]
 
 
@@ -120,15 +123,16 @@ def test_a_fixed_mask_never_selects(name):
 
 
 def test_nested_vmap_and_scan_give_the_same_masks():
-    keys = jax.random.split(jax.random.key(1), 4)
+    starts = jax.jit(jax.vmap(lambda key: start("set", key)))(jax.random.split(jax.random.key(1), 4))
     one = step("set")
 
-    def train(key):
-        return jax.lax.scan(lambda carry, _: (one(*carry), None), start("set", key), length=7)[0][1].mask
+    def train(start):
+        return jax.lax.scan(lambda carry, _: (one(*carry), None), start, length=7)[0][1].mask
 
-    lone = [jax.jit(train)(key) for key in keys]
-    nested = jax.jit(jax.vmap(jax.vmap(train)))(keys.reshape(2, 2))
-    flat = jax.jit(jax.vmap(train))(keys)
+    alone = jax.jit(train)
+    lone = [alone(jax.tree.map(lambda leaf, i=i: leaf[i], starts)) for i in range(4)]
+    nested = jax.jit(jax.vmap(jax.vmap(train)))(jax.tree.map(lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:]), starts))
+    flat = jax.jit(jax.vmap(train))(starts)
     for i in range(4):
         for a, b, c in zip(*map(jax.tree.leaves, (lone[i], flat, nested)), strict=True):
             np.testing.assert_array_equal(a, b[i])
@@ -154,11 +158,18 @@ def test_members_may_be_due_at_different_steps():
 
 
 def test_run_if_takes_the_branch_each_member_asks_for():
-    double = lambda x: x * 2
-    negate = lambda x: -x
+    def double(x):
+        return x * 2
+
+    def negate(x):
+        return -x
+
     values = jnp.arange(1.0, 5.0)
     asked = jnp.array([True, False, True, False])
-    run = lambda p, x: run_if(p, double, negate, x)
+
+    def run(p, x):
+        return run_if(p, double, negate, x)
+
     assert run(jnp.array(True), values).tolist() == [2, 4, 6, 8]
     assert jax.vmap(run)(asked, values).tolist() == [2, -2, 6, -4]
     assert jax.vmap(run)(jnp.zeros(4, bool), values).tolist() == [-1, -2, -3, -4]

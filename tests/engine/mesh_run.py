@@ -1,0 +1,27 @@
+"""A run over several devices: `python mesh_run.py FOLDER CACHE DEVICES [PROCESS PROCESSES PORT]`."""
+
+import sys
+
+import jax
+
+if __name__ == "__main__":
+    folder, cache, devices, *distributed = sys.argv[1:]
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", int(devices))
+    jax.config.update("jax_disable_most_optimizations", True)
+    if distributed:
+        process, processes, port = map(int, distributed)
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(f"localhost:{port}", processes, process)
+    from tiny_task import dst, edst, fit
+
+    from jaxtickets.members import Layout, default_layout, member_mesh
+
+    assert default_layout(2, "gpu", jax.devices()).mesh is not None
+    plan = dst(2, collect="best", validation=24)
+    mesh = member_mesh(2, jax.devices())
+    assert dict(mesh.shape) == {"member": 2, "data": len(jax.devices()) // 2}
+    tickets = fit(plan, out=f"{folder}/dst", layout=Layout(2, mesh=mesh, steps_per_call=2), checkpoint_every=0 if distributed else 1e9)
+    again = fit(plan, out=f"{folder}/dst", layout=Layout(2, mesh=mesh))  # finished: every process loads it
+    assert len(again) == len(tickets)
+    fit(edst(2), layout=Layout(1, mesh=member_mesh(1, jax.devices()))).save(f"{folder}/edst-{distributed[0] if distributed else 0}")

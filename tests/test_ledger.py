@@ -1,0 +1,146 @@
+"""What plans cost, against the papers' rows and hand-worked RigL; nothing is compiled for it."""
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import jaxtickets as jt
+from jaxtickets.dataset import Dataset
+from jaxtickets.ledger import cost
+from jaxtickets.masks import MaskError
+from jaxtickets.plan import Adam, Collect, Escape, Evolve, Length, Plan, Start, Train
+
+COMPILED = []
+jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: COMPILED.append(event) if "backend_compile" in event else None)
+
+
+def blank(examples=50_000, size=32):
+    x = np.broadcast_to(np.zeros((1, size, size, 3), np.float32), (examples, size, size, 3))
+    return Dataset(x, np.broadcast_to(np.int32(0), (examples,)), 10, name="blank")
+
+
+WIDE = jt.classification(jt.models.WideResNet(28, 10))
+
+# Liu et al. (2021), tables 1 and 2. DST's 3 x .3396 is 1.019, which the paper gives as 1.01 from its rounded .337.
+# With RigL's looks at the dense gradient, one step in a thousand, the ratios are up to .3 % higher than without.
+PAPER = {
+    "EDST M=3 S=.8": (jt.edst(3), 0.61, 0.3396 * 450 / 250),
+    "EDST M=7 S=.9": (jt.edst(7, 0.9), 0.57, 0.1686 * 850 / 250),
+    "DST M=3": (jt.dst(3), 1.01, 3 * 0.3396),
+    "static M=3": (jt.static_sparse(3), 1.01, 3 * 0.3396),
+    "dense M=4": (jt.dense(4), 4.00, 4.0),
+    "dense": (jt.dense(), 1.00, 1.0),
+}
+
+
+@pytest.mark.parametrize("row", PAPER)
+def test_the_papers_rows(row):
+    plan, paper, arithmetic = PAPER[row]
+    COMPILED.clear()
+    ledger = cost(plan, WIDE, blank())
+    assert COMPILED == []
+    assert ledger.training == pytest.approx(paper, abs=0.0101)
+    assert arithmetic * 0.9995 < ledger.training < arithmetic * 1.004
+    assert ledger.forward_dense == pytest.approx(10.4867e9, rel=1e-4)
+    assert ledger.inference == pytest.approx(plan.members * ledger.forward_sparse / ledger.forward_dense)
+
+
+def test_dearer_by_exactly_what_rigl_looks_at():
+    """(3 f_S T + 2 f_S + f_D) / (T + 1), and an escape once: 2 f_S + f_D of one batch."""
+    every = 10
+    plan = Plan("one", (Start(2, 0.8), Train(Length(3), evolve=Evolve(every)), Escape(), Collect()), 50, reference=Length(4))
+    ledger = cost(plan, WIDE, blank(1000))
+    dense, sparse = ledger.forward_dense, ledger.forward_sparse
+    assert sparse / dense == pytest.approx(0.3396, abs=5e-5)
+    step = (3 * sparse * every + 2 * sparse + dense) / (every + 1)
+    batch = 2 * 50
+    assert [phase.flops for phase in ledger.phases] == pytest.approx([60 * batch * step, batch * (2 * sparse + dense)])
+    assert [phase.steps for phase in ledger.phases] == [120, 0]
+    assert ledger.training == pytest.approx(sum(phase.flops for phase in ledger.phases) / (3 * dense * 80 * 50))
+
+
+@pytest.mark.parametrize(("evolve", "factor"), [(Evolve(10, growth="random"), 3.0), (None, 3.0)])
+def test_random_growth_and_static_masks_never_look_at_the_dense_gradient(evolve, factor):
+    ledger = cost(Plan("one", (Start(1, 0.8), Train(Length(1), evolve=evolve), Escape(growth="random"), Collect()), 50), WIDE, blank(1000))
+    assert [phase.flops for phase in ledger.phases] == [pytest.approx(20 * 50 * factor * ledger.forward_sparse), 0.0]
+
+
+def test_updates_that_end_at_three_quarters_cost_three_quarters():
+    def extra(end):
+        ledger = cost(Plan("one", (Start(1, 0.8), Train(Length(1), evolve=Evolve(10, end=end)), Collect()), 50), WIDE, blank(1000))
+        return ledger.phases[0].flops - 20 * 50 * 3 * ledger.forward_sparse
+
+    assert extra(0.75) == pytest.approx(0.75 * extra(1.0))
+    assert extra(0.0) == 0
+
+
+def test_the_batch_size_changes_steps_and_hardly_the_ratio():
+    small, large = (cost(jt.dst(3, batch_size=size), WIDE, blank()) for size in (32, 500))
+    assert small.training == pytest.approx(large.training, rel=1e-9)
+    assert small.phases[0].steps == 3 * 250 * (50_000 // 32)
+    # A batch of 128 leaves 80 of 50,000 examples of an epoch out, here and in the dense run it is compared with.
+    assert cost(jt.dst(3), WIDE, blank()).phases[0].steps == 3 * 250 * 390
+
+
+def test_pairs_and_streams_cost_what_data_sets_cost():
+    class Streamed:
+        name, num_classes = "s", 10
+
+        def __len__(self):
+            return 1000
+
+        def fingerprint(self):
+            return ""
+
+        def batches(self, seed, epoch, batch_size):
+            yield np.zeros((batch_size, 8, 8, 3), np.float32), np.zeros(batch_size, np.int32)
+
+    task, plan = jt.classification(jt.models.WideResNet(10, 1)), jt.dst(2, 0.5, 2, batch_size=50)
+    data = blank(1000, 8)
+    bytes_ = (np.zeros((1000, 8, 8, 3), np.uint8), np.arange(1000) % 10)
+    assert cost(plan, task, data).to_dict() == cost(plan, task, Streamed()).to_dict() == cost(plan, task, bytes_).to_dict()
+
+
+class Perceptron(nn.Module):
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10)(nn.relu(nn.Dense(400)(x.reshape(x.shape[0], -1))))
+
+
+@pytest.mark.parametrize("plan", [jt.static_sparse(2, 0.8, 1, batch_size=20), jt.dense(2, 1, batch_size=20)], ids=lambda plan: plan.name)
+def test_ticket_bytes_are_those_of_the_file(tmp_path, plan):
+    task, data = jt.classification(Perceptron()), blank(40, 8)
+    ledger = cost(plan, task, data)
+    jt.fit(plan, task, data, key=0, progress=False).save(tmp_path / "t")
+    assert ledger.ticket_bytes < (tmp_path / "t").stat().st_size < ledger.ticket_bytes + 4000  # names and plan
+    assert ledger.dense_bytes == 4 * (192 * 400 + 400 + 4000 + 10)
+
+
+def test_it_prints_readably_at_every_size():
+    small = str(cost(jt.edst(2, 0.5, 2, 2, batch_size=20), jt.classification(Perceptron()), blank(40, 8)))
+    large = str(cost(jt.edst(), WIDE, blank()))
+    assert small.splitlines()[0].startswith("edst: 0.")
+    assert "MFLOP" in small
+    assert "161.6 kFLOP an example" in small
+    assert "PFLOP" in large
+    assert "10.49 GFLOP an example" in large
+    for text in (small, large):
+        assert all(len(line) <= 120 and line == line.rstrip() for line in text.splitlines())
+        assert "FLOPs are theoretical: masks simulate sparsity with dense compute" in text
+        assert text.count("Escape()") == text.count("Train") - 2
+    assert "1 ticket of density 1.000" in str(cost(jt.dense(), WIDE, blank()))
+
+
+def test_a_budget_that_cannot_be_met_is_an_error():
+    with pytest.raises(MaskError, match=r"sparsity 0.9999999 leaves"):
+        cost(jt.dst(1, 0.9999999), WIDE, blank())
+
+
+def test_a_plan_that_trains_nothing_costs_nothing():
+    ledger = cost(Plan("none", (Start(), Collect()), reference=Length(1)), WIDE, blank())
+    assert (ledger.training, ledger.phases) == (0.0, ())
+    assert "total" in str(ledger)
+    assert cost(Plan("adam", (Start(), Train(Length(1), optimizer=Adam()), Collect())), WIDE, blank()).training == 1.0
