@@ -1,8 +1,8 @@
 """Baselines on CIFAR (or, as a demo, on digits): one dense network, a dense ensemble, a static sparse ensemble.
 
-    python experiments/baselines_cifar.py --method dense --preset demo
-    python experiments/baselines_cifar.py --method dense_ensemble --preset small --data-dir DIR
-    python experiments/baselines_cifar.py --method static_sparse --preset paper --cost
+python experiments/baselines_cifar.py --method dense --preset demo
+python experiments/baselines_cifar.py --method dense_ensemble --preset small --data-dir DIR
+python experiments/baselines_cifar.py --method static_sparse --preset paper --cost
 """
 
 from __future__ import annotations

@@ -110,6 +110,7 @@ class Stepper:
         self.step = jax.jit(step, donate_argnums=(0, 1, 2))
 
     def __call__(self) -> jax.Array:
+        """One step; returns the loss."""
         self.params, self.model_state, self.state, value = self.step(self.params, self.model_state, self.state, *self.batch)
         return value
 
@@ -188,7 +189,15 @@ def vmapped_loop(config: Config) -> list[Row]:
 
         steps[name] = lambda step=step, state=state: step(params, state)
     seconds = take_turns(steps, 3 * config.rounds)
-    return [row("4 vmapped members, step between mask updates: prune_grow / keep_masked", seconds["prune_grow"], seconds["keep_masked"], "<=", 1.10)]
+    return [
+        row(
+            "4 vmapped members, step between mask updates: prune_grow / keep_masked",
+            seconds["prune_grow"],
+            seconds["keep_masked"],
+            "<=",
+            1.10,
+        )
+    ]
 
 
 def members_in_one_run(config: Config) -> list[Row]:

@@ -85,6 +85,11 @@ class Config:
         names = ("batch_size", "collect", "validation")
         return {"optimizer": self.optimizer} | {name: getattr(self, name) for name in names}
 
+    def own(self) -> dict[str, Any]:
+        """The flags that the method's script added."""
+        shared = {field.name for field in dataclasses.fields(Config)}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in shared}
+
 
 C = TypeVar("C", bound=Config)
 
@@ -146,7 +151,10 @@ def run(name: str, config: Config, plan: Plan) -> None:
     """Train, evaluate, write and show."""
     console = Console()
     out = config.out or Path("runs") / f"{name}-{config.preset}-seed{config.seed}"
-    task = make_task(config, SHAPES[config.dataset][2])
+    try:
+        task = make_task(config, SHAPES[config.dataset][2])
+    except ValueError as error:  # a depth that is not 6 n + 4, a dropout rate of 2
+        raise jt.PlanError(str(error)) from None
     if config.cost:
         console.print(str(plan), highlight=False, soft_wrap=True)
         console.print(jt.cost(plan, task, blank(config.dataset)))
@@ -154,7 +162,11 @@ def run(name: str, config: Config, plan: Plan) -> None:
     began = time.perf_counter()
     train, test = jt.data.pair(config.dataset, data_dir=config.data_dir)
     console.print(str(plan), highlight=False, soft_wrap=True)
-    console.print(f"{task.name} on {train.name}, {len(train):,} training and {len(test):,} test examples; run folder {out}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{task.name} on {train.name}, {len(train):,} training and {len(test):,} test examples; run folder {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
     def fit(plan: Plan, folder: Path) -> tuple[jt.TicketEnsemble, dict[str, Any]]:
         layout = make_layout(config, plan.width)

@@ -49,13 +49,10 @@ class Config(cifar.Config):
     """Share of the training after which the mask stays (RigL: 0.75)."""
 
 
-METHOD = "members sparsity epochs distribution update_every drop_fraction decay growth regrown weight_update end".split()
-
-
 def make_plan(config: Config) -> Plan:
     """The plan that the flags name."""
     lr = Piecewise((config.lr, config.lr / 10, config.lr / 100), until=(125 / 250, 187 / 250))
-    return jt.dst(lr=lr, **{name: getattr(config, name) for name in METHOD}, **config.shared())
+    return jt.dst(**config.own() | {"lr": lr}, **config.shared())
 
 
 PAPER = Config(preset="paper")

@@ -52,23 +52,16 @@ class Config(cifar.Config):
     """Also update the weights on a step that updates the mask."""
 
 
-METHOD = (
-    "members sparsity explore refine lr refine_lr escape distribution update_every drop_fraction decay growth regrown weight_update"
-).split()
-
-
 def make_plan(config: Config) -> Plan:
     """The plan that the flags name."""
-    return jt.edst(**{name: getattr(config, name) for name in METHOD}, **config.shared())
+    return jt.edst(**config.own(), **config.shared())
 
 
 PAPER = Config(preset="paper")
 DEMO = cifar.demo_network(
     dataclasses.replace(PAPER, members=5, sparsity=0.95, explore=6, refine=5, refine_lr=(0.05, 0.005), update_every=25)
 )
-SMALL = cifar.small_network(
-    dataclasses.replace(PAPER, explore=20, refine=10, lr=0.02, refine_lr=(0.004, 0.0004), update_every=500)
-)
+SMALL = cifar.small_network(dataclasses.replace(PAPER, explore=20, refine=10, lr=0.02, refine_lr=(0.004, 0.0004), update_every=500))
 
 if __name__ == "__main__":
     cifar.main("edst", {"demo": DEMO, "small": SMALL, "paper": PAPER}, make_plan, __doc__ or "")

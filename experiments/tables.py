@@ -1,7 +1,7 @@
 """Write the tables of README.md and experiments/README.md from the committed files in experiments/results.
 
-    python experiments/tables.py            # rewrites the tables
-    python experiments/tables.py --check    # only says whether they are up to date (exit status 1 if not)
+python experiments/tables.py            # rewrites the tables
+python experiments/tables.py --check    # only says whether they are up to date (exit status 1 if not)
 """
 
 from __future__ import annotations

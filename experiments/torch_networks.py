@@ -50,7 +50,8 @@ class TorchStepper:
     def __init__(self, name: str, kind: str, batch: tuple[jax.Array, jax.Array], channels_last: bool = False) -> None:
         torch.manual_seed(0)
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = (lenet_l() if name == "LeNet-L" else wide_resnet(16, 4)).to(memory_format=layout)
+        network: Any = lenet_l() if name == "LeNet-L" else wide_resnet(16, 4)
+        self.network = network.to(memory_format=layout)
         self.x = torch.from_numpy(np.asarray(batch[0]).transpose(0, 3, 1, 2).copy()).to(memory_format=layout)
         self.y = torch.from_numpy(np.asarray(batch[1]).astype(np.int64))
         params: Any = self.network.parameters()
@@ -60,6 +61,7 @@ class TorchStepper:
         self.masked = [(p, (torch.rand_like(p) < 0.2).to(p.dtype)) for p in kernels]
 
     def __call__(self) -> float:
+        """One step; returns the loss."""
         self.optimizer.zero_grad()
         loss = F.cross_entropy(self.network(self.x), self.y)
         loss.backward()

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from jaxtickets import selection as selection
     from jaxtickets import sparsity as sparsity
     from jaxtickets import transforms as transforms
-    from jaxtickets.ledger import cost as cost
     from jaxtickets.dataset import Dataset as Dataset
     from jaxtickets.dataset import Stream as Stream
     from jaxtickets.engine import fit as fit
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from jaxtickets.errors import RunError as RunError
     from jaxtickets.errors import TicketFileError as TicketFileError
     from jaxtickets.evaluation import evaluate as evaluate
+    from jaxtickets.ledger import cost as cost
     from jaxtickets.masks import MaskError as MaskError
     from jaxtickets.members import Layout as Layout
     from jaxtickets.members import member_keys as member_keys
@@ -72,7 +72,7 @@ _NAMES = {
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = sorted([*_MODULES, *_WHERE])  # noqa: PLE0605
+__all__ = [*_MODULES, *_WHERE]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

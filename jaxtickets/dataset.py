@@ -52,9 +52,7 @@ class Dataset:
 
     def take(self, rows: np.ndarray | slice, name: str | None = None) -> Dataset:
         """Those rows, with the same functions."""
-        return dataclasses.replace(
-            self, x=jax.tree.map(lambda a: a[rows], self.x), y=self.y[rows], name=name or self.name
-        )
+        return dataclasses.replace(self, x=jax.tree.map(lambda a: a[rows], self.x), y=self.y[rows], name=name or self.name)
 
     def fingerprint(self) -> str:
         """A digest of every byte of x and y: two data sets with the same one are the same data."""
@@ -74,8 +72,15 @@ class Stream(Protocol):
     what makes a resumed run see what an undisturbed one saw.
     """
 
-    name: str
-    num_classes: int | None
+    @property
+    def name(self) -> str:
+        """What a run folder and a table call it."""
+        ...
+
+    @property
+    def num_classes(self) -> int | None:
+        """C; None for regression."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -63,7 +63,7 @@ class TicketEnsemble:
     def __iter__(self) -> Iterator[Ticket]:
         return iter(self.tickets)
 
-    def __getitem__(self, which: int | slice | Sequence[int]) -> TicketEnsemble:
+    def __getitem__(self, which: int | np.integer | slice | Sequence[int] | np.ndarray) -> TicketEnsemble:
         """The ensemble of those members: `tickets[0]`, `tickets[:2]`, `tickets[[0, 2]]`, `tickets[[True, False, True]]`."""
         rows = np.atleast_1d(np.arange(len(self))[which])
         return dataclasses.replace(self, tickets=tuple(self.tickets[i] for i in rows))

@@ -11,7 +11,6 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from jaxtickets import masks
 from jaxtickets.arrays import as_dataset
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.flops import ForwardFlops, forward_flops

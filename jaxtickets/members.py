@@ -92,16 +92,16 @@ def member_keys(key: int | jax.Array, members: int) -> jax.Array:
     Raises:
       ValueError: an array of keys of another length.
     """
-    if isinstance(key, int | np.integer):
+    if isinstance(key, int) or (np.ndim(key) == 0 and jnp.issubdtype(key.dtype, jnp.integer)):
         # threefry, whatever the default is: rbg keys under vmap draw from the first member's key only.
-        key = jax.random.key(int(key), impl="threefry2x32")
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
-    if key.ndim == 0:
-        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(members))
-    if key.shape != (members,):
-        raise ValueError(f"key is an int, one key, or one key for each of the {members} members; got keys of shape {key.shape}.")
-    return key
+        keys = jax.random.key(int(key), impl="threefry2x32")
+    else:
+        keys = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+    if keys.ndim == 0:
+        return jax.vmap(jax.random.fold_in, (None, 0))(keys, jnp.arange(members))
+    if keys.shape != (members,):
+        raise ValueError(f"key is an int, one key, or one key for each of the {members} members; got keys of shape {keys.shape}.")
+    return keys
 
 
 def over_members(step: Callable[..., PyTree], mapped: Sequence[bool], across: Literal["unroll", "vmap"]) -> Callable[..., PyTree]:

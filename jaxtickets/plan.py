@@ -124,8 +124,8 @@ class Plan:
 
     def __str__(self) -> str:
         trains = [phase.length for phase in self.phases if isinstance(phase, Train)]
-        units = list({length.unit for length in trains})
-        how_long = str(Length(sum(length.amount for length in trains), units[0])) if len(units) == 1 else f"{len(trains)} trainings"
+        alike = len({length.unit for length in trains}) == 1
+        how_long = str(Length(sum(length.amount for length in trains), trains[0].unit)) if alike else f"{len(trains)} trainings"
         head = f"{self.name}: {self.members} ticket{'s' if self.members != 1 else ''}, {how_long}"
         head += f" x {self.width} lineages" if self.width > 1 else ""
         head += f", batch {self.batch_size}" + (f", {self.validation} held out" if self.validation else "")

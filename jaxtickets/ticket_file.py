@@ -144,11 +144,12 @@ def _ticket(
         values.append(whole)
         kept.append(mask)
     states = [
-        take(f"state/{name}", leaf.dtype, leaf.shape)
-        for name, leaf in zip(masks.leaf_paths(state), jax.tree.leaves(state), strict=True)
+        take(f"state/{name}", leaf.dtype, leaf.shape) for name, leaf in zip(masks.leaf_paths(state), jax.tree.leaves(state), strict=True)
     ]
     tree = jax.tree.structure(params)
-    return Ticket(jax.tree.unflatten(tree, values), jax.tree.unflatten(tree, kept), jax.tree.unflatten(jax.tree.structure(state), states), info)
+    return Ticket(
+        jax.tree.unflatten(tree, values), jax.tree.unflatten(tree, kept), jax.tree.unflatten(jax.tree.structure(state), states), info
+    )
 
 
 def _stored(dtype: Any) -> np.dtype[Any]:
@@ -182,6 +183,6 @@ def _spec_from_json(data: Any) -> PyTree:
     if "tuple" in data:
         return tuple(_spec_from_json(one) for one in data["tuple"])
     shape, dtype = tuple(data["shape"]), jnp.dtype(data["dtype"])
-    if not all(isinstance(n, int) and n >= 0 for n in shape) or not (jnp.issubdtype(dtype, jnp.number) or dtype == bool):
+    if not all(isinstance(n, int) and n >= 0 for n in shape) or not (jnp.issubdtype(dtype, jnp.number) or dtype.kind == "b"):
         raise ValueError(f"x of shape {list(shape)} and dtype {dtype}")
     return jax.ShapeDtypeStruct(shape, dtype)

@@ -119,7 +119,7 @@ def test_every_option_reaches_the_plan(method):
 
 def test_learning_rates_reach_the_plan():
     for make in (jt.dense, jt.static_sparse, jt.dst):
-        assert make(lr=Cosine(0.3)).phases[1].lr == Cosine(0.3)
+        assert [phase.lr for phase in make(lr=Cosine(0.3)).phases if isinstance(phase, Train)] == [Cosine(0.3)]
     plan = jt.edst(lr=0.3, refine_lr=(0.2, 0.1))
     assert [phase.lr for phase in plan.phases if isinstance(phase, Train)] == [Constant(0.3)] + [Piecewise((0.2, 0.1), (0.5,))] * 3
 

@@ -15,7 +15,10 @@ FULL = Plan(
     "everything",
     (
         Start(3, 0.8, "er", ("w1", "w2")),
-        *(Train(Length(2), schedule, Adam(clip_norm=1.0), Evolve(10, 0.3, "cosine", "random", "zero", False, 0.75)) for schedule in SCHEDULES),
+        *(
+            Train(Length(2), schedule, Adam(clip_norm=1.0), Evolve(10, 0.3, "cosine", "random", "zero", False, 0.75))
+            for schedule in SCHEDULES
+        ),
         Collect("best"),
         Escape(0.7, "random", "zero"),
         Train(Length(7, "steps"), optimizer=SGD(0.5, True, 1e-3)),
@@ -91,8 +94,14 @@ def plan(*phases, **options):
 
 TRAIN, END = Train(Length(1)), Collect()
 WRONG = {
-    "evolve without a mask": (plan(Start(), Train(Length(1), evolve=Evolve()), END), r"phase 2, Train\(.*no mask to evolve; give Start a sparsity"),
-    "escape without a mask": (plan(Start(), TRAIN, Escape(), END), r"phase 3, Escape\(\): there is no mask to evolve; give Start a sparsity"),
+    "evolve without a mask": (
+        plan(Start(), Train(Length(1), evolve=Evolve()), END),
+        r"phase 2, Train\(.*no mask to evolve; give Start a sparsity",
+    ),
+    "escape without a mask": (
+        plan(Start(), TRAIN, Escape(), END),
+        r"phase 3, Escape\(\): there is no mask to evolve; give Start a sparsity",
+    ),
     "second start": (plan(Start(), TRAIN, Start(), END), r"phase 3, Start\(.*a plan starts once; remove it"),
     "no start": (plan(TRAIN, END), r"the first phase of a plan is Start"),
     "nothing": (plan(), r"the first phase of a plan is Start"),

@@ -1,5 +1,6 @@
 """Ticket files: what is written is read, what was changed is refused, and nothing in a file is run or believed."""
 
+import contextlib
 import hashlib
 import json
 import pickle
@@ -102,11 +103,15 @@ def test_equal_ensembles_give_equal_bytes_in_every_process(saved, tmp_path):
     script = f"import sys; sys.path.insert(0, {str(__file__.rsplit('/', 1)[0])!r}); from test_ticket_file import make; make().save({str(tmp_path / 'b')!r})"
     subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONHASHSEED": "7", "PATH": ""}, timeout=300)
     assert (tmp_path / "b").read_bytes() == saved.read_bytes()
-    assert list(tmp_path.iterdir()) and not list(tmp_path.glob(".*"))  # nothing temporary stays
+    assert not list(tmp_path.glob(".*"))  # nothing temporary stays
 
 
 def test_trees_of_every_kind_come_back(tmp_path):
-    for spec in ({"a": jax.ShapeDtypeStruct((20,), np.float32)}, [jax.ShapeDtypeStruct((20,), np.int32)], (jax.ShapeDtypeStruct((), bool),)):
+    for spec in (
+        {"a": jax.ShapeDtypeStruct((20,), np.float32)},
+        [jax.ShapeDtypeStruct((20,), np.int32)],
+        (jax.ShapeDtypeStruct((), bool),),
+    ):
         one = TicketEnsemble(TASK, make(1).tickets, spec)
         one.save(tmp_path / "a")
         assert jt.load(tmp_path / "a", TASK).x_spec == spec
@@ -174,10 +179,8 @@ def test_every_changed_byte_is_refused_or_changes_nothing(saved):
             changed = bytearray(raw)
             changed[place] ^= 1 << bit
             saved.write_bytes(changed)
-            try:
+            with contextlib.suppress(TicketFileError):
                 assert content(jt.load(saved, TASK)) == same, (place, bit)
-            except TicketFileError:
-                pass
 
 
 def test_a_file_of_any_other_length_is_refused(saved):
@@ -240,7 +243,9 @@ LIES = {
     "metadata that is no JSON": entries(lambda head: head.update(__metadata__={"jaxtickets": "{"})),
     "metadata that is a number": entries(lambda head: head.update(__metadata__={"jaxtickets": "3"})),
     "metadata that is nested": entries(lambda head: head.update(__metadata__={"jaxtickets": "[" * 100_000})),
-    "metadata that is an object of objects": entries(lambda head: head.update(__metadata__={"jaxtickets": '{"a":' * 50_000 + "1" + "}" * 50_000})),
+    "metadata that is an object of objects": entries(
+        lambda head: head.update(__metadata__={"jaxtickets": '{"a":' * 50_000 + "1" + "}" * 50_000})
+    ),
     "a tensor renamed": entries(lambda head: head.update({"0/params/layer/w3": head.pop("0/params/layer/w1")})),
 }
 
@@ -258,14 +263,15 @@ def test_two_tensors_of_one_name_are_refused_or_change_nothing(saved):
     text = json.dumps(head)[:-1]
     for twice in (entry, other):
         saved.write_bytes(join((text + f', "0/params/layer/w1": {twice}}}').encode(), data))
-        try:
+        with contextlib.suppress(TicketFileError):
             assert content(jt.load(saved, TASK)) == content(make())
-        except TicketFileError:
-            pass
 
 
 def drop(name):
-    return lambda tensors, about: [tensors.pop(name)] and None
+    def change(tensors, about):
+        del tensors[name]
+
+    return change
 
 
 def put(name, value):
@@ -341,7 +347,11 @@ def test_tickets_of_another_network_are_refused(saved):
     def picky(key, x):
         raise KeyError("images wanted")
 
-    refuses(saved, jt.classification((other, apply), num_classes=3), match=r"'params/b' of member 0 is uint16\[3\]; the network needs float32\[4\]")
+    refuses(
+        saved,
+        jt.classification((other, apply), num_classes=3),
+        match=r"'params/b' of member 0 is uint16\[3\]; the network needs float32\[4\]",
+    )
     refuses(saved, jt.classification((picky, apply), num_classes=3, name="picky"), match="holds tickets of small, not of picky")
 
 

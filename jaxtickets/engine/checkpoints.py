@@ -90,5 +90,5 @@ def digest(state: PyTree) -> int:
     for leaf in jax.tree.leaves(state):
         array = np.ascontiguousarray(leaf)
         crc = zlib.crc32(f"{array.dtype}{array.shape}".encode(), crc)
-        crc = zlib.crc32(array.reshape(-1).view(np.uint8), crc)
+        crc = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc)
     return crc

@@ -133,7 +133,9 @@ def check_model(plan: Plan, task: Task, data: Dataset | Stream, example: PyTree)
         raise DataError(f"log_proba of {task.name} has the shape {list(log_proba.shape)} for {batch} examples; it must be {list(wanted)}.")
     paths = masks.leaf_paths(params)
     if len(set(paths)) < len(paths):
-        raise masks.MaskError(f"two leaves of the params of {task.name} have one path: rename one of {sorted(p for p in paths if paths.count(p) > 1)}.")
+        raise masks.MaskError(
+            f"two leaves of the params of {task.name} have one path: rename one of {sorted(p for p in paths if paths.count(p) > 1)}."
+        )
     start = plan.start
     if start.sparsity:
         layer_budgets(prunable_shapes(params, task.prunable), start.sparsity, start.distribution, start.keep_dense)

@@ -164,7 +164,9 @@ class HostFeed:
         x, y = batch
         lengths = {len(leaf) for leaf in jax.tree.leaves(batch)}
         if lengths != {self._batch_size}:
-            raise DataError(f"{where} holds {sorted(lengths)} examples, not batch_size={self._batch_size}; drop the last one if it is short.")
+            raise DataError(
+                f"{where} holds {sorted(lengths)} examples, not batch_size={self._batch_size}; drop the last one if it is short."
+            )
         classes = self._stream.num_classes
         if classes is not None and (np.min(y) < 0 or np.max(y) >= classes):
             raise DataError(f"{where} has labels {np.min(y)} to {np.max(y)}; those of {classes} classes are 0 to {classes - 1}.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import masks, members
@@ -151,7 +152,9 @@ def _run_groups(run: Run) -> tuple[list[Ticket], dict[str, float]]:
     if found and run.folder:
         before, compiled = place.seconds, place.compile_seconds
         run.folder.truncate_metrics((place.group, place.phase, place.step))
-        run.line.say(f"going on with {run.folder.path}: group {place.group + 1}, phase {place.phase + 1}, step {place.step}, after {before:.0f} s")
+        run.line.say(
+            f"going on with {run.folder.path}: group {place.group + 1}, phase {place.phase + 1}, step {place.step}, after {before:.0f} s"
+        )
     elif run.folder:
         run.folder.truncate_metrics((-1, -1, -1))
     tickets: list[Ticket] = []
@@ -172,7 +175,7 @@ def _identity(plan: Plan, task: Task, data: Dataset | Stream, key: int | jax.Arr
     about = {"name": data.name, "examples": len(data), "fingerprint": data.fingerprint()}
     if isinstance(data, Dataset):
         about |= {"augment": _name(data.augment), "prepare": _name(data.prepare)}
-    if hasattr(key, "dtype") and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
     return {
         "plan": plan.to_json(),

@@ -80,9 +80,7 @@ def start(task: Task, phase: Start, optimizer: Optimizer, key: jax.Array, x: PyT
     """A fresh lineage: weights and mask from the member's own key."""
     params, model_state = task.init(jax.random.fold_in(key, WEIGHTS), x)
     if phase.sparsity:
-        mask = random_mask(
-            jax.random.fold_in(key, MASK), params, phase.sparsity, phase.distribution, task.prunable, phase.keep_dense
-        )
+        mask = random_mask(jax.random.fold_in(key, MASK), params, phase.sparsity, phase.distribution, task.prunable, phase.keep_dense)
     else:
         mask = masks.dense(params)
     params = masks.apply(mask, params)
@@ -119,6 +117,7 @@ def train_step(task: Task, optimizer: Optimizer, evolve: Evolve | None, gather: 
         if evolve is None:
             tx = keep_masked(inner, lineage.mask)
             updates, state = tx.update(grads, KeepMaskedState(lineage.mask, lineage.moments), lineage.params)
+            assert isinstance(state, KeepMaskedState)
             ever_active = lineage.ever_active
         else:
             growth_key = jax.random.fold_in(key, GROWTH)
@@ -135,6 +134,7 @@ def train_step(task: Task, optimizer: Optimizer, evolve: Evolve | None, gather: 
             )
             view = PruneGrowState(lineage.step, growth_key, lineage.mask, lineage.ever_active, lineage.moments)
             updates, state = tx.update(grads, view, lineage.params)
+            assert isinstance(state, PruneGrowState)
             ever_active = state.ever_active
         params = optax.apply_updates(lineage.params, updates)
         moved = Lineage(params, model_state, state.mask, ever_active, state.inner, lineage.step + 1)

@@ -42,7 +42,7 @@ class Programs:
             began = time.perf_counter()
             lowered = jax.jit(build(), donate_argnums=donate).lower(*args)
             # Drawing a network's weights takes XLA's CPU backend five times longer to compile at full optimization.
-            quick = {"xla_backend_optimization_level": 0} if runs_once and jax.default_backend() == "cpu" else None
+            quick: Any = {"xla_backend_optimization_level": 0} if runs_once and jax.default_backend() == "cpu" else None
             self._programs[signature] = lowered.compile(compiler_options=quick)
             self.seconds += time.perf_counter() - began
         return self._programs[signature]

@@ -21,9 +21,7 @@ class ProgressLine:
       compiling: seconds spent compiling so far, which say nothing about the pace of training.
     """
 
-    def __init__(
-        self, total: int, show: bool = True, console: Console | None = None, compiling: Callable[[], float] = lambda: 0.0
-    ) -> None:
+    def __init__(self, total: int, show: bool = True, console: Console | None = None, compiling: Callable[[], float] = lambda: 0.0) -> None:
         self._compiling = compiling
         self._compiled_before = compiling()
         self._console = console or Console(stderr=True)

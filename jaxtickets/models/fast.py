@@ -28,11 +28,12 @@ def conv2d(x: jax.Array, kernel: jax.Array, strides: int = 1, padding: Padding =
     `padding=h // 2` (lax pads an even image differently when s is 2). "VALID" does not pad. float32 sums; half precision is
     computed in float32 on a CPU, where XLA has no fast convolution for it.
     """
-    pads = tuple((k // 2, (k - 1) // 2) if padding == "SAME" else (0, 0) for k in kernel.shape[:2])
+    h, w = kernel.shape[:2]
+    pads = ((h // 2, (h - 1) // 2), (w // 2, (w - 1) // 2)) if padding == "SAME" else ((0, 0), (0, 0))
     if jax.default_backend() != "cpu":
         return _convolve(x, kernel, strides, pads)
-    wide = [a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in (x, kernel)]
-    return _conv_cpu(*wide, strides, pads).astype(x.dtype)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return _conv_cpu(x.astype(wide), kernel.astype(wide), strides, pads).astype(x.dtype)
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Sides], dilation: int = 1) -> jax.Array:
@@ -90,34 +91,45 @@ def _phases(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Si
     return y
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def _conv_cpu(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Sides]) -> jax.Array:
+def _fastest(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Sides]) -> jax.Array:
+    """The formulation whose forward pass and kernel gradient are fastest."""
     h, w, channels, features = kernel.shape
-    if h == w == 1 and not any(map(any, pads)):
+    if h == w == 1:
         x = x[:, ::strides, ::strides]  # two axes, or XLA copies a transposed operand for the kernel gradient
         return (x.reshape(-1, channels) @ kernel[0, 0]).reshape(*x.shape[:3], features)
-    if channels <= 4:  # 5x5, 3 -> 64 on 32x32: 17 on two cores, against 23 on one (7)
+    if channels <= 4:  # 5x5, 3 -> 64 on 32x32: 14 on two cores, against 23 on one (7)
         return _rows(x, kernel, strides, pads)
     return _eigen(x, kernel, strides, pads)
 
 
-@functools.partial(_conv_cpu.defjvp, symbolic_zeros=True)
+_conv_cpu = jax.custom_jvp(_fastest, nondiff_argnums=(2, 3))
+
+
 def _conv_cpu_jvp(strides, pads, primals, tangents):
-    """A convolution is linear in either argument; training runs only the *transposes* of the two forms below, which choose
-    for that. Gradient with respect to the image: stride 2, 3x3, 64 -> 128 on 32x32: 229 by `_eigen`, 113 by lax, 92 by `_phases` (52).
-    Unpadded 5x5, 64 -> 128 on 14x14: 115 by `_eigen`, 76 by `_rows`, which multiplies fewer zeros (53)."""
+    """A convolution is linear in the image and in the kernel, so its tangent is a convolution of each one's tangent.
+
+    Training never runs these, only their *transposes*, so the image's form is the one whose transpose is fastest. Gradient
+    with respect to the image, stride 2, 3x3, 64 -> 128 on 32x32: 229 by `_eigen`, 113 by lax, 92 by `_phases` (52). Unpadded 5x5,
+    64 -> 128 on 14x14: 115 by `_eigen`, 76 by `_rows`, which multiplies fewer zeros (53).
+    """
     (x, kernel), (dx, dkernel) = primals, tangents
-    y = _conv_cpu(x, kernel, strides, pads)
-    simple = kernel.shape[:2] == (1, 1) or kernel.shape[2] <= 4
-    unpadded = not any(map(any, pads))
-    by_image = _conv_cpu.fun if simple else _phases if strides > 1 else _rows if unpadded else _eigen
-    by_kernel = _conv_cpu.fun
-    forms = []
-    if not isinstance(dx, jax.custom_derivatives.SymbolicZero):
-        forms.append(by_image(dx, kernel, strides, pads))
-    if not isinstance(dkernel, jax.custom_derivatives.SymbolicZero):
-        forms.append(by_kernel(x, dkernel, strides, pads))
-    return y, sum(forms[1:], start=forms[0])
+    h, w, channels, _ = kernel.shape
+    zero = jax.custom_derivatives.SymbolicZero
+    terms = []
+    if not isinstance(dx, zero):
+        if h == w == 1 or channels <= 4:
+            form = _fastest
+        elif strides > 1:
+            form = _phases
+        else:
+            form = _eigen if any(map(any, pads)) else _rows
+        terms.append(form(dx, kernel, strides, pads))
+    if not isinstance(dkernel, zero):
+        terms.append(_fastest(x, dkernel, strides, pads))
+    return _conv_cpu(x, kernel, strides, pads), sum(terms[1:], start=terms[0])
+
+
+_conv_cpu.defjvp(_conv_cpu_jvp, symbolic_zeros=True)
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,8 @@ def classification(
     elif isinstance(model, tuple) and len(model) == 2 and all(callable(part) for part in model):
         init, apply = model
     elif callable(model):
-        init, apply = NNXInit(model), NNXApply(model)
+        factory = cast(Callable[[nnx.Rngs], nnx.Module], model)
+        init, apply = NNXInit(factory), NNXApply(factory)
     else:
         raise TypeError(f"classification: model must be a Linen module, an NNX factory or (init, apply), got {model!r:.80}.")
     known = getattr(model, "num_classes", None)
@@ -112,7 +113,7 @@ def _mode_argument(kind: type[linen.Module]) -> str | None:
     return next((name for name in ("train", "deterministic") if name in names), None)
 
 
-def _linen_mode(model: linen.Module, train: bool) -> dict[str, bool]:
+def _linen_mode(model: linen.Module, train: bool) -> dict[str, Any]:
     argument = _mode_argument(type(model))
     return {} if argument is None else {argument: train if argument == "train" else not train}
 
@@ -151,12 +152,12 @@ class LinenApply:
         return outputs, dict(updated)
 
 
-def _nnx_split(model: nnx.Module) -> tuple[Any, Any, Any, Any]:
+def _nnx_split(model: nnx.Module) -> tuple[Any, ...]:
     return nnx.split(model, nnx.Param, nnx.RngState, ...)
 
 
 @functools.lru_cache(maxsize=128)
-def _nnx_structure(factory) -> tuple[Any, Any, Any, Any]:
+def _nnx_structure(factory) -> tuple[Any, ...]:
     return _nnx_split(nnx.eval_shape(lambda: factory(nnx.Rngs(0))))
 
 
@@ -209,7 +210,7 @@ def _streams(abstract: PyTree, key: jax.Array) -> PyTree:
     return jax.tree.unflatten(tree, fresh)
 
 
-def _name(model: Model) -> str:
+def _name(model: Any) -> str:
     """Class and fields: the first and the required ones by position, others where they differ from their default."""
     if not isinstance(model, linen.Module):
         part = model[1] if isinstance(model, tuple) else model

@@ -13,9 +13,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from jaxtickets.ledger import PlanCost
 from jaxtickets.ensemble import TicketEnsemble
 from jaxtickets.evaluation import Evaluation
+from jaxtickets.ledger import PlanCost
 
 
 def results(tickets: TicketEnsemble, evaluation: Evaluation, cost: PlanCost, folder: str | Path) -> dict[str, Any]:

@@ -104,14 +104,14 @@ def gradual_pruning(
         mask = params if is_placeholder(params) else masks.full(params, prunable)
         return GradualPruningState(jnp.zeros((), jnp.int32), mask, inner.init(params))
 
-    def update(grads: PyTree, state: GradualPruningState, params: PyTree | None = None, **extra: Any) -> tuple[PyTree, GradualPruningState]:
-        require_params(params, "gradual_pruning")
-        step = optax.safe_increment(state.count)
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, GradualPruningState]:
+        grads, params = updates, require_params(params, "gradual_pruning")
+        step = jnp.asarray(optax.safe_increment(state.count))
         due = (step >= begin) & ((step <= end) & ((step - begin) % update_every == 0) | (step == end))
         updates, inner_state = inner_update(inner, grads, state.inner, params, state.mask, **extra)
         moved = optax.apply_updates(params, mask_updates(updates, params, state.mask))
         target = jnp.asarray(schedule(step), jnp.float32)
-        mask = run_if(due, lambda o: prune_to(*o, scope), lambda o: o[0], (state.mask, moved, target))
+        mask = run_if(due, lambda o: prune_to(o[0], o[1], o[2], scope), lambda o: o[0], (state.mask, moved, target))
         inner_state = mask_moments(inner, inner_state, params, mask)
         return mask_updates(updates, params, mask), GradualPruningState(step, mask, inner_state)
 

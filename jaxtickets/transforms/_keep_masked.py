@@ -49,8 +49,8 @@ def keep_masked(inner: optax.GradientTransformation, mask: PyTree) -> optax.Grad
         masks.check(mask, params)
         return KeepMaskedState(mask, inner.init(params))
 
-    def update(grads: PyTree, state: KeepMaskedState, params: PyTree | None = None, **extra: Any) -> tuple[PyTree, KeepMaskedState]:
-        require_params(params, "keep_masked")
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, KeepMaskedState]:
+        grads, params = updates, require_params(params, "keep_masked")
         updates, inner_state = inner_update(inner, grads, state.inner, params, state.mask, **extra)
         inner_state = mask_moments(inner, inner_state, params, state.mask)
         return mask_updates(updates, params, state.mask), KeepMaskedState(state.mask, inner_state)

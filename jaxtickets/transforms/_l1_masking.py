@@ -82,8 +82,8 @@ def l1_masking(
             if jnp.shape(c) not in ((), p.shape):
                 raise MaskError(f"the coefficients of {path!r} have shape {list(jnp.shape(c))}; it must be {list(p.shape)} or [].")
 
-    def update(grads: PyTree, state: L1MaskingState, params: PyTree | None = None, **extra: Any) -> tuple[PyTree, L1MaskingState]:
-        require_params(params, "l1_masking")
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, L1MaskingState]:
+        grads, params = updates, require_params(params, "l1_masking")
         tau = strength(state.count) if callable(strength) else strength
         pull = jax.tree.map(lambda c: (tau * c).astype(jnp.float32), state.coefficients)
         if not decoupled:
@@ -99,6 +99,6 @@ def l1_masking(
                 return jnp.where(shrunk == 0, -p, jnp.where(c == 0, u, shrunk - p))  # -p: exactly 0
 
             updates = jax.tree.map(shrink, updates, pull, params)
-        return updates, L1MaskingState(optax.safe_increment(state.count), state.coefficients, inner_state)
+        return updates, L1MaskingState(jnp.asarray(optax.safe_increment(state.count)), state.coefficients, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)

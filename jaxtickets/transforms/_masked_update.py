@@ -55,7 +55,8 @@ def is_placeholder(params: PyTree) -> bool:
     return not jax.tree.leaves(params)
 
 
-def require_params(params: PyTree | None, name: str) -> None:
-    """optax allows `params=None`; masked updates cannot do without."""
+def require_params(params: PyTree | None, name: str) -> PyTree:
+    """`params`; optax allows None, and masked updates cannot do without."""
     if params is None:
         raise ValueError(f"{name} needs the params: call tx.update(grads, state, params).")
+    return params

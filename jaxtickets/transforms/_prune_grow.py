@@ -185,9 +185,9 @@ def prune_grow(
         ever_active = first if track_ever_active else masks.dense(params)
         return PruneGrowState(jnp.zeros((), jnp.int32), key, first, ever_active, inner.init(params))
 
-    def update(grads: PyTree, state: PruneGrowState, params: PyTree | None = None, **extra: Any) -> tuple[PyTree, PruneGrowState]:
-        require_params(params, "prune_grow")
-        step = optax.safe_increment(state.count)
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, PruneGrowState]:
+        grads, params = updates, require_params(params, "prune_grow")
+        step = jnp.asarray(optax.safe_increment(state.count))
         due = (step % update_every == 0) & (step >= begin) & (True if end is None else step <= end)
         updates, inner_state = inner_update(inner, grads, state.inner, params, state.mask, **extra)
         if not weight_update:

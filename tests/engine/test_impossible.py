@@ -64,13 +64,25 @@ CASES = {
     "negative sparsity": (lambda: jt.dst(sparsity=-0.1), PlanError, r"sparsity .* got -0.1"),
     "zero members": (lambda: jt.dst(members=0), PlanError, r"at least 1; got 0"),
     "a budget no ERK can meet": (run(dst(2, sparsity=0.999)), MaskError, r"sparsity 0.999 leaves 0.2 of 176 weights to 2 layers.*Lower it"),
-    "rules that match nothing": (run(of=named((("convolution", True), (".*", False)))), MaskError, r"'convolution', True\) matches no leaf"),
+    "rules that match nothing": (
+        run(of=named((("convolution", True), (".*", False)))),
+        MaskError,
+        r"'convolution', True\) matches no leaf",
+    ),
     "rules that leave gaps": (run(of=named((("w1", True),))), MaskError, r"no rule covers 2 of 3 leaves"),
     "nothing to prune": (run(of=named(((".*", False),))), MaskError, r"find nothing to prune"),
-    "labels too large": (run(train=Dataset(X, Y + 1, CLASSES)), jt.DataError, r"y holds int32 from 1 to 3; labels of 3 classes are .* 0 to 2"),
+    "labels too large": (
+        run(train=Dataset(X, Y + 1, CLASSES)),
+        jt.DataError,
+        r"y holds int32 from 1 to 3; labels of 3 classes are .* 0 to 2",
+    ),
     "labels below 0": (run(train=(X, Y - 1)), jt.DataError, r"y\[\d+\] is -1, but labels start at 0"),
     "labels that are floats": (run(train=Dataset(X, Y.astype(np.float32), CLASSES)), jt.DataError, r"y holds float32"),
-    "images of a wrong shape": (run(of=conv_task()), jt.DataError, r"WideResNet\(10, 1.*cannot take the examples of arrays, float32\[8\] each"),
+    "images of a wrong shape": (
+        run(of=conv_task()),
+        jt.DataError,
+        r"WideResNet\(10, 1.*cannot take the examples of arrays, float32\[8\] each",
+    ),
     "NaN among the inputs": (run(train=(with_nan(), Y)), jt.DataError, r"x has 1 values that are NaN or infinite.*\[5, 2\]"),
     "NaN in a data set": (run(train=Dataset(with_nan(), Y, CLASSES)), jt.DataError, r"arrays: x holds NaN or infinite values; remove"),
     "no examples": (run(train=(X[:0], Y[:0])), jt.DataError, r"no examples"),
@@ -93,10 +105,23 @@ CASES = {
     "a tree that cannot be written": (run(train=Dataset(jax.ShapeDtypeStruct, Y, CLASSES)), (jt.DataError, TypeError), r""),
     "an empty stream": (run(train=Named()), jt.DataError, r"s has 96 examples but yields no batch of one"),
     "a stream and a split": (run(dst(2, validation=8), train=Named()), jt.DataError, r"needs data in memory"),
-    "a loss that is a mean": (run(of=task_of(loss=lambda z, y: z.mean())), jt.DataError, r"the loss of perceptron has the shape \[\] for 2 examples"),
-    "too many outputs": (run(of=task_of(num_classes=4), train=Dataset(X, Y, 4)), jt.DataError, r"log_proba .* \[2, 3\] for 2 .* must be \[2, 4\]"),
+    "a loss that is a mean": (
+        run(of=task_of(loss=lambda z, y: z.mean())),
+        jt.DataError,
+        r"the loss of perceptron has the shape \[\] for 2 examples",
+    ),
+    "too many outputs": (
+        run(of=task_of(num_classes=4), train=Dataset(X, Y, 4)),
+        jt.DataError,
+        r"log_proba .* \[2, 3\] for 2 .* must be \[2, 4\]",
+    ),
     "a path twice": (
-        run(of=task_of(init=lambda key, x: ({"w1/w1": init(key, x)[0]["w1"], "w1": {"w1": init(key, x)[0]["w1"]}}, {}), apply=lambda p, s, x, t, k: (x[:, :3], s))),
+        run(
+            of=task_of(
+                init=lambda key, x: ({"w1/w1": init(key, x)[0]["w1"], "w1": {"w1": init(key, x)[0]["w1"]}}, {}),
+                apply=lambda p, s, x, t, k: (x[:, :3], s),
+            )
+        ),
         MaskError,
         r"two leaves .* have one path.*'w1/w1'",
     ),

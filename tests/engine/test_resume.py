@@ -30,7 +30,13 @@ PLANS = {
     "groups": dst(2),
     "optimizers": Plan(
         "optimizers",
-        (Start(1, 0.5), Train(Length(3, "steps"), optimizer=SGD()), Collect(), Train(Length(3, "steps"), Constant(0.01), Adam()), Collect()),
+        (
+            Start(1, 0.5),
+            Train(Length(3, "steps"), optimizer=SGD()),
+            Collect(),
+            Train(Length(3, "steps"), Constant(0.01), Adam()),
+            Collect(),
+        ),
         16,
     ),
 }
@@ -89,7 +95,8 @@ def assert_equal_runs(folder, reference):
 
 # Steps of "best": explore 4, three refinements of 4; of "groups": 12 for each of two lineages; of "optimizers": 3 and 3.
 @pytest.mark.parametrize(
-    ("name", "saves"), [("best", 4), ("best", 6), ("best", 11), ("groups", 5), ("groups", 12), ("groups", 17), ("optimizers", 3), ("optimizers", 4)]
+    ("name", "saves"),
+    [("best", 4), ("best", 6), ("best", 11), ("groups", 5), ("groups", 12), ("groups", 17), ("optimizers", 3), ("optimizers", 4)],
 )
 def test_a_stopped_run_ends_in_the_same_bits(tmp_path, undisturbed, stop_after, monkeypatch, name, saves):
     """In the middle of an epoch, at the end of a phase, in the second group, with a best so far, after a change of optimizer."""
@@ -197,7 +204,7 @@ def test_without_a_whole_checkpoint_the_run_starts_over(tmp_path, undisturbed, s
     begin(PLANS["best"], tmp_path, stop_after, 6)
     for folder in checkpoints(tmp_path):
         truncate(folder)
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="is damaged") as said:
         go_on(PLANS["best"], tmp_path, monkeypatch)
     assert ["checkpoints/5" in str(said[0].message), "checkpoints/3" in str(said[2].message)] == [True, True]
     assert_equal_runs(tmp_path, undisturbed["best"])
@@ -228,7 +235,9 @@ def test_a_digest_sees_one_bit_one_shape_and_one_dtype():
 def test_a_finished_run_is_loaded(tmp_path, undisturbed):
     before = {path: path.stat().st_mtime_ns for path in undisturbed["groups"].rglob("*") if path.is_file()}
     compiled = []
-    jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None)
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
+    )
     tickets = fit(PLANS["groups"], out=undisturbed["groups"])
     assert not any("train" in event for event in compiled)
     assert before == {path: path.stat().st_mtime_ns for path in undisturbed["groups"].rglob("*") if path.is_file()}
@@ -242,7 +251,9 @@ def test_another_run_in_the_same_folder_is_an_error_that_names_the_difference(tm
     if not finished:
         begin(PLANS["groups"], tmp_path, stop_after, 2)
         monkeypatch.undo()
-    wider = jt.Task(lambda key, x: ({"w": np.zeros((IN, CLASSES), np.float32)}, {}), linear, task().loss, task().log_proba, num_classes=CLASSES)
+    wider = jt.Task(
+        lambda key, x: ({"w": np.zeros((IN, CLASSES), np.float32)}, {}), linear, task().loss, task().log_proba, num_classes=CLASSES
+    )
     shifted = jt.Dataset(data().x + 1, data().y, CLASSES, "points", data().augment)
     plain = data(augment=False)
     cases = [
@@ -293,11 +304,12 @@ def test_an_unreadable_config_and_a_file_in_place_of_the_folder_are_errors(tmp_p
         fit(dst(2), out=tmp_path / "config.json")
 
 
-
 def test_a_loss_that_is_not_finite_names_phase_step_and_member(tmp_path):
     """A learning rate of 3e38 in the second training: its first step, the seventh, makes weights whose logits overflow."""
     plan = Plan("nan", (Start(1, 0.5), Train(Length(6, "steps")), Collect(), Train(Length(6, "steps"), Constant(3e38)), Collect()), 16)
-    with pytest.raises(NonFiniteLoss, match=r"member 0 became NaN or infinite at step (\d+), in phase 4, Train\(6 steps, lr=3e\+38\)") as error:
+    with pytest.raises(
+        NonFiniteLoss, match=r"member 0 became NaN or infinite at step (\d+), in phase 4, Train\(6 steps, lr=3e\+38\)"
+    ) as error:
         fit(plan, out=tmp_path, checkpoint_every=0)
     step = int(str(error.value).split("step ")[1].split(",")[0])
     assert step == first_bad_step(plan) == 8

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,8 +61,8 @@ def dst(members=2, **options):
     return jt.dst(members, **(how | options))
 
 
-def fit(plan, train=None, *, of=None, key=0, **options):
-    return jt.fit(plan, of or task(), data() if train is None else train, key=key, **({"progress": False} | options))
+def fit(plan, train=None, *, of=None, key: Any = 0, progress=False, **options):
+    return jt.fit(plan, of or task(), data() if train is None else train, key=key, progress=progress, **options)
 
 
 def leaves(tree):

@@ -60,7 +60,7 @@ TRANSFORMS = {
 }
 PAIRS = {  # not all with all: compiling takes the time
     "keep_masked": tuple(OPTIMIZERS),
-    "prune_grow": ("nesterov", "adamw", "lion", "adafactor", "multi steps", "hyperparameters", "clipped", "noise", "partition"),
+    "prune_grow": ("adamw", "lion", "adafactor", "multi steps", "noise", "partition"),
     "rigl": ("momentum", "multi steps", "noise"),
 }
 CASES = [(transform, optimizer) for transform in TRANSFORMS for optimizer in PAIRS.get(transform, ("adamw",))]
@@ -141,13 +141,12 @@ def test_pitfall_4_nothing_revives_a_pruned_weight_or_its_moments(transform, opt
         assert len(counts) == 1  # prune_grow keeps the number of active weights of every leaf
 
 
-@pytest.mark.parametrize("transform", ["keep_masked", "prune_grow", "gradual_pruning"])
+@pytest.mark.parametrize("transform", ["keep_masked", "prune_grow"])
 def test_bfloat16_params_are_pruned_exactly(transform):
     params = make_params("bfloat16")
     tx = TRANSFORMS[transform](optax.sgd(0.1, momentum=0.9), params)
     for after, state in run(tx, params):
-        if int(sparse_state(state).count if transform != "keep_masked" else 9) >= 6:
-            assert assert_pruned_is_zero(after, state)
+        assert assert_pruned_is_zero(after, state)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(after)} == {"bfloat16"}
 
 

@@ -49,7 +49,7 @@ def step(name):
     return one
 
 
-@pytest.mark.parametrize("name", ["prune_grow", "set", "gradual_pruning"])
+@pytest.mark.parametrize("name", ["prune_grow", "gradual_pruning"])
 def test_pitfall_2_members_differ_and_each_equals_a_lone_run(name):
     keys = jax.random.split(jax.random.key(1), MEMBERS)
     starts = jax.jit(lambda key: start(name, key))
@@ -107,10 +107,10 @@ def test_the_walk_sees_a_branch_that_has_become_a_select():
 @pytest.mark.parametrize("name", ["prune_grow", "set", "gradual_pruning"])
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_pitfall_1_selections_sit_in_a_branch_with_one_predicate_for_all_members(name, depth):
-    one, args = step(name), start(name, jax.random.key(0))
+    one, args = step(name), jax.eval_shape(lambda: start(name, jax.random.key(0)))
     for _ in range(depth):
         one = jax.vmap(one)
-        args = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), args)
+        args = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), args)
     found = loops(jax.make_jaxpr(jax.jit(one))(*args).jaxpr)
     assert found, "no selection at all: the walk looks in the wrong place"
     assert all(() in predicates for predicates in found)
@@ -132,11 +132,10 @@ def test_nested_vmap_and_scan_give_the_same_masks():
     alone = jax.jit(train)
     lone = [alone(jax.tree.map(lambda leaf, i=i: leaf[i], starts)) for i in range(4)]
     nested = jax.jit(jax.vmap(jax.vmap(train)))(jax.tree.map(lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:]), starts))
-    flat = jax.jit(jax.vmap(train))(starts)
     for i in range(4):
-        for a, b, c in zip(*map(jax.tree.leaves, (lone[i], flat, nested)), strict=True):
-            np.testing.assert_array_equal(a, b[i])
-            np.testing.assert_array_equal(a, c[i // 2, i % 2])
+        for a, b in zip(*map(jax.tree.leaves, (lone[i], nested)), strict=True):
+            np.testing.assert_array_equal(a, b[i // 2, i % 2])
+    assert masks.iou(lone[0], lone[1]) < 0.8
 
 
 def test_members_may_be_due_at_different_steps():
