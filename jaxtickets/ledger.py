@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from typing import Any
 
 import jax
@@ -89,7 +90,7 @@ class PlanCost:
         return Group(Text(head), table, Text(below))
 
     def __str__(self) -> str:
-        console = Console(width=120, no_color=True)
+        console = Console(file=io.StringIO(), width=100, color_system=None, force_terminal=False, force_jupyter=False)
         with console.capture() as captured:
             console.print(self)
         return "\n".join(line.rstrip() for line in captured.get().splitlines())

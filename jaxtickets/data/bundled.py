@@ -46,7 +46,7 @@ def digits(split: str = "train") -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError("the digits are part of scikit-learn: pip install scikit-learn") from error
+        raise ImportError("the digits are part of scikit-learn: pip install 'jaxtickets[vision]'") from error
     images, labels = load_digits(return_X_y=True)
     by_class = np.argsort(labels, kind="stable")
     place = np.empty(len(labels), np.int64)

@@ -62,8 +62,7 @@ def read_prepared(folder: Path, split: str, num_classes: int) -> tuple[np.ndarra
         return _read(builder, folder, split, num_classes)
     except ImportError as error:
         raise ImportError(
-            f"{folder} was prepared by tensorflow-datasets; to read it: "
-            f"pip install tensorflow-datasets importlib_resources array_record pillow ({error})"
+            f"{folder} was prepared by tensorflow-datasets; to read it: pip install 'jaxtickets[vision]' ({error})"
         ) from error
 
 

@@ -42,7 +42,7 @@ def test_digits_are_standardised_and_shifted():
 
 def test_digits_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match="pip install scikit-learn"):
+    with pytest.raises(ImportError, match=r"pip install 'jaxtickets\[vision\]'"):
         digits()
 
 

@@ -134,7 +134,7 @@ def test_damage_is_named(alone, tmp_path, prepare, form, damage):
 def test_without_the_library_it_says_what_to_install(alone, tmp_path, prepare, monkeypatch):
     prepare({"train": some(3, 10)})
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match="pip install tensorflow-datasets importlib_resources array_record pillow"):
+    with pytest.raises(ImportError, match=r"pip install 'jaxtickets\[vision\]'"):
         load("cifar10", "train", tmp_path, download=False)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,11 +192,19 @@ def forget_place(folder):
             file.unlink()
 
 
-@pytest.mark.parametrize("damage", [truncate, delete, flip, empty, forget_place])
+def mix(folder):
+    """Readable in every part, and not what was written: the state of the checkpoint before."""
+    shutil.rmtree(folder / "state")
+    shutil.copytree(folder.with_name(str(int(folder.name) - 1)) / "state", folder / "state")
+
+
+@pytest.mark.parametrize("damage", [truncate, delete, flip, empty, forget_place, mix])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed, stop_after, monkeypatch, damage):
-    begin(PLANS["best"], tmp_path, stop_after, 6)
+    """The newest is of step 8, when an epoch had been reported; the one before it is of step 7."""
+    begin(PLANS["best"], tmp_path, stop_after, 8)
+    assert read_metrics(tmp_path)[-1]["step"] == 8
     damage(checkpoints(tmp_path)[-1])
-    with pytest.warns(UserWarning, match=r"checkpoints/5 is damaged .*; using the one before it"):
+    with pytest.warns(UserWarning, match=r"checkpoints/7 is damaged .*; using the one before it"):
         go_on(PLANS["best"], tmp_path, monkeypatch)
     assert_equal_runs(tmp_path, undisturbed["best"])
 
