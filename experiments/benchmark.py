@@ -293,7 +293,7 @@ def main(config: Config) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     if config.out:
         about = {
-            "command": " ".join(["python", *sys.argv]),
+            "command": " ".join(["python", "experiments/benchmark.py", *sys.argv[1:]]),
             "date": datetime.date.today().isoformat(),
             "versions": engine.versions(),
             "rounds": config.rounds,

@@ -9,7 +9,7 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -89,6 +89,28 @@ class Config:
         """The flags that the method's script added."""
         shared = {field.name for field in dataclasses.fields(Config)}
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in shared}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvolvingConfig(Config):
+    """Flags of the methods whose masks evolve."""
+
+    sparsity: float = 0.8
+    """Share of zeros among the kernels' weights."""
+    distribution: Literal["uniform", "er", "erk"] = "erk"
+    """Layer-wise sparsities."""
+    update_every: int = 1000
+    """Steps between mask updates (Delta T)."""
+    drop_fraction: float = 0.5
+    """Share of active weights replaced by a mask update."""
+    decay: Literal["constant", "cosine", "linear"] = "constant"
+    """Schedule of the drop fraction over each training phase."""
+    growth: Literal["gradient", "random"] = "gradient"
+    """Grow by the largest gradients (RigL) or at random (SET)."""
+    regrown: Literal["keep", "zero"] = "keep"
+    """Whether a weight dropped and regrown in one update keeps its value."""
+    weight_update: bool = True
+    """Also update the weights on a step that updates the mask."""
 
 
 C = TypeVar("C", bound=Config)
@@ -174,7 +196,7 @@ def run(name: str, config: Config, plan: Plan) -> None:
         return tickets, report.results(tickets, jt.evaluate(tickets, test, bins=config.bins), jt.cost(plan, task, train), folder)
 
     about = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shown_command(sys.argv),
         "dataset": {"name": train.name, "train": len(train), "test": len(test)},
         "model": task.name,
         "seed": config.seed,
@@ -191,6 +213,25 @@ def run(name: str, config: Config, plan: Plan) -> None:
     figure = report.draw_run(out)
     console.print(f"wrote {out / 'results.json'}, {out / 'tickets.safetensors'}" + (f", {figure}" if figure else ""), highlight=False)
     console.print(f"{time.perf_counter() - began:.0f} s in all", highlight=False)
+
+
+def shown_command(argv: Sequence[str]) -> str:
+    """The command as somebody else would type it: the script from the root of a clone, no folders of this machine.
+
+    >>> shown_command(["/home/me/jaxtickets/experiments/edst_cifar.py", "--data-dir", "/data", "--seed", "1", "--out=/tmp/x"])
+    'python experiments/edst_cifar.py --data-dir DIR --seed 1'
+    """
+    shown = ["python", f"experiments/{Path(argv[0]).name}"]
+    words = iter(argv[1:])
+    for word in words:
+        flag, _, value = word.partition("=")
+        if flag in ("--out", "--data-dir"):
+            if not value:
+                next(words, None)
+            shown += ["--data-dir", "DIR"] if flag == "--data-dir" else []
+        else:
+            shown.append(word)
+    return " ".join(shown)
 
 
 def dense_counterpart(plan: Plan) -> Plan:

@@ -10,7 +10,6 @@ Paper: Liu et al., Deep Ensembling with No Overhead for either Training or Testi
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import cifar
 
@@ -20,31 +19,15 @@ from jaxtickets.schedules import Piecewise
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(cifar.Config):
+class Config(cifar.EvolvingConfig):
     """A DST ensemble: every member explores weights and masks on its own."""
 
     members: int = 3
     """Networks, each with its own weights, mask and data order."""
-    sparsity: float = 0.8
-    """Share of zeros among the kernels' weights."""
     epochs: float = 250
     """Epochs of each member."""
     lr: float = 0.1
     """First learning rate; a tenth after half of the training, a hundredth after three quarters."""
-    distribution: Literal["uniform", "er", "erk"] = "erk"
-    """Layer-wise sparsities."""
-    update_every: int = 1000
-    """Steps between mask updates (Delta T)."""
-    drop_fraction: float = 0.5
-    """Share of active weights replaced by a mask update."""
-    decay: Literal["constant", "cosine", "linear"] = "constant"
-    """Schedule of the drop fraction."""
-    growth: Literal["gradient", "random"] = "gradient"
-    """Grow by the largest gradients (RigL) or at random (SET)."""
-    regrown: Literal["keep", "zero"] = "keep"
-    """Whether a weight dropped and regrown in one update keeps its value."""
-    weight_update: bool = True
-    """Also update the weights on a step that updates the mask."""
     end: float = 1.0
     """Share of the training after which the mask stays (RigL: 0.75)."""
 

@@ -10,7 +10,6 @@ Paper: Liu et al., Deep Ensembling with No Overhead for either Training or Testi
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import cifar
 
@@ -19,13 +18,11 @@ from jaxtickets.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(cifar.Config):
+class Config(cifar.EvolvingConfig):
     """An EDST ensemble: explore, then refine, collect and escape, once per member."""
 
     members: int = 3
     """Tickets that come out of the run."""
-    sparsity: float = 0.8
-    """Share of zeros among the kernels' weights."""
     explore: float = 150
     """Epochs of exploration at the large learning rate; 0 for none."""
     refine: float = 100
@@ -36,20 +33,6 @@ class Config(cifar.Config):
     """Learning rates of the first and second half of a refinement."""
     escape: float = 0.8
     """Drop fraction q of the global exploration between refinements."""
-    distribution: Literal["uniform", "er", "erk"] = "erk"
-    """Layer-wise sparsities."""
-    update_every: int = 1000
-    """Steps between mask updates (Delta T)."""
-    drop_fraction: float = 0.5
-    """Share of active weights replaced by a mask update."""
-    decay: Literal["constant", "cosine", "linear"] = "constant"
-    """Schedule of the drop fraction over each phase."""
-    growth: Literal["gradient", "random"] = "gradient"
-    """Grow by the largest gradients (RigL) or at random (SET)."""
-    regrown: Literal["keep", "zero"] = "keep"
-    """Whether a weight dropped and regrown in one update keeps its value."""
-    weight_update: bool = True
-    """Also update the weights on a step that updates the mask."""
 
 
 def make_plan(config: Config) -> Plan:

@@ -43,6 +43,7 @@ def test_a_run_leaves_what_the_readme_says(quick_run):
     assert {"training", "inference", "density"} <= results["cost"].keys()
     assert results["seconds"].keys() == {"train", "compile", "total"}
     assert results["seconds"]["total"] == pytest.approx(results["seconds"]["train"] + results["seconds"]["compile"])
+    assert results["command"] == " ".join(["python experiments/edst_cifar.py", *QUICK, "--compare-dense"])
     assert 0.1 < results["ensemble"]["accuracy"] <= 1
     assert results["single_dense"]["cost"]["density"] == 1.0
     assert (out / "timeline.png").read_bytes().startswith(b"\x89PNG")

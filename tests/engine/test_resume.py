@@ -129,7 +129,7 @@ def kill_and_go_on(tmp_path, cache, kind, kills, rng):
         process = launch(folder, cache, kind)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(rng.uniform(0.2, 1) * took / 2)
+        time.sleep(rng.uniform(0.1, 1) * took * min(0.6, 3 / kills))
         process.send_signal(signal.SIGKILL)
         _, said = process.communicate()
         assert process.returncode in (0, -signal.SIGKILL), said
@@ -139,7 +139,7 @@ def kill_and_go_on(tmp_path, cache, kind, kills, rng):
     last = launch(folder, cache, kind)
     _, said = last.communicate()
     assert last.returncode == 0, said  # where a warning of a damaged checkpoint would be an error
-    assert killed > 0
+    assert killed >= kills // 2
     assert_equal_runs(folder, tmp_path / "reference")
 
 
