@@ -157,7 +157,7 @@ def random_mask(
         size = math.prod(leaf.shape)
         draws.append(bits[first : first + size].reshape(leaf.shape))
         first += size
-    drawn = [jnp.ones((), bool)] * len(leaves)
+    drawn = [jnp.ones((), bool) for _ in leaves]  # one buffer each, or a donated mask would be donated twice
     for (i, _, _), mask in zip(covered, keep_largest(draws, [count for _, _, count in covered]), strict=True):
         drawn[i] = mask
     return jax.tree.unflatten(tree, drawn)

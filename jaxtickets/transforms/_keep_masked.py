@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import optax
 
 from jaxtickets import masks
-from jaxtickets.transforms._masked_update import inner_update, is_placeholder, mask_moments, mask_updates, require_params
+from jaxtickets.transforms._masked_update import inner_update, is_placeholder, mask_moments, mask_updates, own_copy, require_params
 
 PyTree = Any
 
@@ -47,7 +47,7 @@ def keep_masked(inner: optax.GradientTransformation, mask: PyTree) -> optax.Grad
         if is_placeholder(params):
             return KeepMaskedState(params, inner.init(params))
         masks.check(mask, params)
-        return KeepMaskedState(mask, inner.init(params))
+        return KeepMaskedState(own_copy(mask), inner.init(params))
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, KeepMaskedState]:
         grads, params = updates, require_params(params, "keep_masked")

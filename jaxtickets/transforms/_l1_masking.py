@@ -72,7 +72,7 @@ def l1_masking(
     def init(params: PyTree) -> L1MaskingState:
         if not is_placeholder(params):
             check_coefficients(params)
-        as_floats = jax.tree.map(lambda c: jnp.asarray(c, jnp.float32), coefficients)
+        as_floats = jax.tree.map(lambda c: jnp.array(c, jnp.float32, copy=True), coefficients)
         return L1MaskingState(jnp.zeros((), jnp.int32), as_floats, inner.init(params))
 
     def check_coefficients(params: PyTree) -> None:

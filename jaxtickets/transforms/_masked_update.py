@@ -60,3 +60,8 @@ def require_params(params: PyTree | None, name: str) -> PyTree:
     if params is None:
         raise ValueError(f"{name} needs the params: call tx.update(grads, state, params).")
     return params
+
+
+def own_copy(tree: PyTree) -> PyTree:
+    """Arrays that belong to a state alone: donating the state to a jitted step must not delete what the caller holds."""
+    return jax.tree.map(lambda a: a.copy(), tree)

@@ -14,7 +14,7 @@ from jaxtickets import sparsity as budgets
 from jaxtickets.masks import KERNELS, MaskError, Rules
 from jaxtickets.selection import keep_largest, share
 from jaxtickets.transforms._gate import run_if
-from jaxtickets.transforms._masked_update import inner_update, is_placeholder, mask_moments, mask_updates, require_params
+from jaxtickets.transforms._masked_update import inner_update, is_placeholder, mask_moments, mask_updates, own_copy, require_params
 
 PyTree = Any
 Growth = Literal["gradient", "random"]
@@ -182,8 +182,8 @@ def prune_grow(
             assert sparsity is not None
             first = budgets.random_mask(jax.random.fold_in(key, 0), params, sparsity, distribution, prunable)
         masks.check(first, params)
-        ever_active = first if track_ever_active else masks.dense(params)
-        return PruneGrowState(jnp.zeros((), jnp.int32), key, first, ever_active, inner.init(params))
+        ever_active = own_copy(first) if track_ever_active else masks.dense(params)
+        return PruneGrowState(jnp.zeros((), jnp.int32), own_copy(key), own_copy(first), ever_active, inner.init(params))
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, PruneGrowState]:
         grads, params = updates, require_params(params, "prune_grow")

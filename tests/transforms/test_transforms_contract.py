@@ -252,3 +252,24 @@ def test_keep_masked_under_strict_dtype_promotion(strict_arithmetic):
     tx = keep_masked(optax.sgd(0.5, momentum=0.5), {"w": jnp.array([[True, False], [False, True]])})
     updates, _ = tx.update(params, tx.init(params), params)
     assert optax.apply_updates(params, updates)["w"].tolist() == [[0.5, 0.0], [0.0, 0.5]]
+
+
+@pytest.mark.parametrize("name", ["keep_masked", "prune_grow", "gradual_pruning", "l1_masking"])
+def test_a_state_can_be_donated_and_takes_nothing_of_the_callers_with_it(name):
+    key = jax.random.key(0)
+    params = {"a": {"kernel": jnp.ones((8, 8)), "bias": jnp.ones(8)}, "b": {"kernel": jnp.ones((8, 4)), "bias": jnp.ones(4)}}
+    mask = sparsity.random_mask(key, params, 0.5, "uniform")
+    coefficients = jax.tree.map(lambda p: jnp.zeros((), jnp.float32), params)
+    inner = optax.sgd(0.1, momentum=0.9)
+    tx = {
+        "keep_masked": lambda: keep_masked(inner, mask),
+        "prune_grow": lambda: prune_grow(inner, mask=mask, track_ever_active=True, key=key),
+        "gradual_pruning": lambda: gradual_pruning(inner, sparsity=0.5, begin=0, end=10),
+        "l1_masking": lambda: l1_masking(inner, coefficients, 0.1),
+    }[name]()
+    step = jax.jit(lambda p, s: tx.update(p, s, p), donate_argnums=1)
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = step(params, state)
+    assert masks.count(mask) == 32 + 16  # half of each kernel; and still readable
+    jax.block_until_ready((updates, state, params, mask, coefficients, jax.random.key_data(key)))
