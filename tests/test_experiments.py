@@ -19,8 +19,8 @@ def command(script, *flags):
     return [sys.executable, str(ROOT / "experiments" / script), *map(str, flags)]
 
 
-def run(script, *flags, check=True, cwd=None):
-    done = subprocess.run(command(script, *flags), capture_output=True, text=True, cwd=cwd, timeout=300)
+def run(script, *flags, check=True, cwd=None, env=None):
+    done = subprocess.run(command(script, *flags), capture_output=True, text=True, cwd=cwd, timeout=300, env=env)
     if check:
         assert done.returncode == 0, done.stderr[-3000:]
     return done
@@ -117,7 +117,8 @@ def test_cost_of_the_paper_presets(script, flags, ratio, tmp_path):
     ],
 )
 def test_impossible_requests_are_one_line_and_cost_nothing(script, flags, words, tmp_path):
-    done = run(script, "--preset", "demo", *flags, check=False, cwd=tmp_path)
+    nowhere = {name: value for name, value in os.environ.items() if name != "JAXTICKETS_DATA"} | {"HOME": str(tmp_path / "home")}
+    done = run(script, "--preset", "demo", *flags, check=False, cwd=tmp_path, env=nowhere)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     for word in words:
