@@ -155,7 +155,7 @@ def test_the_demo_killed_at_ten_random_moments_ends_in_the_same_bytes(tmp_path):
         for line in process.stderr:
             if "steps" in line:
                 break
-        time.sleep(moments.uniform(0, 2.0))
+        time.sleep(moments.uniform(0, 0.6))
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
             killed += 1
@@ -164,7 +164,8 @@ def test_the_demo_killed_at_ten_random_moments_ends_in_the_same_bytes(tmp_path):
         if finished:
             break
     run("edst_cifar.py", *flags)
-    assert killed >= 3
+    assert killed >= 8  # a fast machine may be through before the tenth
+    print(f"killed {killed} times")
     calm, back = (tmp_path / name / "tickets.safetensors" for name in ("calm", "killed"))
     assert calm.read_bytes() == back.read_bytes()
 
