@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import benchmark_children
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +36,7 @@ from jaxtickets import engine, masks, selection, sparsity
 from jaxtickets.plan import SGD, Length
 from jaxtickets.transforms import keep_masked, prune_grow
 
-Part = Literal["masking", "selection", "members", "vmap", "torch", "start"]
+Part = Literal["masking", "selection", "members", "vmap", "torch", "start", "shrinking", "memory"]
 NETWORKS = {"LeNet-L": (jt.models.LeNet("L"), "adam"), "WRN-16-4": (jt.models.WideResNet(16, 4), "sgd")}
 
 
@@ -43,7 +44,7 @@ NETWORKS = {"LeNet-L": (jt.models.LeNet("L"), "adam"), "WRN-16-4": (jt.models.Wi
 class Config:
     """What to measure."""
 
-    only: tuple[Part, ...] = ("start", "selection", "vmap", "members", "masking", "torch")
+    only: tuple[Part, ...] = ("start", "selection", "vmap", "members", "masking", "torch", "shrinking", "memory")
     """Parts to run."""
     rounds: int = 7
     """How often alternatives take turns."""
@@ -269,6 +270,25 @@ def against_torch(config: Config) -> list[Row]:
     return rows
 
 
+def shrinking(config: Config) -> list[Row]:
+    """A neuron-pruned child, half of its units gone: shrunk against masked and against the parent."""
+    rows = []
+    for name, calls in benchmark_children.shrunk_children(images(config.batch_size)).items():
+        seconds = take_turns(calls, config.rounds)
+        for kind in ("forward", "gradient"):
+            small = seconds[f"{kind} shrunk"]
+            what = f"{name}, half the neurons, {kind}: times faster shrunk than"
+            rows.append(row(f"{what} masked", small, seconds[f"{kind} masked"], ">=", 1.5))
+            rows.append(row(f"{what} the parent", small, seconds[f"{kind} parent"], ">=", None))
+    return rows
+
+
+def memory(config: Config) -> list[Row]:
+    """Peak memory of 128 children against 8 (megabytes in place of seconds)."""
+    many, few = (benchmark_children.peak_megabytes(members) for members in (128, 8))
+    return [row("LeNet-M, peak memory of a run of 128 children / of 8 (MB)", many, few, "<=", 1.25)]
+
+
 PARTS: dict[str, Callable[[Config], list[Row]]] = {
     "start": first_step,
     "selection": exact_selection,
@@ -276,6 +296,8 @@ PARTS: dict[str, Callable[[Config], list[Row]]] = {
     "members": members_in_one_run,
     "masking": masking,
     "torch": against_torch,
+    "shrinking": shrinking,
+    "memory": memory,
 }
 
 
@@ -285,7 +307,11 @@ def main(config: Config) -> None:
     for part in config.only:
         Console(stderr=True).print(f"measuring {part} ...", highlight=False)
         rows += PARTS[part](config)
-    table = Table(box=box.SIMPLE_HEAD, caption="seconds are medians over rounds; counts in the row on programs", caption_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        caption="seconds are medians over rounds; counts and megabytes where a row says so",
+        caption_justify="left",
+    )
     for heading in ("", "ratio", "wanted", "", "measured", "against"):
         table.add_column(heading, justify="left" if not heading else "right")
     for r in rows:

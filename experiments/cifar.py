@@ -1,51 +1,29 @@
-"""What the image experiments share: their flags, and the way from flags to tickets, tables and files.
+"""The flags that the image experiments share, and what they say: an optimizer, a schedule, a network, data.
 
-Not a script. `edst_cifar.py`, `dst_cifar.py` and `baselines_cifar.py` each add the flags of their method and a plan.
+Not a script. Each script adds the flags of its methods and a plan; `running.py` goes the way from there to tickets and tables.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
-import tyro
-from rich.console import Console
 
 import jaxtickets as jt
-from jaxtickets import engine, report
-from jaxtickets.plan import SGD, Collect, Plan
+from jaxtickets.plan import SGD, Adam, Optimizer, Plan
+from jaxtickets.schedules import Constant, Piecewise, Polyline, Schedule
 
-PRESETS = ("demo", "small", "paper")
 SHAPES = {"digits": (1347, (8, 8, 1), 10), "cifar10": (50_000, (32, 32, 3), 10), "cifar100": (50_000, (32, 32, 3), 100)}
+DEPTHS = {"wide_resnet": 28, "resnet": 18, "densenet": 121}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Flags of every image experiment."""
+class RunConfig:
+    """Flags of how any image experiment is run."""
 
-    preset: Literal["demo", "small", "paper"] = "demo"
-    """What the other flags start from. demo: digits, no download, a minute. small: CIFAR-10 on a CPU. paper: as published."""
-    dataset: Literal["digits", "cifar10", "cifar100"] = "cifar10"
-    """digits comes with scikit-learn; CIFAR is looked for in --data-dir and downloaded if it is nowhere."""
-    data_dir: Path | None = None
-    """Where CIFAR lies: the official binary or python folder or archive, or a prepared tensorflow-datasets folder."""
-    model: Literal["wide_resnet", "lenet"] = "wide_resnet"
-    """Network."""
-    depth: int = 28
-    """Layers of a wide_resnet, 6 n + 4."""
-    width: int = 10
-    """Width factor of a wide_resnet."""
-    size: Literal["S", "M", "L"] = "M"
-    """Size of a lenet."""
-    dropout: float = 0.0
-    """Dropout rate inside the network."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of computation; parameters, scores and statistics stay float32."""
     batch_size: int = 128
@@ -53,13 +31,9 @@ class Config:
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 5e-4
-    """L2 weight decay of SGD."""
+    """Weight decay: L2 of SGD, decoupled of Adam."""
     nesterov: bool = False
-    """Nesterov momentum."""
-    collect: Literal["last", "best"] = "last"
-    """Take the last iterate, or the best on --validation held-out training images."""
-    validation: int = 0
-    """Training images held out."""
+    """Nesterov momentum of SGD."""
     bins: int = 15
     """Bins of the expected calibration error."""
     seed: int = 0
@@ -68,22 +42,70 @@ class Config:
     """Run folder; runs/EXPERIMENT-PRESET-seedN if not given. The same command resumes an interrupted run."""
     cost: bool = False
     """Print what the run would cost in theoretical FLOPs, and end."""
-    compare_dense: bool = False
-    """Also train one dense network on the same schedule, up to the first ticket."""
     checkpoint_every: float = 60.0
     """Seconds between checkpoints."""
     layout: Literal["auto", "one_by_one", "unroll", "vmap"] = "auto"
     """How members lie on the hardware; auto chooses what was fastest for the backend."""
 
+
+@dataclasses.dataclass(frozen=True)
+class Config(RunConfig):
+    """Flags of every CIFAR experiment."""
+
+    preset: str = "demo"
+    """What the other flags start from."""
+    dataset: Literal["digits", "cifar10", "cifar100"] = "cifar10"
+    """digits comes with scikit-learn; CIFAR is looked for in --data-dir and downloaded if it is nowhere."""
+    data_dir: Path | None = None
+    """Where CIFAR lies: the official binary or python folder or archive, or a prepared tensorflow-datasets folder."""
+    augment: bool = True
+    """Random crops and, on CIFAR, flips of the training images."""
+    model: Literal["wide_resnet", "lenet", "resnet", "densenet"] = "wide_resnet"
+    """Network."""
+    depth: int | None = None
+    """Layers; 28 of a wide_resnet (6 n + 4), 18 of a resnet, 121 of a densenet if not given."""
+    width: int = 10
+    """Width factor of a wide_resnet."""
+    size: Literal["S", "M", "L"] = "M"
+    """Size of a lenet."""
+    dropout: float = 0.0
+    """Dropout rate inside the network."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """SGD with momentum, or Adam."""
+    collect: Literal["last", "best"] = "last"
+    """Take the last iterate, or the best on --validation held-out training images."""
+    validation: int = 0
+    """Training images held out."""
+    compare_dense: bool = False
+    """Also train one dense network on the same schedule, up to the first ticket."""
+
+    def plan(self) -> Plan:
+        """The plan that the flags name."""
+        raise NotImplementedError
+
+    def network(self, plain: Any) -> Any:
+        """What the method makes of the plain network."""
+        return plain
+
     @property
-    def optimizer(self) -> SGD:
-        """SGD as the flags say."""
+    def name(self) -> str:
+        """What run folders are called after."""
+        raise NotImplementedError
+
+    @property
+    def start_from(self) -> Path | None:
+        """A ticket file that the plan starts from."""
+        return None
+
+    def update_rule(self) -> Optimizer:
+        """The optimizer as the flags say."""
+        if self.optimizer == "adam":
+            return Adam(weight_decay=self.weight_decay)
         return SGD(self.momentum, self.nesterov, self.weight_decay)
 
     def shared(self) -> dict[str, Any]:
         """Arguments that all methods take."""
-        names = ("batch_size", "collect", "validation")
-        return {"optimizer": self.optimizer} | {name: getattr(self, name) for name in names}
+        return {"optimizer": self.update_rule()} | {name: getattr(self, name) for name in ("batch_size", "collect", "validation")}
 
     def own(self) -> dict[str, Any]:
         """The flags that the method's script added."""
@@ -92,8 +114,27 @@ class Config:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvolvingConfig(Config):
-    """Flags of the methods whose masks evolve."""
+class ScheduledConfig(Config):
+    """Flags of the methods that train along one learning-rate schedule."""
+
+    lr: float = 0.1
+    """First learning rate."""
+    schedule: Literal["steps", "line", "constant"] = "steps"
+    """steps: a tenth after half of the training, a hundredth after three quarters. line: on after half of it, along a line to a
+    hundredth at nine tenths. constant: the first learning rate throughout."""
+
+    def rate(self) -> Schedule:
+        """The schedule that the flags name."""
+        if self.schedule == "constant":
+            return Constant(self.lr)
+        if self.schedule == "line":
+            return Polyline((self.lr, self.lr, self.lr / 100, self.lr / 100), at=(0, 0.5, 0.9, 1))
+        return steps(self.lr)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evolving:
+    """Flags of masks that evolve."""
 
     sparsity: float = 0.8
     """Share of zeros among the kernels' weights."""
@@ -113,7 +154,18 @@ class EvolvingConfig(Config):
     """Also update the weights on a step that updates the mask."""
 
 
+@dataclasses.dataclass(frozen=True)
+class EvolvingConfig(Evolving, Config):
+    """Flags of the methods whose masks evolve."""
+
+
 C = TypeVar("C", bound=Config)
+Preset = Literal["demo", "small", "paper"]
+
+
+def steps(lr: float) -> Piecewise:
+    """FreeTickets' schedule: a tenth at epoch 125 of 250, a hundredth at 187."""
+    return Piecewise((lr, lr / 10, lr / 100), until=(125 / 250, 187 / 250))
 
 
 def small_network(config: C) -> C:
@@ -126,35 +178,30 @@ def demo_network(config: C) -> C:
     return dataclasses.replace(config, preset="demo", dataset="digits", depth=10, width=1, batch_size=64)
 
 
-def parse(presets: Mapping[str, C], description: str) -> C:
-    """The command line: `--preset` chooses the defaults, every other flag replaces one."""
-    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chooser.add_argument("--preset", default="demo")
-    chosen = chooser.parse_known_args()[0].preset
-    default = presets.get(chosen, presets["demo"])
-    return tyro.cli(type(default), default=default, description=description)
+def make_task(config: Config) -> jt.Task:
+    """The network that the flags name, as a task.
 
-
-def main(name: str, presets: Mapping[str, C], make_plan: Callable[[C], Plan], description: str) -> None:
-    """Parse, run, and turn the errors that are the user's to mend into one line."""
-    config = parse(presets, description)
+    Raises:
+      PlanError: a network that cannot be: a depth that is not 6 n + 4, a dropout rate of 2.
+    """
+    shared = {"num_classes": SHAPES[config.dataset][2], "dropout": config.dropout, "dtype": jnp.dtype(config.precision)}
+    depth = DEPTHS.get(config.model, 0) if config.depth is None else config.depth
     try:
-        run(name, config, make_plan(config))
-    except (jt.DataError, jt.MaskError, jt.PlanError, jt.RunError, jt.TicketFileError, jt.NonFiniteLoss, ImportError) as error:
-        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="", highlight=False)
-        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command resumes from the last checkpoint.")
-        raise SystemExit(130) from None
+        if config.model == "lenet":
+            plain: Any = jt.models.LeNet(config.size, **shared)
+        elif config.model == "wide_resnet":
+            plain = jt.models.WideResNet(depth, config.width, **shared)
+        else:
+            plain = {"resnet": jt.models.ResNet, "densenet": jt.models.DenseNet}[config.model](depth, **shared)
+        return jt.classification(config.network(plain))
+    except ValueError as error:
+        raise jt.PlanError(str(error)) from None
 
 
-def make_task(config: Config, num_classes: int) -> jt.Task:
-    """The network that the flags name, as a task."""
-    dtype = jnp.dtype(config.precision)
-    if config.model == "lenet":
-        return jt.classification(jt.models.LeNet(config.size, num_classes=num_classes, dropout=config.dropout, dtype=dtype))
-    return jt.classification(jt.models.WideResNet(config.depth, config.width, num_classes=num_classes, dropout=config.dropout, dtype=dtype))
+def make_data(config: Config) -> tuple[jt.Dataset, jt.Dataset]:
+    """Training and test data as the flags say."""
+    train, test = jt.data.pair(config.dataset, data_dir=config.data_dir)
+    return (train if config.augment else dataclasses.replace(train, augment=None)), test
 
 
 def blank(dataset: str) -> jt.Dataset:
@@ -163,80 +210,7 @@ def blank(dataset: str) -> jt.Dataset:
     return jt.Dataset(np.broadcast_to(np.float32(0), (examples, *shape)), np.broadcast_to(np.int32(0), examples), classes, name=dataset)
 
 
-def make_layout(config: Config, members: int) -> jt.Layout | None:
+def make_layout(config: RunConfig, members: int) -> jt.Layout | None:
     """The layout that the flag names; None for the backend's own."""
     choices = {"one_by_one": jt.Layout(1, "unroll"), "unroll": jt.Layout(members, "unroll"), "vmap": jt.Layout(members, "vmap")}
     return choices.get(config.layout)
-
-
-def run(name: str, config: Config, plan: Plan) -> None:
-    """Train, evaluate, write and show."""
-    console = Console()
-    out = config.out or Path("runs") / f"{name}-{config.preset}-seed{config.seed}"
-    try:
-        task = make_task(config, SHAPES[config.dataset][2])
-    except ValueError as error:  # a depth that is not 6 n + 4, a dropout rate of 2
-        raise jt.PlanError(str(error)) from None
-    if config.cost:
-        console.print(str(plan), highlight=False, soft_wrap=True)
-        console.print(jt.cost(plan, task, blank(config.dataset)))
-        return
-    began = time.perf_counter()
-    train, test = jt.data.pair(config.dataset, data_dir=config.data_dir)
-    console.print(str(plan), highlight=False, soft_wrap=True)
-    console.print(
-        f"{task.name} on {train.name}, {len(train):,} training and {len(test):,} test examples; run folder {out}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-    def fit(plan: Plan, folder: Path) -> tuple[jt.TicketEnsemble, dict[str, Any]]:
-        layout = make_layout(config, plan.width)
-        tickets = jt.fit(plan, task, train, key=config.seed, out=folder, layout=layout, checkpoint_every=config.checkpoint_every)
-        return tickets, report.results(tickets, jt.evaluate(tickets, test, bins=config.bins), jt.cost(plan, task, train), folder)
-
-    about = {
-        "command": shown_command(sys.argv),
-        "dataset": {"name": train.name, "train": len(train), "test": len(test)},
-        "model": task.name,
-        "seed": config.seed,
-    }
-    _, results = fit(plan, out)
-    rows = {plan.name: results}
-    if config.compare_dense:
-        dense = dense_counterpart(plan)
-        console.print(str(dense), highlight=False, soft_wrap=True)
-        _, rows["single dense"] = fit(dense, out / "dense")
-        results["single_dense"] = rows["single dense"]
-    engine.write_json(out / "results.json", about | results)
-    console.print(report.results_table(rows))
-    figure = report.draw_run(out)
-    console.print(f"wrote {out / 'results.json'}, {out / 'tickets.safetensors'}" + (f", {figure}" if figure else ""), highlight=False)
-    console.print(f"{time.perf_counter() - began:.0f} s in all", highlight=False)
-
-
-def shown_command(argv: Sequence[str]) -> str:
-    """The command as somebody else would type it: the script from the root of a clone, no folders of this machine.
-
-    >>> shown_command(["/home/me/jaxtickets/experiments/edst_cifar.py", "--data-dir", "/data", "--seed", "1", "--out=/tmp/x"])
-    'python experiments/edst_cifar.py --data-dir DIR --seed 1'
-    """
-    shown = ["python", f"experiments/{Path(argv[0]).name}"]
-    words = iter(argv[1:])
-    for word in words:
-        flag, _, value = word.partition("=")
-        if flag in ("--out", "--data-dir"):
-            if not value:
-                next(words, None)
-            shown += ["--data-dir", "DIR"] if flag == "--data-dir" else []
-        else:
-            shown.append(word)
-    return " ".join(shown)
-
-
-def dense_counterpart(plan: Plan) -> Plan:
-    """One dense network on the schedule of `plan` up to its first ticket."""
-    first = next(i for i, phase in enumerate(plan.phases) if isinstance(phase, Collect))
-    phases = [dataclasses.replace(plan.start, width=1, sparsity=0.0)]
-    phases += [dataclasses.replace(phase, evolve=None) for phase in plan.phases[1:first] if hasattr(phase, "evolve")]
-    return dataclasses.replace(plan, name="dense", phases=(*phases, plan.phases[first]))

@@ -12,16 +12,18 @@ from __future__ import annotations
 import dataclasses
 
 import cifar
+import running
 
 import jaxtickets as jt
 from jaxtickets.plan import Plan
-from jaxtickets.schedules import Piecewise
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(cifar.EvolvingConfig):
     """A DST ensemble: every member explores weights and masks on its own."""
 
+    preset: cifar.Preset = "demo"
+    """What the other flags start from. demo: digits, no download, a minute. small: CIFAR-10 on a CPU. paper: as published."""
     members: int = 3
     """Networks, each with its own weights, mask and data order."""
     epochs: float = 250
@@ -31,16 +33,20 @@ class Config(cifar.EvolvingConfig):
     end: float = 1.0
     """Share of the training after which the mask stays (RigL: 0.75)."""
 
+    @property
+    def name(self) -> str:
+        """What run folders are called after."""
+        return "dst"
 
-def make_plan(config: Config) -> Plan:
-    """The plan that the flags name."""
-    lr = Piecewise((config.lr, config.lr / 10, config.lr / 100), until=(125 / 250, 187 / 250))
-    return jt.dst(**config.own() | {"lr": lr}, **config.shared())
+    def plan(self) -> Plan:
+        """The plan that the flags name."""
+        return jt.dst(**self.own() | {"lr": cifar.steps(self.lr)}, **self.shared())
 
 
 PAPER = Config(preset="paper")
 DEMO = cifar.demo_network(dataclasses.replace(PAPER, epochs=12, update_every=25))
 SMALL = cifar.small_network(dataclasses.replace(PAPER, epochs=30, lr=0.02, update_every=500))
+PRESETS = {"demo": DEMO, "small": SMALL, "paper": PAPER}
 
 if __name__ == "__main__":
-    cifar.main("dst", {"demo": DEMO, "small": SMALL, "paper": PAPER}, make_plan, __doc__ or "")
+    running.main(PRESETS, __doc__ or "")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 
 import cifar
+import running
 
 import jaxtickets as jt
 from jaxtickets.plan import Plan
@@ -21,6 +22,8 @@ from jaxtickets.plan import Plan
 class Config(cifar.EvolvingConfig):
     """An EDST ensemble: explore, then refine, collect and escape, once per member."""
 
+    preset: cifar.Preset = "demo"
+    """What the other flags start from. demo: digits, no download, a minute. small: CIFAR-10 on a CPU. paper: as published."""
     members: int = 3
     """Tickets that come out of the run."""
     explore: float = 150
@@ -34,10 +37,14 @@ class Config(cifar.EvolvingConfig):
     escape: float = 0.8
     """Drop fraction q of the global exploration between refinements."""
 
+    @property
+    def name(self) -> str:
+        """What run folders are called after."""
+        return "edst"
 
-def make_plan(config: Config) -> Plan:
-    """The plan that the flags name."""
-    return jt.edst(**config.own(), **config.shared())
+    def plan(self) -> Plan:
+        """The plan that the flags name."""
+        return jt.edst(**self.own(), **self.shared())
 
 
 PAPER = Config(preset="paper")
@@ -45,6 +52,7 @@ DEMO = cifar.demo_network(
     dataclasses.replace(PAPER, members=5, sparsity=0.95, explore=6, refine=5, refine_lr=(0.05, 0.005), update_every=25)
 )
 SMALL = cifar.small_network(dataclasses.replace(PAPER, explore=20, refine=10, lr=0.02, refine_lr=(0.004, 0.0004), update_every=500))
+PRESETS = {"demo": DEMO, "small": SMALL, "paper": PAPER}
 
 if __name__ == "__main__":
-    cifar.main("edst", {"demo": DEMO, "small": SMALL, "paper": PAPER}, make_plan, __doc__ or "")
+    running.main(PRESETS, __doc__ or "")

@@ -28,9 +28,14 @@ class Config:
 def main(config: Config) -> None:
     """Rewrite or compare."""
     tables = {"results": report.markdown_results(report.read_results(HERE / "results"))}
-    benchmark = HERE / "results" / "benchmark-cpu.json"
-    if benchmark.exists():
-        tables["benchmark"] = report.markdown_benchmark(json.loads(benchmark.read_text()))
+    for name, file in (("benchmark", "benchmark-cpu.json"), ("shrinking", "benchmark-shrinking-cpu.json")):
+        measured = HERE / "results" / file
+        if measured.exists():
+            tables[name] = report.markdown_benchmark(json.loads(measured.read_text()))
+    for name in ("digits", "table1"):
+        compared = HERE / "results" / f"compare-{name}.json"
+        if compared.exists():
+            tables[name] = report.markdown_comparison(json.loads(compared.read_text()))
     stale = []
     for file in (HERE / "README.md", HERE.parent / "README.md"):
         kept = file.read_text()

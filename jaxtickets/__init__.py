@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from jaxtickets import selection as selection
     from jaxtickets import sparsity as sparsity
     from jaxtickets import transforms as transforms
+    from jaxtickets import units as units
     from jaxtickets.dataset import Dataset as Dataset
+    from jaxtickets.dataset import EvaluationStream as EvaluationStream
+    from jaxtickets.dataset import SeekableStream as SeekableStream
     from jaxtickets.dataset import Stream as Stream
     from jaxtickets.engine import fit as fit
     from jaxtickets.ensemble import Ticket as Ticket
@@ -35,38 +38,61 @@ if TYPE_CHECKING:
     from jaxtickets.errors import DataError as DataError
     from jaxtickets.errors import NonFiniteLoss as NonFiniteLoss
     from jaxtickets.errors import RunError as RunError
+    from jaxtickets.errors import TicketError as TicketError
     from jaxtickets.errors import TicketFileError as TicketFileError
     from jaxtickets.evaluation import evaluate as evaluate
     from jaxtickets.ledger import cost as cost
     from jaxtickets.masks import MaskError as MaskError
     from jaxtickets.members import Layout as Layout
     from jaxtickets.members import member_keys as member_keys
+    from jaxtickets.methods import bagged as bagged
     from jaxtickets.methods import dense as dense
     from jaxtickets.methods import dst as dst
     from jaxtickets.methods import edst as edst
+    from jaxtickets.methods import fge as fge
+    from jaxtickets.methods import ltr as ltr
+    from jaxtickets.methods import prune_and_tune as prune_and_tune
+    from jaxtickets.methods import prune_finetune as prune_finetune
+    from jaxtickets.methods import snapshot as snapshot
     from jaxtickets.methods import static_sparse as static_sparse
+    from jaxtickets.methods import within_budget as within_budget
     from jaxtickets.models import classification as classification
     from jaxtickets.plan import Length as Length
     from jaxtickets.plan import Plan as Plan
     from jaxtickets.plan import PlanError as PlanError
+    from jaxtickets.shrinking import shrink as shrink
     from jaxtickets.task import Task as Task
     from jaxtickets.ticket_file import load as load
 
 # Public names by the module that has them; each is imported when it is first used, so that `import jaxtickets` costs
 # what JAX costs and somebody who wants one transform does not pay for the engine.
-_MODULES = ("data", "evaluation", "masks", "methods", "models", "plan", "report", "schedules", "selection", "sparsity", "transforms")
+_MODULES = (
+    "data",
+    "evaluation",
+    "masks",
+    "methods",
+    "models",
+    "plan",
+    "report",
+    "schedules",
+    "selection",
+    "sparsity",
+    "transforms",
+    "units",
+)
 _NAMES = {
     "ledger": "cost",
-    "dataset": "Dataset Stream",
+    "dataset": "Dataset EvaluationStream SeekableStream Stream",
     "engine": "fit",
     "ensemble": "Ticket TicketEnsemble",
-    "errors": "DataError NonFiniteLoss RunError TicketFileError",
+    "errors": "DataError NonFiniteLoss RunError TicketError TicketFileError",
     "evaluation": "evaluate",
     "masks": "MaskError",
     "members": "Layout member_keys",
-    "methods": "dense dst edst static_sparse",
+    "methods": "bagged dense dst edst fge ltr prune_and_tune prune_finetune snapshot static_sparse within_budget",
     "models": "classification",
     "plan": "Length Plan PlanError",
+    "shrinking": "shrink",
     "task": "Task",
     "ticket_file": "load",
 }

@@ -91,3 +91,42 @@ class Stream(Protocol):
     def batches(self, seed: int, epoch: int, batch_size: int) -> Iterator[tuple[PyTree, np.ndarray]]:
         """One epoch of full batches in the order that `seed` and `epoch` determine."""
         ...
+
+
+@runtime_checkable
+class SeekableStream(Stream, Protocol):
+    """A stream that can begin in the middle of an epoch: a resumed run need not read what it has had."""
+
+    def batches_from(self, seed: int, epoch: int, batch_size: int, first: int) -> Iterator[tuple[PyTree, np.ndarray]]:
+        """What `batches(seed, epoch, batch_size)` yields from batch `first` on."""
+        ...
+
+
+@runtime_checkable
+class EvaluationStream(Protocol):
+    """Labelled examples that do not fit, in a fixed order and prepared: what an ensemble predicts batch by batch.
+
+    `classes` is None, or says which of the network's classes the labels 0 ... K - 1 are, int [K]: evaluation then
+    restricts the predictions to those (see `jaxtickets.evaluation.restrict`).
+    """
+
+    @property
+    def name(self) -> str:
+        """What a table calls it."""
+        ...
+
+    @property
+    def y(self) -> np.ndarray:
+        """Labels [N]."""
+        ...
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """The network's classes that labels are about; None for all of them."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def in_order(self, batch_size: int) -> Iterator[PyTree]:
+        """All x, as the network takes them, in the order of `y`; the last batch may be short."""
+        ...

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import masks
-from jaxtickets.dataset import Dataset
+from jaxtickets.dataset import Dataset, EvaluationStream
 from jaxtickets.errors import DataError
 from jaxtickets.plan import Plan
-from jaxtickets.task import Task
+from jaxtickets.task import Task, mean_of_heads
 
 PyTree = Any
 
@@ -41,15 +41,18 @@ class Ticket(NamedTuple):
 class TicketEnsemble:
     """An ensemble of tickets of one task.
 
+    Where one network gives H predictions (`Task.heads`), each of them is a member of the ensemble's prediction: T tickets
+    make M = T H members, ticket by ticket. Masks and the ensemble's length are those of tickets.
+
     Args:
       task: the network they are tickets of.
-      tickets: the members, in the order in which they were collected.
+      tickets: the networks, in the order in which they were collected.
       x_spec: shape (without the batch axis) and dtype of what the network takes, a tree of `jax.ShapeDtypeStruct`.
       plan: what produced them, if known.
     """
 
     task: Task
-    tickets: tuple[Ticket, ...]
+    tickets: Sequence[Ticket]
     x_spec: PyTree
     plan: Plan | None = None
 
@@ -75,18 +78,24 @@ class TicketEnsemble:
     @property
     def members(self) -> tuple[Ticket, ...]:
         """The tickets."""
-        return self.tickets
+        return tuple(self.tickets)
 
     @property
     def masks(self) -> list[PyTree]:
-        """The members' masks."""
+        """The tickets' masks."""
         return [ticket.mask for ticket in self.tickets]
 
+    @property
+    def heads(self) -> int:
+        """How many predictions each ticket gives: H."""
+        return self.task.heads
+
     def member_log_proba(self, x: Any, batch_size: int = 500) -> np.ndarray:
-        """Log-probabilities of every member, float32 [M, N, C].
+        """Log-probabilities of every member, float32 [M, N, C]: of all heads of all tickets, ticket by ticket.
 
         Args:
-          x: a `Dataset` (its `prepare` is applied), or arrays as the network takes them, [N, ...].
+          x: a `Dataset` (its `prepare` is applied), an `EvaluationStream` (read once, for all members), or arrays as
+            the network takes them, [N, ...].
           batch_size: examples per forward pass.
 
         Raises:
@@ -95,6 +104,8 @@ class TicketEnsemble:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is at least 1; got {batch_size}.")
+        if isinstance(x, EvaluationStream):
+            return self._streamed_log_proba(x, min(batch_size, max(1, len(x))))
         prepare = x.prepare if isinstance(x, Dataset) else _as_is
         x = x.x if isinstance(x, Dataset) else x
         self._check(x, prepare)
@@ -109,8 +120,33 @@ class TicketEnsemble:
                 # The last batch is filled up by repeating rows, so that there is one program for all batches.
                 take = np.arange(first, first + batch_size) % examples
                 rows.append(predict(params, model_state, jax.tree.map(lambda a, t=take: jnp.asarray(a[t]), x)))
-            out.append(np.concatenate(jax.device_get(rows))[:examples])
-        return np.stack(out)
+            heads = [row if self.heads > 1 else row[None] for row in jax.device_get(rows)]
+            out.append(np.concatenate(heads, 1)[:, :examples])
+        return np.concatenate(out)
+
+    def ticket_log_proba(self, x: Any, batch_size: int = 500) -> np.ndarray:
+        """Log-probabilities of every ticket, the mean of its heads, float32 [T, N, C]; see `member_log_proba` for `x`."""
+        each = self.member_log_proba(x, batch_size)
+        if self.heads == 1:
+            return each
+        return np.stack([np.asarray(mean_of_heads(self.task, jnp.asarray(one))) for one in np.split(each, len(self))])
+
+    def _streamed_log_proba(self, stream: EvaluationStream, batch_size: int) -> np.ndarray:
+        """`member_log_proba` of a stream: a batch is read, and every ticket predicts it."""
+        predict = _predictor(self.task, _as_is)
+        on_device = jax.device_put([(ticket.params, ticket.model_state) for ticket in self.tickets])
+        out, examples = [], 0
+        for x in stream.in_order(batch_size):
+            self._check(x, _as_is)
+            size = jax.tree.leaves(x)[0].shape[0]
+            take = np.arange(batch_size) % size  # a short batch is filled up, so that there is one program
+            x = x if size == batch_size else jax.tree.map(lambda a, t=take: a[t], x)
+            predictions = jax.device_get([predict(*ticket, x) for ticket in on_device])
+            out.append(np.concatenate([one if self.heads > 1 else one[None] for one in predictions])[:, :size])
+            examples += size
+        if examples != len(stream) or not out:
+            raise DataError(f"{stream.name} has {len(stream)} examples and yields {examples}.")
+        return np.concatenate(out, axis=1)
 
     def log_proba(self, x: Any, batch_size: int = 500) -> np.ndarray:
         """Log of the mean of the members' probabilities, float32 [N, C]; the mean prediction [N] for regression."""

@@ -7,12 +7,20 @@ class DataError(ValueError):
     """Data that cannot be used: not readable, of the wrong shape, out of range, or too little of it."""
 
 
+class PlanError(ValueError):
+    """A plan that cannot be run."""
+
+
 class RunError(RuntimeError):
     """A run folder that belongs to another run."""
 
 
 class NonFiniteLoss(FloatingPointError):
     """A loss became NaN or infinite; names phase, step and member. Tickets collected before are kept."""
+
+
+class TicketError(ValueError):
+    """A network or ticket that does not fit where it is given."""
 
 
 class TicketFileError(ValueError):

@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from jaxtickets.jaxprs import is_call, subjaxprs
+
 PyTree = Any
 
 # None: data. (): a constant. Otherwise pieces laid side by side, each its share of the value (shares sum to 1) and the
@@ -210,12 +212,6 @@ def _mul_adds(eqn: Any) -> int:
     return out * (math.prod(rhs) // max(1, rhs[eqn.params["dimension_numbers"].rhs_spec[0]]))  # taps x input channels / groups
 
 
-def _subjaxprs(eqn: Any) -> list[jex.Jaxpr]:
-    """Every jaxpr among the parameters of an operation."""
-    values = itertools.chain.from_iterable(v if isinstance(v, tuple | list) else (v,) for v in eqn.params.values())
-    return [v.jaxpr if isinstance(v, jex.ClosedJaxpr) else v for v in values if isinstance(v, jex.Jaxpr | jex.ClosedJaxpr)]
-
-
 def _shards(eqn: Any) -> int:
     """How many different shards a `shard_map` works on; devices that repeat the same work count once."""
     entries = itertools.chain.from_iterable(eqn.params["in_specs"])
@@ -282,8 +278,8 @@ class _Walk:
             tally.add_bound(name, inner)
             kept = (a is b for a, b in zip(body.invars[m - n :], body.outvars, strict=True))
             return [out if keep or decides is not None else None for out, keep in zip(outs, kept, strict=True)]
-        subs = _subjaxprs(eqn)
-        if len(subs) == 1 and (len(subs[0].invars), len(subs[0].outvars)) == (len(ins), width):  # jit, remat, custom_vjp, ...
+        subs = subjaxprs(eqn)
+        if is_call(eqn, subs):
             outs, called = self.jaxpr(subs[0], ins)
             tally.add(called, _shards(eqn) if name == "shard_map" else 1)
             return outs

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,11 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxtickets.arrays import as_dataset
+from jaxtickets.children import units_for
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.flops import ForwardFlops, forward_flops
-from jaxtickets.plan import Escape, Plan, Train, describe
-from jaxtickets.sparsity import layer_budgets, prunable_shapes
+from jaxtickets.phases import Phase
+from jaxtickets.plan import Collect, Escape, Evolve, Fork, Gradual, Plan, Prune, Start, Train, describe
+from jaxtickets.sparsity import cubic, layer_budgets, prunable_shapes
+from jaxtickets.sparsity import kept as kept_of
 from jaxtickets.task import Task
+from jaxtickets.units import Units
 
 PyTree = Any
 
@@ -44,8 +50,8 @@ class PlanCost:
       training: ratio of the whole plan to one dense training run of `plan.reference`.
       inference: ratio of one prediction by all members to one forward pass of the dense network.
       density: surviving share of the prunable weights.
-      forward_dense: FLOPs of the dense network for one example.
-      forward_sparse: FLOPs of one ticket for one example.
+      forward_dense: FLOPs of the dense network (`Task.plain`, where there is one) for one example.
+      forward_sparse: FLOPs of one ticket for one example, all its heads.
       dense_bytes: float32 bytes of the dense network's params.
       ticket_bytes: bytes of all tickets as stored: surviving values, and one bit per prunable weight.
     """
@@ -100,8 +106,11 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
     """Theoretical cost of `plan` on that network and data; nothing is trained or compiled.
 
     With f_D and f_S the FLOPs of a dense and a sparse forward pass, a step costs 3 f_D dense, 3 f_S sparse, and with
-    RigL every Delta T steps (3 f_S Delta T + 2 f_S + f_D) / (Delta T + 1) on average; SET 3 f_S. The model is traced and
-    each parameter followed to the convolution or product that uses it (`jaxtickets.flops`).
+    RigL every Delta T steps (3 f_S Delta T + 2 f_S + f_D) / (Delta T + 1) on average; SET 3 f_S; gradual pruning 3 f of the
+    moment's density. Masks that the weights decide are assumed to keep the same share of every layer. The model is traced and
+    each parameter followed to the convolution or product that uses it (`jaxtickets.flops`). Training steps are counted
+    from the network in training mode (MIMO repeats the batch there), predictions from evaluation mode, and both are
+    compared with the ordinary network, `task.plain`, where the task names one.
 
     Args:
       plan: the method.
@@ -126,46 +135,111 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
     if isinstance(data, tuple):
         data = as_dataset(data)
     x = _one_example(data)
-    key = jax.random.key(0)
-    params, state = jax.eval_shape(task.init, key, x)
-    flops = forward_flops(lambda p, x: task.apply(p, _zeros(state), x, False, None)[0], params, x, batch=1)
-    start = plan.start
+    params, state = jax.eval_shape(task.init, _key(), x)
     shapes = prunable_shapes(params, task.prunable)
-    kept = {path: int(np.prod(shape)) for path, shape in shapes.items()}
-    sizes = dict(kept)
-    if start.sparsity:
-        kept = layer_budgets(shapes, start.sparsity, start.distribution, start.keep_dense)
-    dense = float(flops.total)
-    sparse = sparse_forward(flops, kept, sizes)
-    steps_per_epoch = max(1, len(data) // plan.batch_size)
-    phases = []
-    for phase in plan.phases:
-        if isinstance(phase, Train):
-            steps = phase.length.steps(steps_per_epoch)
-            flop = steps * _step_flops(phase, dense, sparse)
-            name = f"Train {phase.length}" + (", evolving" if phase.evolve else "")
+    sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
+    layers, predicting = (_Layers(_forward(task, params, state, x, train), sizes) for train in (True, False))
+    ordinary = task.plain or task
+    reference_params, reference_state = jax.eval_shape(ordinary.init, _key(), x)
+    reference_dense = float(_forward(ordinary, reference_params, reference_state, x, False).total)
+    dense, steps_per_epoch = float(layers.flops.total), max(1, len(data) // plan.batch_size)
+    kept = dict(sizes)
+    phases: list[PhaseCost] = []
+    tickets: list[tuple[int, dict[str, int]]] = []
+    for index, phase in enumerate(plan.phases):
+        copies, steps, flop = plan.copies(index), 0, None
+        if isinstance(phase, Start) and phase.sparsity:
+            kept = layer_budgets(shapes, phase.sparsity, phase.distribution, phase.keep_dense)
+        elif isinstance(phase, Prune):
+            kept = layers.pruned(kept, phase.sparsity, phase.keep_dense)
+        elif isinstance(phase, Fork) and phase.child_sparsity is not None:
+            if phase.unit == "neuron":
+                spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+                units = units_for(task.apply, params, state, spec, task.prunable, phase.keep_dense)
+                kept = layers.without_units(kept, units, phase.child_sparsity)
+            else:
+                kept = layers.pruned(kept, phase.child_sparsity, phase.keep_dense)
+        elif isinstance(phase, Train):
+            steps = phase.steps(steps_per_epoch)
+            flop = steps * _step_flops(phase, dense, layers.forward(kept))
+            if isinstance(phase.evolve, Gradual):
+                flop, kept = layers.gradually(kept, phase.evolve, steps)
         elif isinstance(phase, Escape):
-            steps, flop, name = 0, (2 * sparse + dense if phase.growth == "gradient" else 0.0), describe(phase)
-        else:
-            continue
-        phases.append(PhaseCost(name, plan.width * steps, plan.width * plan.batch_size * flop))
-    reference = plan.reference.steps(steps_per_epoch) if plan.reference else plan.steps(steps_per_epoch)
-    one_dense_run = 3 * dense * plan.batch_size * reference
-    covered = sum(sizes.values())
-    dense_bytes = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    masked = start.sparsity > 0
-    ticket = dense_bytes - (4 * (covered - sum(kept.values())) - sum((n + 7) // 8 for n in sizes.values()) if masked else 0)
+            flop = 2 * layers.forward(kept) + dense if phase.growth == "gradient" else 0.0
+        elif isinstance(phase, Collect):
+            tickets.append((copies, kept))
+        if flop is not None:
+            phases.append(PhaseCost(_name(phase), copies * steps, copies * plan.batch_size * flop))
+    reference_steps = plan.reference.steps(steps_per_epoch) if plan.reference else plan.all_steps(steps_per_epoch)
+    one_dense_run = 3 * reference_dense * plan.batch_size * reference_steps
+    members = sum(copies for copies, _ in tickets)
+    ticket_bytes = _bytes_of(params)
+    masked = plan.masked_at(len(plan.phases))
+    bits = sum((n + 7) // 8 for n in layers.sizes.values())
     return PlanCost(
         plan=plan,
         phases=tuple(phases),
         training=sum(phase.flops for phase in phases) / one_dense_run,
-        inference=plan.members * sparse / dense,
-        density=sum(kept.values()) / covered,
-        forward_dense=dense,
-        forward_sparse=sparse,
-        dense_bytes=dense_bytes,
-        ticket_bytes=plan.members * ticket,
+        inference=sum(copies * predicting.forward(kept) for copies, kept in tickets) / reference_dense,
+        density=sum(copies * sum(kept.values()) for copies, kept in tickets) / (members * layers.total),
+        forward_dense=reference_dense,
+        forward_sparse=sum(copies * predicting.forward(kept) for copies, kept in tickets) / members,
+        dense_bytes=_bytes_of(reference_params),
+        ticket_bytes=sum(
+            copies * (ticket_bytes - (4 * (layers.total - sum(kept.values())) - bits if masked else 0)) for copies, kept in tickets
+        ),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layers:
+    """FLOPs by layer, and how many weights each layer of a ticket keeps.
+
+    Where a threshold or a draw runs over all layers together, or the weights decide, nobody knows beforehand what each layer
+    keeps: the same share is assumed.
+    """
+
+    flops: ForwardFlops
+    sizes: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """All prunable weights."""
+        return sum(self.sizes.values())
+
+    def forward(self, kept: dict[str, int]) -> float:
+        """FLOPs of one example."""
+        return sparse_forward(self.flops, kept, self.sizes)
+
+    def pruned(self, before: dict[str, int], sparsity: float, keep_dense: Sequence[str] = ()) -> dict[str, int]:
+        """What is kept at that sparsity of the original count."""
+        whole = {path for path in before if any(re.search(pattern, path) for pattern in keep_dense)}
+        return {path: n if path in whole else min(n, kept_of(self.sizes[path], sparsity)) for path, n in before.items()}
+
+    def without_units(self, before: dict[str, int], units: Units, sparsity: float) -> dict[str, int]:
+        """What is kept where that share of every group of units goes, with all that writes or reads it."""
+        alive = np.concatenate([np.full(size, kept_of(size, sparsity) / size) for size in units.sizes] + [np.ones(1)])
+        left = dict(before)
+        for leaf in units.params:
+            if leaf.path in left:
+                share = np.prod([alive[axis].mean() for axis in leaf.units])
+                left[leaf.path] = min(left[leaf.path], round(self.sizes[leaf.path] * float(share)))
+        return left
+
+    def gradually(self, before: dict[str, int], how: Gradual, steps: int) -> tuple[float, dict[str, int]]:
+        """FLOPs of one example in each of the steps of a gradual pruning, added up, and what is kept in the end.
+
+        Weight gradients are taken of the surviving weights only.
+        """
+        begin, end = how.steps(steps)
+        initial = 1 - sum(before.values()) / self.total
+        sparsity_at = cubic(how.sparsity, begin, end, initial)
+        updates = sorted({*range(max(begin, 1), end + 1, how.update_every), end})
+        kept, since, flop = before, 0, 0.0
+        for step in updates:
+            flop += 3 * self.forward(kept) * (step - since)
+            kept, since = self.pruned(before, round(float(sparsity_at(step)), 6)), step
+        return flop + 3 * self.forward(kept) * (steps - since), kept
 
 
 def sparse_forward(flops: ForwardFlops, kept: dict[str, int], sizes: dict[str, int]) -> float:
@@ -174,9 +248,30 @@ def sparse_forward(flops: ForwardFlops, kept: dict[str, int], sizes: dict[str, i
     return float(layers + flops.other)
 
 
+def _name(phase: Phase) -> str:
+    if not isinstance(phase, Train):
+        return describe(phase)
+    how = ", evolving" if isinstance(phase.evolve, Evolve) else ", pruning" if phase.evolve else ""
+    return f"Train {phase.length}{how}"
+
+
+def _key() -> jax.ShapeDtypeStruct:
+    """What a key is like; a real one would be compiled."""
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def _forward(task: Task, params: PyTree, state: PyTree, x: PyTree, train: bool) -> ForwardFlops:
+    """FLOPs of one example, in training or in evaluation mode."""
+
+    def outputs(params: PyTree, given: tuple[PyTree, jax.Array]) -> PyTree:
+        return task.apply(params, _zeros(state), given[0], train, given[1] if train else None)[0]
+
+    return forward_flops(outputs, params, (x, _key()), batch=1)
+
+
 def _step_flops(phase: Train, dense: float, sparse: float) -> float:
     """FLOPs of one example in one training step, on average over the phase."""
-    if phase.evolve is None or phase.evolve.growth == "random":
+    if not isinstance(phase.evolve, Evolve) or phase.evolve.growth == "random":
         return 3 * sparse
     every = phase.evolve.update_every
     evolving = (3 * sparse * every + 2 * sparse + dense) / (every + 1)
@@ -196,6 +291,10 @@ def _prefix(number: float) -> tuple[float, str]:
 def _bytes(number: int) -> str:
     scale, prefix = _prefix(number)
     return f"{number / scale:.1f} {prefix}B" if prefix else f"{number} bytes"
+
+
+def _bytes_of(params: PyTree) -> int:
+    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
 def _zeros(shapes: PyTree) -> PyTree:

@@ -51,11 +51,17 @@ class Layout:
                 raise ValueError(f"a group of {self.group} members does not divide over {self.mesh.shape['member']} member devices.")
 
 
-def default_layout(members: int, backend: str | None = None, devices: Sequence[Any] | None = None) -> Layout:
+def default_layout(members: int, backend: str | None = None, devices: Sequence[Any] | None = None, lineages: int = 1) -> Layout:
     """The layout that was fastest where it was measured.
 
     CPU: one member at a time, one step per call. Accelerators: all members vmapped, several steps per call; several
     devices form a mesh with as many member rows as divide both.
+
+    Args:
+      members: how many networks there are: lineages, or all their children.
+      backend: JAX's if None.
+      devices: JAX's if None.
+      lineages: how many of them there were before a Fork.
 
     >>> default_layout(3, "cpu").group
     1
@@ -64,7 +70,18 @@ def default_layout(members: int, backend: str | None = None, devices: Sequence[A
     if backend == "cpu":
         return Layout(group=1, across="unroll")
     devices = jax.devices() if devices is None else devices
-    return Layout(group=members, across="vmap", steps_per_call=16, mesh=member_mesh(members, devices) if len(devices) > 1 else None)
+    # More than eight at a time gain nothing and need memory; a group divides the members, as it must over a mesh, and their
+    # parents too, unless it holds them all.
+    group = next(size for size in range(min(members, 8), 0, -1) if members % size == 0 and (lineages <= size or lineages % size == 0))
+    return Layout(group=group, across="vmap", steps_per_call=16, mesh=member_mesh(group, devices) if len(devices) > 1 else None)
+
+
+def for_members(layout: Layout, members: int) -> Layout:
+    """The layout for a group of that many members, who may be fewer than its own group: a mesh's member axis fits them."""
+    mesh = layout.mesh
+    if mesh is not None and members % mesh.shape["member"]:
+        mesh = member_mesh(members, mesh.devices.flatten().tolist())
+    return dataclasses.replace(layout, group=members, mesh=mesh)
 
 
 def member_mesh(members: int, devices: Sequence[Any]) -> Mesh:

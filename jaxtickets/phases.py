@@ -6,13 +6,15 @@ import dataclasses
 import math
 from typing import Any, Literal, get_args
 
+from jaxtickets import checks
+from jaxtickets.errors import PlanError
+from jaxtickets.evolving import Evolve, Gradual
 from jaxtickets.masks import MaskError
+from jaxtickets.optimizers import SGD, Optimizer
 from jaxtickets.schedules import Constant, Schedule
-from jaxtickets.sparsity import check_sparsity
+from jaxtickets.sparsity import check_sparsity, part
 
-
-class PlanError(ValueError):
-    """A plan that cannot be run."""
+Scope = Literal["layerwise", "global"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,83 +51,6 @@ def as_length(length: float | Length) -> Length:
 
 
 @dataclasses.dataclass(frozen=True)
-class SGD:
-    """Stochastic gradient descent. `weight_decay` is added to the gradient (L2), on all params, as in PyTorch."""
-
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        _share("SGD's momentum", self.momentum)
-        _at_least_0("SGD's weight_decay", self.weight_decay)
-
-
-@dataclasses.dataclass(frozen=True)
-class Adam:
-    """Adam; `weight_decay` is decoupled (AdamW). `clip_norm` clips the gradient's global norm first."""
-
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-
-    def __post_init__(self) -> None:
-        _share("Adam's b1", self.b1)
-        _share("Adam's b2", self.b2)
-        _at_least_0("Adam's eps", self.eps)
-        _at_least_0("Adam's weight_decay", self.weight_decay)
-        if self.clip_norm is not None and not (_is_number(self.clip_norm) and self.clip_norm > 0):
-            raise PlanError(f"Adam's clip_norm is a positive number, or None for no clipping; got {self.clip_norm!r}.")
-
-
-Optimizer = SGD | Adam
-
-
-@dataclasses.dataclass(frozen=True)
-class Evolve:
-    """Prune-grow while training (see `jaxtickets.transforms.prune_grow`).
-
-    Args:
-      update_every: Delta T, in steps of the whole plan.
-      drop_fraction: share of active weights replaced per update.
-      decay: how the drop fraction moves over the phase: "constant", "cosine" or "linear" to 0.
-      growth: "gradient" (RigL) or "random" (SET).
-      regrown: "keep" or "zero".
-      weight_update: also update the weights on such a step.
-      end: share of the phase after which updates stop (RigL: 0.75).
-    """
-
-    update_every: int = 1000
-    drop_fraction: float = 0.5
-    decay: Literal["constant", "cosine", "linear"] = "constant"
-    growth: Literal["gradient", "random"] = "gradient"
-    regrown: Literal["keep", "zero"] = "keep"
-    weight_update: bool = True
-    end: float = 1.0
-
-    def __post_init__(self) -> None:
-        _one_of("decay", self.decay, ("constant", "cosine", "linear"))
-        _one_of("growth", self.growth, ("gradient", "random"))
-        _one_of("regrown", self.regrown, ("keep", "zero"))
-        if not (is_int(self.update_every) and self.update_every >= 1):
-            raise PlanError(f"update_every is a number of steps, at least 1; got {self.update_every!r}.")
-        if not (_is_number(self.drop_fraction) and 0 <= self.drop_fraction <= 1):
-            raise PlanError(f"drop_fraction is a share of the active weights, in [0, 1]; got {self.drop_fraction!r}.")
-        if not (_is_number(self.end) and 0 <= self.end <= 1):
-            raise PlanError(f"end is a share of the phase, in [0, 1]; got {self.end!r}.")
-
-    def fraction_at(self, step: int, steps: int) -> float:
-        """The drop fraction at `step` (from 0) of a phase of `steps`; 0 once updates have ended."""
-        share = step / steps
-        if share > self.end:
-            return 0.0
-        factor = {"constant": 1.0, "linear": 1 - share, "cosine": (1 + math.cos(math.pi * share)) / 2}[self.decay]
-        return self.drop_fraction * factor
-
-
-@dataclasses.dataclass(frozen=True)
 class Start:
     """Fresh weights and fresh masks: `width` lineages, each from its own key.
 
@@ -142,12 +67,9 @@ class Start:
     keep_dense: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not (is_int(self.width) and self.width >= 1):
-            raise PlanError(f"members (the width of Start) is at least 1; got {self.width!r}.")
-        if isinstance(self.keep_dense, str) or not all(isinstance(pattern, str) for pattern in self.keep_dense):
-            raise PlanError(f"keep_dense is a tuple of path patterns, such as ('Dense_0',); got {self.keep_dense!r}.")
-        object.__setattr__(self, "keep_dense", tuple(self.keep_dense))
-        _one_of("distribution", self.distribution, ("uniform", "er", "erk"))
+        checks.at_least_1("members (the width of Start)", self.width)
+        object.__setattr__(self, "keep_dense", checks.patterns("keep_dense", self.keep_dense))
+        checks.one_of("distribution", self.distribution, ("uniform", "er", "erk"))
         try:
             check_sparsity(self.sparsity)
         except MaskError as error:
@@ -156,19 +78,47 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train for `length`. The learning rate is a function of the phase's own progress."""
+    """Train for `length`.
+
+    Args:
+      length: an epoch is one pass over the examples that the lineage trains on.
+      lr: learning rate, a function of the phase's own progress.
+      optimizer: what updates the weights.
+      evolve: how the mask evolves meanwhile: `Evolve` (prune-grow), `Gradual` (gradual magnitude pruning), or None.
+      bag: share of the training examples that every lineage sees: its own random sample, drawn once from its key.
+      momentum: SGD's momentum as a function of the phase's progress, in place of the optimizer's number.
+    """
 
     length: Length
     lr: Schedule = dataclasses.field(default_factory=lambda: Constant(0.1))
     optimizer: Optimizer = dataclasses.field(default_factory=SGD)
-    evolve: Evolve | None = None
+    evolve: Evolve | Gradual | None = None
+    bag: float = 1.0
+    momentum: Schedule | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", as_length(self.length))
-        for name, kinds in (("lr", Schedule), ("optimizer", Optimizer), ("evolve", Evolve | None)):
+        for name, kinds in (("lr", Schedule), ("optimizer", Optimizer), ("evolve", Evolve | Gradual | None), ("momentum", Schedule | None)):
             if not isinstance(getattr(self, name), kinds):
                 allowed = ", ".join(kind.__name__ for kind in get_args(kinds))
                 raise PlanError(f"Train's {name} is one of {allowed}; got {getattr(self, name)!r}.")
+        if not (checks.is_number(self.bag) and 0 < self.bag <= 1):
+            raise PlanError(f"Train's bag is the share of the examples that a lineage sees, in (0, 1]; got {self.bag!r}.")
+        if self.momentum is not None:
+            if not isinstance(self.optimizer, SGD):
+                raise PlanError(f"Train's momentum moves SGD's; {describe(self.optimizer)} has none. Leave it out.")
+            if not self.optimizer.momentum:
+                raise PlanError("Train's momentum moves SGD's, and SGD(momentum=0) keeps no moments; give it any other momentum.")
+            if not all(0 <= self.momentum(step, 100) < 1 for step in range(100)):
+                raise PlanError(f"Train's momentum is in [0, 1) throughout; got {self.momentum}.")
+
+    def steps_per_epoch(self, whole: int) -> int:
+        """Steps of one epoch of this phase, where one over all examples has `whole`."""
+        return max(1, part(whole, self.bag))
+
+    def steps(self, whole: int) -> int:
+        """Steps of the phase, where an epoch over all examples has `whole`."""
+        return self.length.steps(self.steps_per_epoch(whole))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,9 +130,9 @@ class Escape:
     regrown: Literal["keep", "zero"] = "keep"
 
     def __post_init__(self) -> None:
-        _one_of("growth", self.growth, ("gradient", "random"))
-        _one_of("regrown", self.regrown, ("keep", "zero"))
-        if not (_is_number(self.drop_fraction) and 0 <= self.drop_fraction <= 1):
+        checks.one_of("growth", self.growth, ("gradient", "random"))
+        checks.one_of("regrown", self.regrown, ("keep", "zero"))
+        if not (checks.is_number(self.drop_fraction) and 0 <= self.drop_fraction <= 1):
             raise PlanError(f"Escape's drop_fraction q is in [0, 1]; got {self.drop_fraction!r}.")
 
 
@@ -198,10 +148,108 @@ class Collect:
     which: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
-        _one_of("which", self.which, ("last", "best"))
+        checks.one_of("which", self.which, ("last", "best"))
 
 
-Phase = Start | Train | Escape | Collect
+@dataclasses.dataclass(frozen=True)
+class Prune:
+    """Prune once, to a sparsity of the *original* count, among the weights that survive; pruned ones stay pruned.
+
+    Args:
+      sparsity: share of zeros afterwards, in (0, 1): N - floor(sparsity * N) survive.
+      scores: what is kept: the largest "magnitude", or a "random" choice from the lineage's key.
+      scope: "global" (one threshold over all prunable weights, no normalisation) or "layerwise".
+      keep_dense: path patterns of layers that lose nothing and do not count.
+    """
+
+    sparsity: float
+    scores: Literal["magnitude", "random"] = "magnitude"
+    scope: Scope = "global"
+    keep_dense: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _sparsity("Prune's sparsity", self.sparsity)
+        checks.one_of("scores", self.scores, ("magnitude", "random"))
+        checks.one_of("scope", self.scope, get_args(Scope))
+        object.__setattr__(self, "keep_dense", checks.patterns("keep_dense", self.keep_dense))
+
+
+@dataclasses.dataclass(frozen=True)
+class Remember:
+    """Keep a copy of the present weights and batch statistics, for a `Rewind` to it."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewind:
+    """Back to the weights and batch statistics remembered as `name`, under the present mask, with fresh moments.
+
+    Args:
+      name: what a `Remember` before it called them.
+      keep: path patterns of leaves that stay as they are.
+    """
+
+    name: str
+    keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", checks.patterns("keep", self.keep))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fork:
+    """Every lineage becomes `members` children: copies of it with masks and keys of their own, and fresh moments.
+
+    What comes before is done once per parent, what comes after once per child, in groups.
+
+    Args:
+      members: children of each lineage.
+      masks: "random" (each child an independent random mask), "anti_random" (pairs of a mask at 50 % and its
+        complement), "partition" (disjoint masks, each 1 / members of the weights), or "parent" (the parent's own).
+      sparsity: share of zeros of a random mask; 0.5 if None, and given by the kind of masks where it is not random.
+      unit: what is pruned, "connection" (weights) or "neuron" (whole units; see `jaxtickets.units`).
+      scope: "layerwise" (the same share in every layer) or "global".
+      keep_dense: path patterns of layers that lose nothing: the classifier.
+    """
+
+    members: int
+    masks: Literal["random", "anti_random", "partition", "parent"]
+    sparsity: float | None = None
+    unit: Literal["connection", "neuron"] = "connection"
+    scope: Scope = "layerwise"
+    keep_dense: tuple[str, ...] = ("classifier",)
+
+    def __post_init__(self) -> None:
+        checks.at_least_1("members (the children of a Fork)", self.members)
+        checks.one_of("masks", self.masks, ("random", "anti_random", "partition", "parent"))
+        checks.one_of("unit", self.unit, ("connection", "neuron"))
+        checks.one_of("scope", self.scope, get_args(Scope))
+        object.__setattr__(self, "keep_dense", checks.patterns("keep_dense", self.keep_dense))
+        if self.masks == "anti_random":
+            if self.members % 2:
+                raise PlanError(f"anti_random masks come in pairs: members is even; got {self.members}. Take {self.members + 1}.")
+            if self.sparsity not in (None, 0.5):
+                raise PlanError(
+                    f"anti_random masks are at sparsity 0.5, half and half; got {self.sparsity!r}. Use masks='random' for another."
+                )
+        elif self.masks == "random":
+            if self.sparsity is not None:
+                _sparsity("Fork's sparsity", self.sparsity)
+        elif self.sparsity is not None:
+            given = f"1 - 1/{self.members}" if self.masks == "partition" else "the parent's"
+            raise PlanError(f"the sparsity of {self.masks} masks is {given}; leave it out (got {self.sparsity!r}).")
+        if self.masks == "partition" and self.members < 2:
+            raise PlanError("a partition has at least 2 members; got 1.")
+
+    @property
+    def child_sparsity(self) -> float | None:
+        """Share of zeros of a child's mask where it is pruned; None where it is the parent's."""
+        given = 0.5 if self.sparsity is None else self.sparsity
+        return {"random": given, "anti_random": 0.5, "partition": 1 - 1 / self.members, "parent": None}[self.masks]
+
+
+Phase = Start | Train | Escape | Collect | Prune | Remember | Rewind | Fork
 
 
 def describe(phase: Any) -> str:
@@ -221,34 +269,18 @@ def describe(phase: Any) -> str:
             parts.append(str(value))
         elif field.name == "lr":
             parts.append(f"lr={value}")
-        elif value != _default(field):
+        elif field.name == "momentum" and isinstance(value, Schedule):
+            parts.append(f"momentum={value}")
+        elif value != default_of(field):
             parts.append(f"{field.name}={describe(value) if dataclasses.is_dataclass(value) else f'{value!r}'}")
     return f"{type(phase).__name__}({', '.join(parts)})"
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def _sparsity(name: str, value: Any) -> None:
+    if not (checks.is_number(value) and 0 < value < 1):
+        raise PlanError(f"{name} is the share of zeros, in (0, 1); got {value!r}.")
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """What the field is if nothing is said; `dataclasses.MISSING` if something must be."""
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise PlanError(f"{name} is one of {', '.join(allowed)}; got {value!r}.")
-
-
-def is_int(value: Any) -> bool:
-    """Whether it is an integer, which True and False are not here."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _share(name: str, value: Any) -> None:
-    if not (_is_number(value) and 0 <= value < 1):
-        raise PlanError(f"{name} is in [0, 1); got {value!r}.")
-
-
-def _at_least_0(name: str, value: Any) -> None:
-    if not (_is_number(value) and value >= 0):
-        raise PlanError(f"{name} is a finite number, at least 0; got {value!r}.")

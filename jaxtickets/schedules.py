@@ -80,18 +80,89 @@ class Linear:
 
 
 @dataclasses.dataclass(frozen=True)
+class Polyline:
+    """Straight lines through `values` at the shares `at` of the phase.
+
+    >>> schedule = Polyline((0.1, 0.1, 0.001, 0.001), at=(0, 0.5, 0.9, 1))
+    >>> [round(schedule(step, 100), 4) for step in (0, 50, 70, 90, 99)]
+    [0.1, 0.1, 0.0505, 0.001, 0.001]
+    """
+
+    values: tuple[float, ...]
+    at: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "at", tuple(self.at))
+        _check_rates("Polyline", *self.values)
+        rising = all(a < b for a, b in zip(self.at, self.at[1:], strict=False))
+        if len(self.values) != len(self.at) or self.at[:1] != (0,) or self.at[-1:] != (1,) or not rising:
+            raise ValueError(f"Polyline: as many values as rising shares from 0 to 1 are needed; got {self.values} and {self.at}.")
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The learning rate at `step`, from 0, of a phase of `steps`."""
+        share = step / steps
+        after = next(i for i, a in enumerate(self.at) if a > share)
+        (a, b), (u, v) = self.at[after - 1 : after + 1], self.values[after - 1 : after + 1]
+        return u + (v - u) * (share - a) / (b - a)
+
+    def __str__(self) -> str:
+        return "(" + ", ".join(f"{value:g} at {100 * share:g}%" for value, share in zip(self.values, self.at, strict=True)) + ")"
+
+
+@dataclasses.dataclass(frozen=True)
+class OneCycle:
+    """From `low` up to `high` over the first `rise` of the phase, then down to `final` at its last step, each along half a cosine.
+
+    With `low=0.95, high=0.85, final=0.95` it is the momentum that PyTorch's scheduler cycles along with the learning rate.
+
+    >>> schedule = OneCycle(0.001, 0.1, 1e-7)
+    >>> [round(schedule(step, 100), 9) for step in (0, 9, 99)]
+    [0.001, 0.1, 1e-07]
+
+    References:
+      Smith and Topin, 2018, arXiv:1708.07120; Le and Hua, 2021, arXiv:2105.03193 (two phases).
+    """
+
+    low: float = 0.001
+    high: float = 0.1
+    final: float = 1e-7
+    rise: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_rates("OneCycle", self.low, self.high, self.final)
+        if not 0 < self.rise < 1:
+            raise ValueError(f"OneCycle: the rise is a share of the phase in (0, 1); got {self.rise!r}.")
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The learning rate at `step`, from 0, of a phase of `steps`."""
+        peak = max(0.0, self.rise * steps - 1)  # the step at which `high` is reached, as PyTorch counts
+        if step < peak:
+            return _half_cosine(self.low, self.high, step / peak)
+        return _half_cosine(self.high, self.final, (step - peak) / max(1.0, steps - 1 - peak))
+
+    def __str__(self) -> str:
+        return f"one cycle ({self.low:g} to {self.high:g} over {100 * self.rise:g}%, to {self.final:g})"
+
+
+def _half_cosine(begin: float, end: float, share: float) -> float:
+    return end + (begin - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+@dataclasses.dataclass(frozen=True)
 class Cosine:
-    """From `begin` to `end` along half a cosine, reached at the last step."""
+    """From `begin` to `end` along half a cosine, reached at the last step, or one step after it (`reached=False`)."""
 
     begin: float
     end: float = 0.0
+    reached: bool = True
 
     def __post_init__(self) -> None:
         _check_rates("Cosine", self.begin, self.end)
 
     def __call__(self, step: int, steps: int) -> float:
         """The learning rate at `step`, from 0, of a phase of `steps`."""
-        return self.end + (self.begin - self.end) * (1 + math.cos(math.pi * step / max(1, steps - 1))) / 2
+        return _half_cosine(self.begin, self.end, step / (max(1, steps - 1) if self.reached else steps))
 
     def __str__(self) -> str:
         return f"{self.begin:g} to {self.end:g} (cosine)"
@@ -106,13 +177,13 @@ class Warmup:
     """
 
     share: float
-    then: Constant | Piecewise | Linear | Cosine
+    then: Schedule
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
             raise ValueError(f"Warmup: it takes a share of the phase in (0, 1); got {self.share!r}.")
-        if not isinstance(self.then, Constant | Piecewise | Linear | Cosine):
-            raise ValueError(f"Warmup: `then` is a schedule that is no Warmup itself; got {self.then!r}.")
+        if not isinstance(self.then, KINDS) or isinstance(self.then, Warmup | Part):
+            raise ValueError(f"Warmup: `then` is a schedule that is no Warmup or Part itself; got {self.then!r}.")
 
     def __call__(self, step: int, steps: int) -> float:
         """The learning rate at `step`, from 0, of a phase of `steps`."""
@@ -123,5 +194,33 @@ class Warmup:
         return f"{self.then} warmed up over {100 * self.share:g}%"
 
 
-Schedule = Constant | Piecewise | Linear | Cosine | Warmup
-KINDS = (Constant, Piecewise, Linear, Cosine, Warmup)
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What `of` is from share `begin` to share `end` of a whole, of which the phase is that part.
+
+    >>> whole = Piecewise((0.1, 0.01), until=(0.5,))
+    >>> [Part(whole, 0.25, 1)(step, 75) for step in (0, 24, 25, 74)] == [whole(step, 100) for step in (25, 49, 50, 99)]
+    True
+    """
+
+    of: Schedule
+    begin: float
+    end: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin < self.end <= 1:
+            raise ValueError(f"Part: shares with 0 <= begin < end <= 1 are needed; got {self.begin!r} and {self.end!r}.")
+        if not isinstance(self.of, KINDS) or isinstance(self.of, Part):
+            raise ValueError(f"Part: `of` is a schedule that is no Part itself; got {self.of!r}.")
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The learning rate at `step`, from 0, of a phase of `steps`."""
+        whole = round(steps / (self.end - self.begin))
+        return self.of(min(round(self.begin * whole) + step, whole - 1), whole)
+
+    def __str__(self) -> str:
+        return f"{self.of} from {100 * self.begin:g}% to {100 * self.end:g}%"
+
+
+Schedule = Constant | Piecewise | Linear | Polyline | OneCycle | Cosine | Warmup | Part
+KINDS = (Constant, Piecewise, Linear, Polyline, OneCycle, Cosine, Warmup, Part)

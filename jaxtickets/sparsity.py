@@ -39,7 +39,16 @@ def kept(size: int, sparsity: float) -> int:
     >>> kept(100, 0.29)
     71
     """
-    return size - math.floor(_as_written(sparsity) * size)
+    return size - part(size, sparsity)
+
+
+def part(size: int, share: float) -> int:
+    """floor(share * N), with the share as it is written.
+
+    >>> part(100, 0.29), int(0.29 * 100)
+    (29, 28)
+    """
+    return math.floor(_as_written(share) * size)
 
 
 def layer_budgets(
@@ -150,17 +159,22 @@ def random_mask(
     covered = [
         (i, leaf, budgets[path]) for i, (path, leaf) in enumerate(zip(masks.leaf_paths(params), leaves, strict=True)) if path in budgets
     ]
-    # One draw for all leaves: a threefry per leaf would take longer to compile than to run.
-    bits = jax.random.bits(key, (sum(math.prod(leaf.shape) for _, leaf, _ in covered),), jnp.uint32)
-    draws, first = [], 0
-    for _, leaf, _ in covered:
-        size = math.prod(leaf.shape)
-        draws.append(bits[first : first + size].reshape(leaf.shape))
-        first += size
+    draws = random_bits(key, [leaf for _, leaf, _ in covered])
     drawn = [jnp.ones((), bool) for _ in leaves]  # one buffer each, or a donated mask would be donated twice
     for (i, _, _), mask in zip(covered, keep_largest(draws, [count for _, _, count in covered]), strict=True):
         drawn[i] = mask
     return jax.tree.unflatten(tree, drawn)
+
+
+def random_bits(key: jax.Array, leaves: Sequence[Any]) -> list[jax.Array]:
+    """uint32 random bits in the shapes of `leaves`: one draw for all, as a threefry per leaf takes longer to compile than to run."""
+    bits = jax.random.bits(key, (sum(math.prod(leaf.shape) for leaf in leaves),), jnp.uint32)
+    draws, first = [], 0
+    for leaf in leaves:
+        size = math.prod(leaf.shape)
+        draws.append(bits[first : first + size].reshape(leaf.shape))
+        first += size
+    return draws
 
 
 def constant(value: float) -> Schedule:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxtickets.masks import KERNELS, Rules
 
@@ -25,10 +26,14 @@ class Task:
       apply: `(params, model_state, x, train, key) -> (outputs [B, ...], model_state)`. `train` is a static bool and
         `key` feeds dropout (None when not training).
       loss: `(outputs, y) -> [B]`, one number per example, float32.
-      log_proba: `outputs -> [B, C]`, log-probabilities; for regression the prediction itself, [B].
+      log_proba: `outputs -> [B, C]`, log-probabilities; for regression the prediction itself, [B]. With H > 1 heads
+        [H, B, C] (regression [H, B]), each head's own, in training too.
       prunable: path rules for what a mask may cover (see `jaxtickets.masks`).
       num_classes: C; None for regression.
       name: what a run folder calls it.
+      heads: H, how many predictions of each example one network gives (MIMO, BatchEnsemble, ...): all heads of all
+        tickets are members of the ensemble's prediction.
+      plain: the ordinary network that the costs of this one are compared with; None where it is one itself.
     """
 
     init: Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]
@@ -38,3 +43,22 @@ class Task:
     prunable: Rules = KERNELS
     num_classes: int | None = None
     name: str = "task"
+    heads: int = 1
+    plain: Task | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.heads, bool) or not isinstance(self.heads, int) or self.heads < 1:
+            raise ValueError(f"{self.name}: heads is how many predictions one network gives of an example, at least 1; got {self.heads!r}.")
+
+
+def mixed_log_proba(task: Task, outputs: PyTree) -> jax.Array:
+    """What one network predicts: log of the mean of its heads' probabilities, [B, C]; for regression their mean, [B]."""
+    each = task.log_proba(outputs)
+    return each if task.heads == 1 else mean_of_heads(task, each)
+
+
+def mean_of_heads(task: Task, each: jax.Array) -> jax.Array:
+    """Log of the mean of the heads' probabilities, [H, B, C] -> [B, C]; for regression the mean, [H, B] -> [B]."""
+    if task.num_classes is None:
+        return jnp.mean(each, 0)
+    return jax.nn.logsumexp(each, axis=0) - jnp.log(jnp.float32(each.shape[0]))

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("orbax", "transformers", "tensorflow_datasets", "sklearn", "matplotlib", "torch", "safetensors", "flax")
+HEAVY = ("orbax", "transformers", "tensorflow_datasets", "sklearn", "matplotlib", "torch", "safetensors", "grain", "PIL", "flax")
 
 
 def in_a_fresh_process(code):

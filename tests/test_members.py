@@ -59,6 +59,18 @@ def test_default_layouts():
     one = members.default_layout(5, "gpu", jax.devices()[:1])
     assert (one.group, one.across, one.mesh) == (5, "vmap", None)
     assert one.steps_per_call > 1
+    for lineages, children, group in ((1, 6, 6), (1, 128, 8), (3, 18, 6), (4, 20, 5), (9, 36, 3), (10, 20, 5), (11, 22, 1)):
+        layout = members.default_layout(children, "gpu", jax.devices()[:1], lineages)
+        assert layout.group == group  # children fill their groups, and so do their parents unless one holds them all
+
+
+def test_fewer_members_than_a_group_take_all_devices():
+    devices = np.asarray(range(8), object)
+    wide = Layout(4, mesh=Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1), ("member", "data")))
+    assert members.for_members(wide, 3) == Layout(3, mesh=wide.mesh)
+    assert members.for_members(Layout(4, "unroll"), 1) == Layout(1, "unroll")
+    for count, rows in ((1, 1), (2, 2), (3, 1), (6, 2), (8, 8)):
+        assert dict(members.member_mesh(count, devices.tolist()).shape) == {"member": rows, "data": 8 // rows}
 
 
 def mesh(*axes):

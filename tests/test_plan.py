@@ -3,25 +3,55 @@
 import dataclasses
 import json
 import math
+from typing import get_args
 
 import pytest
 
-from jaxtickets.phases import describe
-from jaxtickets.plan import SGD, Adam, Collect, Escape, Evolve, Length, Plan, PlanError, Start, Train
-from jaxtickets.schedules import Constant, Cosine, Linear, Piecewise, Warmup
+from jaxtickets.phases import Phase, describe
+from jaxtickets.plan import (
+    SGD,
+    Adam,
+    Collect,
+    Escape,
+    Evolve,
+    Fork,
+    Gradual,
+    Length,
+    Override,
+    Plan,
+    PlanError,
+    Prune,
+    Remember,
+    Rewind,
+    Start,
+    Train,
+)
+from jaxtickets.schedules import KINDS, Constant, Cosine, Linear, OneCycle, Part, Piecewise, Polyline, Warmup
 
-SCHEDULES = [Constant(0.1), Piecewise((0.1, 0.01), (0.5,)), Linear(0.1), Cosine(0.1, 0.001), Warmup(0.1, Cosine(0.2))]
+SCHEDULES = [
+    Constant(0.1),
+    Piecewise((0.1, 0.01), (0.5,)),
+    Linear(0.1, 0.2),
+    Cosine(0.1, 0.001, False),
+    Warmup(0.1, Cosine(0.2)),
+    Polyline((0.1, 0.2), (0, 1)),
+    OneCycle(0.01, 0.2, 0.3, 0.4),
+    Part(Constant(0.2), 0.1, 0.3),
+]
+ADAM = Adam(0.8, 0.9, 1e-6, 0.01, 1.0, (Override("bias", 2.0, 0.0),))
 FULL = Plan(
     "everything",
     (
         Start(3, 0.8, "er", ("w1", "w2")),
-        *(
-            Train(Length(2), schedule, Adam(clip_norm=1.0), Evolve(10, 0.3, "cosine", "random", "zero", False, 0.75))
-            for schedule in SCHEDULES
-        ),
+        *(Train(Length(2), schedule, ADAM, Evolve(10, 0.3, "cosine", "random", "zero", False, 0.75), 0.9) for schedule in SCHEDULES),
+        Remember("here"),
+        Prune(0.82, "random", "layerwise", ("w1",)),
+        Rewind("here", ("w2",)),
+        Train(Length(1), evolve=Gradual(0.9, 0.1, 0.9, 100, "global")),
         Collect("best"),
         Escape(0.7, "random", "zero"),
-        Train(Length(7, "steps"), optimizer=SGD(0.5, True, 1e-3)),
+        Fork(2, "random", 0.95, "neuron", "global", ("w2",)),
+        Train(Length(7, "steps"), optimizer=SGD(0.5, True, 1e-3, (Override("bias", 2.0),)), momentum=Constant(0.1)),
         Collect(),
     ),
     batch_size=64,
@@ -54,7 +84,7 @@ def test_every_kind_and_every_field_is_in_the_json():
             walk(one)
 
     walk(FULL.to_json())
-    kinds = (Plan, Length, SGD, Adam, Evolve, Start, Train, Escape, Collect, Constant, Piecewise, Linear, Cosine, Warmup)
+    kinds = (Plan, Length, SGD, Adam, Override, Evolve, Gradual, *get_args(Phase), *KINDS)
     assert seen == {kind.__name__: fields_of(kind) for kind in kinds}
 
 
@@ -65,19 +95,37 @@ def test_plans_differ_where_a_number_does():
 
 def test_a_plan_prints_what_it_does():
     assert str(FULL).splitlines() == [
-        "everything: 6 tickets, 6 trainings x 3 lineages, batch 64, 100 held out",
+        # Two epochs eight times and one; three tickets before the Fork and six after it.
+        "everything: 9 tickets, 17 epochs + 2 x 7 steps x 3 lineages, batch 64, 100 held out",
         "  1. Start(width=3, sparsity=0.8, er, keep_dense=('w1', 'w2'))",
         *(
-            f"  {i}. Train(2 epochs, lr={lr}, optimizer=Adam(clip_norm=1.0), evolve=Evolve(update_every=10, drop_fraction=0.3, "
-            "decay='cosine', growth='random', regrown='zero', weight_update=False, end=0.75))"
+            f"  {i}. Train(2 epochs, lr={lr}, optimizer=Adam(b1=0.8, b2=0.9, eps=1e-06, weight_decay=0.01, clip_norm=1.0, "
+            "overrides=(Override(pattern='bias', lr=2.0, weight_decay=0.0),)), evolve=Evolve(update_every=10, drop_fraction=0.3, "
+            "decay='cosine', growth='random', regrown='zero', weight_update=False, end=0.75), bag=0.9)"
             for i, lr in enumerate(
-                ("0.1", "(0.1, 0.01 from 50%)", "0.1 to 0 (linear)", "0.1 to 0.001 (cosine)", "0.2 to 0 (cosine) warmed up over 10%"), 2
+                (
+                    "0.1",
+                    "(0.1, 0.01 from 50%)",
+                    "0.1 to 0.2 (linear)",
+                    "0.1 to 0.001 (cosine)",
+                    "0.2 to 0 (cosine) warmed up over 10%",
+                    "(0.1 at 0%, 0.2 at 100%)",
+                    "one cycle (0.01 to 0.2 over 40%, to 0.3)",
+                    "0.2 from 10% to 30%",
+                ),
+                2,
             )
         ),
-        "  7. Collect(which='best')",
-        "  8. Escape(drop_fraction=0.7, growth='random', regrown='zero')",
-        "  9. Train(7 steps, lr=0.1, optimizer=SGD(momentum=0.5, nesterov=True, weight_decay=0.001))",
-        "  10. Collect()",
+        "  10. Remember(name='here')",
+        "  11. Prune(sparsity=0.82, scores='random', scope='layerwise', keep_dense=('w1',))",
+        "  12. Rewind(name='here', keep=('w2',))",
+        "  13. Train(1 epoch, lr=0.1, evolve=Gradual(sparsity=0.9, begin=0.1, end=0.9, update_every=100, scope='global'))",
+        "  14. Collect(which='best')",
+        "  15. Escape(drop_fraction=0.7, growth='random', regrown='zero')",
+        "  16. Fork(members=2, masks='random', sparsity=0.95, unit='neuron', scope='global', keep_dense=('w2',))",
+        "  17. Train(7 steps, lr=0.1, optimizer=SGD(momentum=0.5, nesterov=True, weight_decay=0.001, "
+        "overrides=(Override(pattern='bias', lr=2.0, weight_decay=None),)), momentum=0.1)",
+        "  18. Collect()",
     ]
     assert str(Plan("one", (Start(), Train(Length(1, "steps")), Collect()))).startswith("one: 1 ticket, 1 step, batch 128")
 
@@ -102,10 +150,25 @@ WRONG = {
         plan(Start(), TRAIN, Escape(), END),
         r"phase 3, Escape\(\): there is no mask to evolve; give Start a sparsity",
     ),
+    "evolve after a fork of dense children": (
+        plan(Start(), Fork(2, "parent"), Train(Length(1), evolve=Evolve()), END),
+        r"phase 3, Train\(.*no mask to evolve",
+    ),
+    "second fork": (plan(Start(), Fork(2, "random"), Fork(2, "random"), END), r"phase 3, Fork\(.*a plan forks once; put all children"),
+    "nothing remembered": (plan(Start(), TRAIN, Rewind("x"), END), r"phase 3, .*nothing is remembered as 'x' by then; put Remember"),
+    "remembered later": (plan(Start(), TRAIN, Rewind("x"), Remember("x"), END), r"phase 3, .*nothing is remembered as 'x'"),
+    "remembered twice": (plan(Start(), Remember("x"), TRAIN, Remember("x"), END), r"phase 4, .*'x' is remembered already"),
+    "pruned to less": (plan(Start(1, 0.8), Prune(0.5), END), r"phase 2, .*at sparsity 0.8 by then; prune to more"),
+    "pruned to the same": (plan(Start(), Prune(0.5), TRAIN, Prune(0.5), END), r"phase 4, .*at sparsity 0.5 by then"),
+    "gradually to less": (
+        plan(Start(), Fork(4, "partition"), Train(Length(1), evolve=Gradual(0.7)), END),
+        r"phase 3, .*at sparsity 0.75 by then",
+    ),
+    "best of a fork": (plan(Start(), TRAIN, Fork(2, "random"), Collect("best"), validation=5), r"phase 4, .*the best of nothing"),
     "second start": (plan(Start(), TRAIN, Start(), END), r"phase 3, Start\(.*a plan starts once; remove it"),
     "no start": (plan(TRAIN, END), r"the first phase of a plan is Start"),
     "nothing": (plan(), r"the first phase of a plan is Start"),
-    "not a phase": (plan(Start(), "Train", END), r"phase 2 is Start\(...\), Train\(...\)"),
+    "not a phase": (plan(Start(), "Train", END), r"phase 2 is one of Start\(...\), Train\(...\), .*Fork\(...\); got 'Train'"),
     "best without validation": (plan(Start(), TRAIN, Collect("best")), r"phase 3, Collect\(which='best'\).*set validation=5000"),
     "best of nothing": (plan(Start(), Collect("best"), validation=5), r"phase 2.*put a Train right before it"),
     "nothing collected": (plan(Start(), TRAIN), r"end the plan with Collect\(\)"),
@@ -132,6 +195,34 @@ WRONG = {
     "momentum": (lambda: SGD(momentum=1.0), r"momentum is in \[0, 1\); got 1.0"),
     "weight_decay": (lambda: SGD(weight_decay=-1), r"weight_decay is a finite number, at least 0"),
     "clip_norm": (lambda: Adam(clip_norm=0.0), r"clip_norm is a positive number"),
+    "an odd number of pairs": (lambda: Fork(5, "anti_random"), r"anti_random masks come in pairs: members is even; got 5. Take 6"),
+    "pairs at another sparsity": (
+        lambda: Fork(4, "anti_random", 0.6),
+        r"anti_random masks are at sparsity 0.5.*got 0.6. Use masks='random'",
+    ),
+    "a partition of another sparsity": (lambda: Fork(4, "partition", 0.5), r"sparsity of partition masks is 1 - 1/4; leave it out"),
+    "parents of another sparsity": (lambda: Fork(4, "parent", 0.5), r"sparsity of parent masks is the parent's; leave it out"),
+    "a partition of one": (lambda: Fork(1, "partition"), r"a partition has at least 2 members"),
+    "no children": (lambda: Fork(0, "random"), r"members .* at least 1; got 0"),
+    "kind of masks": (lambda: Fork(2, "antirandom"), r"masks is one of random, anti_random, partition, parent"),  # pyright: ignore[reportArgumentType]
+    "unit of a fork": (lambda: Fork(2, "random", unit="filter"), r"unit is one of connection, neuron"),  # pyright: ignore[reportArgumentType]
+    "all pruned": (lambda: Prune(1.0), r"Prune's sparsity is the share of zeros, in \(0, 1\); got 1.0"),
+    "nothing pruned": (lambda: Prune(0.0), r"in \(0, 1\); got 0.0"),
+    "scores": (lambda: Prune(0.5, "gradient"), r"scores is one of magnitude, random"),  # pyright: ignore[reportArgumentType]
+    "patterns None": (lambda: Prune(0.5, keep_dense=None), r"keep_dense is a tuple of path patterns"),  # pyright: ignore[reportArgumentType]
+    "a pattern that is none": (lambda: Rewind("x", ("(",)), r"keep are regular expressions for leaf paths; got '\('"),
+    "gradual to 1": (lambda: Gradual(1.0), r"sparsity is the share of zeros"),
+    "gradual backwards": (lambda: Gradual(0.5, 0.5, 0.5), r"0 <= begin < end <= 1; got 0.5 and 0.5"),
+    "gradual never": (lambda: Gradual(0.5, update_every=0), r"update_every is at least 1; got 0"),
+    "bag 0": (lambda: Train(Length(1), bag=0.0), r"bag is the share .* in \(0, 1\]; got 0.0"),
+    "bag 2": (lambda: Train(Length(1), bag=2), r"bag is the share .*got 2"),
+    "momentum of Adam": (lambda: Train(Length(1), optimizer=Adam(), momentum=Constant(0.9)), r"momentum moves SGD's; Adam\(\) has none"),
+    "momentum of none": (lambda: Train(Length(1), optimizer=SGD(0.0), momentum=Constant(0.9)), r"SGD\(momentum=0\) keeps no moments"),
+    "momentum 1": (lambda: Train(Length(1), momentum=Linear(0.5, 1.2)), r"momentum is in \[0, 1\) throughout"),
+    "override": (lambda: Override("("), r"Override's pattern is a regular expression"),
+    "override lr": (lambda: Override("b", -1.0), r"Override's lr is a finite number, at least 0"),
+    "one override": (lambda: SGD(overrides=Override("b")), r"overrides is a tuple of Override"),  # pyright: ignore[reportArgumentType]
+    "overrides None": (lambda: Adam(overrides=None), r"overrides is a tuple of Override"),  # pyright: ignore[reportArgumentType]
     "lr a number": (lambda: Train(Length(1), 0.1), r"Train's lr is one of Constant, Piecewise.*got 0.1"),  # pyright: ignore[reportArgumentType]
     "optimizer a text": (lambda: Train(Length(1), optimizer="sgd"), r"Train's optimizer is one of SGD, Adam"),  # pyright: ignore[reportArgumentType]
 }
@@ -194,6 +285,81 @@ def test_lengths_in_steps_and_epochs():
     assert Length(585, "steps").epochs(390) == 1.5
     mixed = Plan("mixed", (Start(2), Train(Length(2)), Train(Length(5, "steps")), Collect(), Collect()))
     assert (mixed.steps(10), mixed.epochs(10), mixed.members) == (25, 2.5, 4)
+
+
+def test_defaults_are_left_out_and_read_back():
+    """So a plan that was written before a field was there is read as the plan that it was."""
+    plain = Plan("plain", (Start(), Train(Length(2)), Fork(2, "random"), Collect()))
+    assert plain.to_json() == {
+        "kind": "Plan",
+        "name": "plain",
+        "phases": [
+            {"kind": "Start"},
+            {"kind": "Train", "length": {"kind": "Length", "amount": 2}},
+            {"kind": "Fork", "members": 2, "masks": "random"},
+            {"kind": "Collect"},
+        ],
+    }
+    spelled = {"kind": "Start", "width": 1, "sparsity": 0.0, "distribution": "erk", "keep_dense": []}
+    assert Plan.from_json(plain.to_json() | {"phases": [spelled, *plain.to_json()["phases"][1:]]}) == plain
+
+
+FORKED = Plan(
+    "forked",
+    (
+        Start(2),
+        Train(Length(3)),
+        Collect(),
+        Fork(3, "random", 0.6),
+        Train(Length(8, "steps"), bag=0.5),
+        Collect(),
+        Train(Length(1)),
+        Collect(),
+    ),
+)
+
+
+def test_copies_steps_and_tickets_of_a_plan_that_forks():
+    """Ten steps an epoch over all examples, five over half of them; two lineages, three children each."""
+    assert FORKED.fork == 3
+    assert [FORKED.copies(i) for i in range(9)] == [2] * 4 + [6] * 5
+    assert FORKED.members == 2 + 6 + 6
+    assert FORKED.steps(10) == 30 + 8 + 10
+    assert [FORKED.steps_before(i, 10) for i in range(9)] == [0, 0, 30, 30, 30, 38, 38, 48, 48]
+    assert FORKED.all_steps(10) == 2 * 30 + 6 * 18
+    assert FORKED.epochs(10) == 3 + 3 * (8 / 5 + 1)
+    assert [FORKED.sparsity_before(i) for i in (3, 4, 8)] == [0, 0.6, 0.6]
+    assert str(FORKED).splitlines()[0] == "forked: 14 tickets, 3 epochs + 3 x 2 trainings x 2 lineages, batch 128"
+
+
+@pytest.mark.parametrize(
+    ("phases", "first"),
+    [
+        ((Start(1, 0.5), TRAIN, END), 0),
+        ((Start(), TRAIN, END), None),
+        ((Start(), TRAIN, Prune(0.5), TRAIN, END), 2),
+        ((Start(), TRAIN, Train(Length(1), evolve=Gradual(0.5)), END), 2),
+        ((Start(), TRAIN, Fork(2, "partition"), END), 2),
+        ((Start(), TRAIN, Fork(2, "parent"), END), None),
+    ],
+)
+def test_networks_are_masked_from_the_first_pruning_on(phases, first):
+    plan = Plan("p", phases)
+    assert [plan.masked_at(i) for i in range(len(phases))] == [first is not None and i >= first for i in range(len(phases))]
+
+
+def test_bags_and_their_epochs_count_the_share_as_it_is_written():
+    """0.29 x 100 is 28.999... in floats."""
+    assert [Train(Length(1), bag=bag).steps(100) for bag in (1.0, 0.9, 0.29, 0.001)] == [100, 90, 29, 1]
+    assert Train(Length(5, "steps"), bag=0.1).steps(100) == 5
+
+
+def test_gradual_pruning_ends_within_its_phase_however_short():
+    assert Gradual(0.5, 0.25, 0.75).steps(100) == (25, 75)
+    for steps in range(1, 9):
+        for begin, end in ((0, 1), (0.9, 1), (0.5, 0.6), (0, 0.01)):
+            first, last = Gradual(0.5, begin, end).steps(steps)
+            assert 0 <= first < last <= steps
 
 
 def test_schedules_at_their_ends():

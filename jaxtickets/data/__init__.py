@@ -10,17 +10,25 @@ from jaxtickets.data.augment import CropFlip, Standardise
 from jaxtickets.data.bundled import digits
 from jaxtickets.data.cifar import cifar10, cifar100
 from jaxtickets.data.errors import DataError, DataNotFoundError
+from jaxtickets.data.image_stream import ImageStream, ImageTest
+from jaxtickets.data.imagenet import image_test, image_train, imagenet, imagenet_a
 from jaxtickets.data.loading import load, pair
 
 __all__ = [
     "CropFlip",
     "DataError",
     "DataNotFoundError",
+    "ImageStream",
+    "ImageTest",
     "Standardise",
     "cifar10",
     "cifar100",
     "digits",
     "from_arrays",
+    "image_test",
+    "image_train",
+    "imagenet",
+    "imagenet_a",
     "load",
     "pair",
 ]

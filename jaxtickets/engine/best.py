@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import members
-from jaxtickets.engine.lineage import Lineage
+from jaxtickets.engine.lineage import Lineage, Network
 from jaxtickets.engine.run import Run
 from jaxtickets.ensemble import Ticket, TicketEnsemble
 
 PyTree = Any
 
 
-def network_of(lineage: Lineage) -> dict[str, PyTree]:
+def network_of(lineage: Lineage) -> Network:
     """What of a lineage predicts."""
-    return {"params": lineage.params, "mask": lineage.mask, "model_state": lineage.model_state}
+    return Network(lineage.params, lineage.mask, lineage.model_state)
 
 
 def none_yet(lineage: Lineage) -> dict[str, PyTree]:
@@ -27,12 +27,12 @@ def none_yet(lineage: Lineage) -> dict[str, PyTree]:
     return {"accuracy": zeros - jnp.float32(1), "step": zeros, "network": jax.tree.map(lambda a: a.copy(), network_of(lineage))}
 
 
-def validation_accuracy(run: Run, network: dict[str, PyTree], width: int) -> np.ndarray:
+def validation_accuracy(run: Run, network: Network, width: int) -> np.ndarray:
     """Every member's accuracy on the validation split, float32 [W]."""
     assert run.held is not None
     host = members.fetch(network)
-    tickets = tuple(Ticket(**members.member(host, i), info={}) for i in range(width))
-    right = TicketEnsemble(run.task, tickets, run.x_spec).member_log_proba(run.held).argmax(-1) == run.held.y
+    tickets = tuple(Ticket(*members.member(host, i), info={}) for i in range(width))
+    right = TicketEnsemble(run.task, tickets, run.x_spec).ticket_log_proba(run.held).argmax(-1) == run.held.y
     return right.mean(1, dtype=np.float32)
 
 

@@ -7,6 +7,7 @@ zeros: what does not match is passed over with a warning, and the checkpoint bef
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 import zlib
 from collections.abc import Callable
@@ -39,6 +40,11 @@ class Checkpoints:
         self._folder = folder.resolve()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._saved = time.monotonic()
+
+    def age(self) -> float:
+        """Seconds since the last checkpoint, whichever group of the run wrote it, or since the run began."""
+        return time.monotonic() - self._saved
 
     def save(self, state: PyTree, host: PyTree, place: dict[str, Any]) -> None:
         """Write `state` and `place` as the newest checkpoint; returns as soon as the arrays are copied.
@@ -48,6 +54,7 @@ class Checkpoints:
           host: the same arrays on the host, for the digest.
           place: where in the run it is, as JSON.
         """
+        self._saved = time.monotonic()
         number = max(self._manager.all_steps(), default=-1) + 1
         place = place | {"digest": digest(host)}
         arguments = self._ocp.args.Composite(state=self._ocp.args.StandardSave(state), place=self._ocp.args.JsonSave(place))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from typing import Any
 
 import jax
@@ -10,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import masks
+from jaxtickets.children import check_children, check_patterns, child_units, units_for
 from jaxtickets.dataset import Dataset, Stream
+from jaxtickets.engine.lineage import Network
 from jaxtickets.errors import DataError
-from jaxtickets.members import Layout
-from jaxtickets.plan import Plan
-from jaxtickets.sparsity import layer_budgets, prunable_shapes
+from jaxtickets.members import Layout, for_members
+from jaxtickets.plan import Fork, Plan, PlanError, Prune, Rewind, Train, describe
+from jaxtickets.sparsity import layer_budgets, part, prunable_shapes
 from jaxtickets.task import Task
+from jaxtickets.units import Units
 
 PyTree = Any
 
@@ -27,6 +31,8 @@ def check_data(plan: Plan, task: Task, data: Dataset | Stream) -> None:
     if data.num_classes != task.num_classes:
         raise DataError(f"{data.name} has {data.num_classes} classes and {task.name} tells {task.num_classes} apart; make them equal.")
     if not isinstance(data, Dataset):
+        if any(isinstance(phase, Train) and phase.bag < 1 for phase in plan.phases):
+            raise DataError("a plan with bags needs data in memory; a stream is read as a whole. Leave bag out.")
         if plan.validation:
             raise DataError("a plan with a validation split needs data in memory; hold the split out of the stream yourself.")
         return
@@ -46,12 +52,21 @@ def check_data(plan: Plan, task: Task, data: Dataset | Stream) -> None:
         )
 
 
-def check_batch(batch_size: int, examples: int, layout: Layout) -> None:
-    """Raise `DataError` unless at least one full batch is there and divides over the mesh's data axis."""
+def check_batch(plan: Plan, examples: int, layout: Layout) -> None:
+    """Raise `DataError` unless at least one full batch is there, in every bag too, and divides over the mesh's data axis."""
+    batch_size = plan.batch_size
+    for phase in plan.phases:
+        if isinstance(phase, Train) and part(examples, phase.bag) < batch_size <= examples:
+            raise DataError(f"a bag of {phase.bag:g} of {examples} examples does not fill a batch of {batch_size}; take a larger bag.")
     if batch_size > examples:
         raise DataError(f"batch_size={batch_size} is more than the {examples} training examples; take at most {examples}.")
-    if layout.mesh is not None and batch_size % layout.mesh.shape["data"]:
-        raise DataError(f"batch_size={batch_size} does not divide over the {layout.mesh.shape['data']} devices of the mesh's data axis.")
+    for copies in (plan.width, plan.copies(len(plan.phases))):
+        mesh = for_members(layout, min(layout.group, copies)).mesh
+        if mesh is not None and batch_size % mesh.shape["data"]:
+            raise DataError(
+                f"batch_size={batch_size} does not divide over the {mesh.shape['data']} devices of the mesh's data axis, "
+                f"where {min(layout.group, copies)} members train together."
+            )
 
 
 def check_key(key: Any, members: int) -> None:
@@ -87,9 +102,10 @@ def check_key(key: Any, members: int) -> None:
 
 
 def check_layout(plan: Plan, layout: Layout) -> None:
-    """Raise `ValueError` unless the plan's lineages fill the mesh."""
-    if layout.mesh is not None and plan.width % layout.group:
-        raise ValueError(f"layout: {plan.width} lineages do not divide into groups of {layout.group}, as members over a mesh must.")
+    """Raise `ValueError` unless the plan's lineages, and their children, fill the mesh."""
+    for copies, what in ((plan.width, "lineages"), (plan.copies(len(plan.phases)), "children")):
+        if layout.mesh is not None and copies > layout.group and copies % layout.group:
+            raise ValueError(f"layout: {copies} {what} do not divide into groups of {layout.group}, as members over a mesh must.")
 
 
 def example_of(data: Dataset | Stream) -> PyTree:
@@ -102,15 +118,16 @@ def example_of(data: Dataset | Stream) -> PyTree:
     return jax.tree.map(lambda a: np.asarray(a[:1]), first[0])
 
 
-def check_model(plan: Plan, task: Task, data: Dataset | Stream, example: PyTree) -> tuple[PyTree, PyTree]:
+def check_model(plan: Plan, task: Task, data: Dataset | Stream, example: PyTree) -> tuple[PyTree, PyTree, PyTree]:
     """Trace the network on an example, compiling and computing nothing: wrong shapes, rules and budgets are found here.
 
     Returns:
-      The params, and what the network takes per example, as `jax.ShapeDtypeStruct`s.
+      The params, the model state, and what the network takes per example, as `jax.ShapeDtypeStruct`s.
 
     Raises:
       DataError: the network cannot take these examples, or its outputs and loss are not of the shapes `Task` says.
       MaskError: rules or a sparsity that its layers cannot meet.
+      PlanError: a pattern of leaves that matches none.
     """
     _check_tree(example)
     prepare = data.prepare if isinstance(data, Dataset) else lambda x: x
@@ -127,19 +144,56 @@ def check_model(plan: Plan, task: Task, data: Dataset | Stream, example: PyTree)
         got = ", ".join(f"{leaf.dtype}{list(leaf.shape[1:])}" for leaf in jax.tree.leaves(x))
         raise DataError(f"{task.name} cannot take the examples of {data.name}, {got} each: {error}") from error
     wanted = (batch,) if task.num_classes is None else (batch, task.num_classes)
+    wanted = wanted if task.heads == 1 else (task.heads, *wanted)
     if loss.shape != (batch,):
         raise DataError(f"the loss of {task.name} has the shape {list(loss.shape)} for {batch} examples; one number each is [{batch}].")
     if log_proba.shape != wanted:
-        raise DataError(f"log_proba of {task.name} has the shape {list(log_proba.shape)} for {batch} examples; it must be {list(wanted)}.")
+        of = f"{batch} examples" if task.heads == 1 else f"{task.heads} heads and {batch} examples"
+        raise DataError(f"log_proba of {task.name} has the shape {list(log_proba.shape)} for {of}; it must be {list(wanted)}.")
     paths = masks.leaf_paths(params)
     if len(set(paths)) < len(paths):
         raise masks.MaskError(
             f"two leaves of the params of {task.name} have one path: rename one of {sorted(p for p in paths if paths.count(p) > 1)}."
         )
     start = plan.start
+    shapes = prunable_shapes(params, task.prunable) if plan.masked_at(len(plan.phases)) else {}
     if start.sparsity:
-        layer_budgets(prunable_shapes(params, task.prunable), start.sparsity, start.distribution, start.keep_dense)
-    return params, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+        layer_budgets(shapes, start.sparsity, start.distribution, start.keep_dense)
+    for number, phase in enumerate(plan.phases, 1):
+        patterns = [override.pattern for override in phase.optimizer.overrides] if isinstance(phase, Train) else ()
+        for pattern in phase.keep if isinstance(phase, Rewind) else patterns:
+            if not any(re.search(pattern, path) for path in paths):
+                where = f"phase {number}, {describe(phase)}"
+                raise PlanError(f"{where}: {pattern!r} matches none of the leaves of {task.name}: {', '.join(paths)}.")
+        if isinstance(phase, Fork) and phase.masks != "parent":
+            if phase.unit == "neuron":
+                check_patterns(shapes, phase.keep_dense)
+            else:
+                check_children(shapes, phase.members, phase.masks, phase.scope, phase.keep_dense)
+        elif isinstance(phase, Prune):
+            check_children(shapes, 1, "random", phase.scope, phase.keep_dense)
+    return params, state, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+
+
+def check_given(plan: Plan, given: Network | None) -> None:
+    """Raise `PlanError` where a plan would draw a mask over the one that a given ticket has."""
+    if given is not None and plan.start.sparsity and any(m.ndim for m in jax.tree.leaves(given.mask)):
+        raise PlanError("start_from is a sparse ticket and Start draws a mask of its own; give Start no sparsity, or the params alone.")
+
+
+def check_units(plan: Plan, task: Task, params: PyTree, model_state: PyTree, x_spec: PyTree) -> Units | None:
+    """The network's units, if the plan prunes neurons; None if not.
+
+    Raises:
+      MaskError: a network without units, or that cannot be divided as the plan says.
+    """
+    fork = plan.phases[plan.fork] if plan.fork is not None else None
+    if not isinstance(fork, Fork) or fork.unit == "connection" or fork.masks == "parent":
+        return None
+    units = units_for(task.apply, params, model_state, x_spec, task.prunable, fork.keep_dense)
+    how = {"members": fork.members, "kind": fork.masks, "share": fork.child_sparsity, "scope": fork.scope}
+    jax.eval_shape(lambda key: child_units(key, units, 0, **how), jax.eval_shape(lambda: jax.random.key(0)))
+    return units
 
 
 def _check_tree(x: PyTree) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, Self
 
@@ -16,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import members
-from jaxtickets.dataset import Dataset, Stream
-from jaxtickets.engine.lineage import ORDER
+from jaxtickets.dataset import Dataset, SeekableStream, Stream
+from jaxtickets.engine.lineage import BAG, ORDER
 from jaxtickets.errors import DataError
 from jaxtickets.members import Layout
+from jaxtickets.sparsity import part
 
 PyTree = Any
 
@@ -28,11 +30,12 @@ class Feed(Protocol):
     """What the training loop asks of data."""
 
     steps_per_epoch: int
+    rows: int
     gather: Callable[[PyTree, jax.Array], tuple[PyTree, jax.Array]]
     mapped: tuple[bool, ...]
 
-    def for_members(self, keys: jax.Array) -> Feed:
-        """The same data, in the orders of the members with those keys."""
+    def for_members(self, keys: jax.Array, layout: Layout, bag: float = 1.0) -> Feed:
+        """The same data, in the orders of the members with those keys; each sees its own bag, a share of the examples."""
         ...
 
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
@@ -66,52 +69,58 @@ class DeviceFeed:
 
     def __init__(self, dataset: Dataset, batch_size: int, layout: Layout) -> None:
         self.steps_per_epoch = len(dataset) // batch_size
+        self.rows = len(dataset)
         self._data = members.place((dataset.x, dataset.y), layout)
-        self._layout = layout
+        self._dataset, self._batch_size, self._layout = dataset, batch_size, layout
         self._keys: jax.Array | None = None
         self._epoch = -1
         self._order: jax.Array | None = None
-        examples = len(dataset)
-        batch_sharding = members.sharding(layout, "data")
 
-        @jax.jit
-        def order(keys: jax.Array, epoch: int) -> jax.Array:
-            def one(key: jax.Array) -> jax.Array:
-                key = jax.random.fold_in(jax.random.fold_in(key, ORDER), epoch)
-                return jax.random.permutation(key, examples).astype(jnp.int32)
-
-            return jax.vmap(one)(keys)
-
-        def gather(batch: PyTree, key: jax.Array) -> tuple[PyTree, jax.Array]:
-            (x, y), rows, position = batch
-            rows = jax.lax.dynamic_slice_in_dim(rows, position * batch_size, batch_size)
-            if batch_sharding is not None:
-                rows = jax.lax.with_sharding_constraint(rows, batch_sharding)
-            x = jax.tree.map(lambda a: jnp.take(a, rows, axis=0, mode="clip"), x)
-            if dataset.augment is not None:
-                x = dataset.augment(key, x)
-            return dataset.prepare(x), y[rows]
-
-        self._draw_order = order
-        self.gather = gather
-
-    def for_members(self, keys: jax.Array) -> Self:
+    def for_members(self, keys: jax.Array, layout: Layout, bag: float = 1.0) -> Self:
         """The same arrays on the device; only the order is another."""
         feed = copy.copy(self)
-        feed._keys, feed._epoch, feed._order = keys, -1, None
+        feed._keys, feed._layout, feed._epoch, feed._order = keys, layout, -1, None
+        feed._data = members.place(self._data, layout)
+        if bag < 1:
+            feed.steps_per_epoch, feed.rows = max(1, part(self.steps_per_epoch, bag)), part(self.rows, bag)
         return feed
+
+    def gather(self, batch: PyTree, key: jax.Array) -> tuple[PyTree, jax.Array]:
+        """Inside the compiled step: the rows of the batch, augmented and prepared."""
+        (x, y), rows, position = batch
+        rows = jax.lax.dynamic_slice_in_dim(rows, position * self._batch_size, self._batch_size)
+        batch_sharding = members.sharding(self._layout, "data")
+        if batch_sharding is not None:
+            rows = jax.lax.with_sharding_constraint(rows, batch_sharding)
+        x = jax.tree.map(lambda a: jnp.take(a, rows, axis=0, mode="clip"), x)
+        if self._dataset.augment is not None:
+            x = self._dataset.augment(key, x)
+        return self._dataset.prepare(x), y[rows]
 
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
         """All data, the members' orders, and the place."""
         if epoch != self._epoch:
-            self._order = members.place(self._draw_order(self._keys, epoch), self._layout, "member")
-            self._epoch = epoch
+            order = _draw_order(self._keys, epoch, len(self._dataset), self.rows)
+            self._order, self._epoch = members.place(order, self._layout, "member"), epoch
         return self._data, self._order, np.int32(position)
 
     def advance(self, batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
         """The same data, further on."""
         data, order, position = batch
         return data, order, position + by
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _draw_order(keys: jax.Array, epoch: int, examples: int, rows: int) -> jax.Array:
+    """The rows of every member's bag in the order of the epoch, int32 [W, rows]."""
+
+    def one(key: jax.Array) -> jax.Array:
+        order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, ORDER), epoch), rows)
+        if rows < examples:
+            order = jax.random.permutation(jax.random.fold_in(key, BAG), examples)[:rows][order]
+        return order.astype(jnp.int32)
+
+    return jax.vmap(one)(keys)
 
 
 class HostFeed:
@@ -121,14 +130,16 @@ class HostFeed:
 
     def __init__(self, stream: Stream, batch_size: int, layout: Layout) -> None:
         self.steps_per_epoch = len(stream) // batch_size
+        self.rows = len(stream)
         self._stream, self._batch_size, self._layout = stream, batch_size, layout
         self._seeds: list[int] = []
         self._epoch, self._next = -1, 0
         self._iterators: list[Iterator[tuple[PyTree, np.ndarray]]] = []
 
-    def for_members(self, keys: jax.Array) -> Self:
-        """The same stream, read with the seeds that those keys give."""
+    def for_members(self, keys: jax.Array, layout: Layout, bag: float = 1.0) -> Self:
+        """The same stream, read with the seeds that those keys give. It has no bags (`checks.check_data` says so)."""
         feed = copy.copy(self)
+        feed._layout = layout
         bits = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, ORDER), (), jnp.uint32))(keys)
         feed._seeds = [int(seed) for seed in members.fetch(bits)]
         feed._epoch, feed._next, feed._iterators = -1, 0, []
@@ -142,8 +153,8 @@ class HostFeed:
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
         """The members' next batches; goes to `position` first where it is not next (after a resume)."""
         if epoch != self._epoch or position < self._next:
-            self._iterators = [iter(self._stream.batches(seed, epoch, self._batch_size)) for seed in self._seeds]
-            self._epoch, self._next = epoch, 0
+            self._epoch, self._next = epoch, position if isinstance(self._stream, SeekableStream) else 0
+            self._iterators = [self._open(seed) for seed in self._seeds]
         while self._next <= position:
             batches = [self._read(iterator) for iterator in self._iterators]
             self._next += 1
@@ -153,6 +164,11 @@ class HostFeed:
     def advance(self, batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
         """Streams advance on the host, so they run one step per call."""
         raise NotImplementedError
+
+    def _open(self, seed: int) -> Iterator[tuple[PyTree, np.ndarray]]:
+        if isinstance(self._stream, SeekableStream):
+            return iter(self._stream.batches_from(seed, self._epoch, self._batch_size, self._next))
+        return iter(self._stream.batches(seed, self._epoch, self._batch_size))
 
     def _read(self, iterator: Iterator[tuple[PyTree, np.ndarray]]) -> tuple[PyTree, np.ndarray]:
         where = f"batch {self._next + 1} of epoch {self._epoch + 1} of {self._stream.name}"

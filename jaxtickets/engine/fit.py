@@ -16,17 +16,19 @@ import numpy as np
 from jaxtickets import masks, members
 from jaxtickets.arrays import as_dataset
 from jaxtickets.dataset import Dataset, Stream
-from jaxtickets.engine import checks
-from jaxtickets.engine.checkpoints import Checkpoints
+from jaxtickets.engine import checks, moves
+from jaxtickets.engine.checkpoints import Checkpoints, digest
 from jaxtickets.engine.feed import hold_out, make_feed
-from jaxtickets.engine.group import GroupRun
+from jaxtickets.engine.given import given_network
+from jaxtickets.engine.group import Clock, GroupRun
+from jaxtickets.engine.lineage import Network, child_key
 from jaxtickets.engine.programs import Programs
 from jaxtickets.engine.progress import ProgressLine
-from jaxtickets.engine.run import Place, Run
+from jaxtickets.engine.run import Place, Run, Who
 from jaxtickets.engine.run_folder import RunFolder, versions, write_json
 from jaxtickets.ensemble import Ticket, TicketEnsemble
 from jaxtickets.members import Layout
-from jaxtickets.plan import Plan
+from jaxtickets.plan import Fork, Plan
 from jaxtickets.task import Task
 from jaxtickets.ticket_file import load
 
@@ -41,13 +43,14 @@ def fit(
     key: int | jax.Array,
     out: str | Path | None = None,
     layout: Layout | None = None,
+    start_from: PyTree | Ticket | TicketEnsemble | str | Path | None = None,
     checkpoint_every: float = 60.0,
     progress: bool = True,
 ) -> TicketEnsemble:
     """Run `plan` and return its tickets.
 
     Every lineage has its own key, `fold_in(key, i)`, from which its weights, mask, data order, augmentation and dropout
-    come; lineage i is the same, bit for bit on one backend, whatever the others are.
+    come; lineage i is the same, bit for bit on one backend, whatever the others are. So are the children of a Fork.
 
     Args:
       plan: the method (see `jaxtickets.methods`).
@@ -57,15 +60,19 @@ def fit(
       out: run folder. A run that was interrupted goes on from its last checkpoint when `fit` is called again with the
         same arguments, and ends in the same bits; a finished one is loaded.
       layout: how members lie on the hardware; by default chosen for the backend.
+      start_from: a network trained elsewhere, in place of fresh weights: a tree of params, `(params, model_state)` where
+        there are batch statistics, a `Ticket`, an ensemble of one, or a ticket file.
       checkpoint_every: seconds between checkpoints; 0 for one after every call of the compiled step.
       progress: show a progress line (on standard error).
 
     Returns:
-      The tickets in the order lineage by lineage, and within a lineage as collected.
+      The tickets in the order lineage by lineage, child by child, and within each as collected. Those of a run folder stay in
+      its files and are read when they are asked for.
 
     Raises:
       DataError: data that cannot be trained on, or that the network cannot take.
       MaskError: a sparsity or rules that the network's layers cannot meet.
+      TicketError: a `start_from` that does not fit the network.
       ValueError: a `key` or `layout` that does not fit the plan.
       NonFiniteLoss: a loss became NaN or infinite; what was collected before is in `out/tickets`.
       RunError: `out` holds a run of another plan, network, data set or key, or is in use by another process.
@@ -82,94 +89,129 @@ def fit(
     checks.check_data(plan, task, data)
     checks.check_key(key, plan.width)
     fitted, held = hold_out(data, plan.validation) if isinstance(data, Dataset) else (data, None)
-    layout = layout or members.default_layout(plan.width)
+    layout = layout or members.default_layout(plan.copies(len(plan.phases)), lineages=plan.width)
     checks.check_layout(plan, layout)
-    checks.check_batch(plan.batch_size, len(fitted), layout)
+    checks.check_batch(plan, len(fitted), layout)
     example = checks.example_of(fitted)
-    params, x_spec = checks.check_model(plan, task, fitted, example)
+    params, model_state, x_spec = checks.check_model(plan, task, fitted, example)
+    given = given_network(start_from, task, params, model_state)
+    checks.check_given(plan, given)
+    units = checks.check_units(plan, task, params, model_state, x_spec)
     # Nothing is wrong.
     keys = members.member_keys(key, plan.width)
+    if isinstance(fitted, Dataset):
+        example = fitted.prepare(example)
+    feed = make_feed(fitted, plan.batch_size, members.for_members(layout, min(layout.group, plan.width)))
+    parts = (plan, task, feed, held, example, given, units, x_spec, layout, Programs())
+    steps, show = plan.all_steps(feed.steps_per_epoch), progress and jax.process_index() == 0
+
+    def run(folder: RunFolder | None) -> TicketEnsemble:
+        line = ProgressLine(steps, show, compiling=lambda: parts[-1].seconds)
+        checkpoints = Checkpoints(folder.checkpoints) if folder else None
+        try:
+            whole = Run(*parts, line, folder, checkpoints, checkpoint_every)
+            collected, seconds = _run_groups(whole, keys)
+        finally:
+            line.close()
+            if checkpoints:
+                checkpoints.close()
+        ensemble = TicketEnsemble(task, moves.in_order(whole, collected), x_spec, plan)
+        if folder and folder.writes:
+            write_json(folder.path / "timing.json", {"seconds": seconds, "compilations": parts[-1].count, "versions": versions()})
+            ensemble.save(folder.final)
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        return ensemble
+
     if out is None:
-        return _run(plan, task, fitted, held, example, x_spec, keys, layout, None, checkpoint_every, progress)
-    with RunFolder(out, _identity(plan, task, data, key, params)) as folder:
-        if folder.final.exists():
-            return load(folder.final, task)
-        return _run(plan, task, fitted, held, example, x_spec, keys, layout, folder, checkpoint_every, progress)
+        return run(None)
+    with RunFolder(out, _identity(plan, task, data, key, params, given)) as folder:
+        if not folder.final.exists():
+            return run(folder)
+        return load(folder.final, task)
 
 
-def _run(
-    plan: Plan,
-    task: Task,
-    data: Dataset | Stream,
-    held: Dataset | None,
-    example: PyTree,
-    x_spec: PyTree,
-    keys: jax.Array,
-    layout: Layout,
-    folder: RunFolder | None,
-    checkpoint_every: float,
-    progress: bool,
-) -> TicketEnsemble:
-    if isinstance(data, Dataset):
-        example = data.prepare(example)
-    checkpoints = Checkpoints(folder.checkpoints) if folder else None
-    feed = make_feed(data, plan.batch_size, layout)
-    programs = Programs()
-    steps, show = plan.width * plan.steps(feed.steps_per_epoch), progress and jax.process_index() == 0
-    line = ProgressLine(steps, show, compiling=lambda: programs.seconds)
-    run = Run(plan, task, feed, held, example, x_spec, keys, layout, programs, line, folder, checkpoints, checkpoint_every)
-    try:
-        tickets, seconds = _run_groups(run)
-    finally:
-        line.close()
-        if checkpoints:
-            checkpoints.close()
-    # Groups of any size give one order: lineage by lineage, and within a lineage as collected.
-    tickets.sort(key=lambda ticket: (ticket.info["lineage"], ticket.info["collected"]))
-    ensemble = TicketEnsemble(task, tuple(tickets), x_spec, plan)
-    if folder and folder.writes:
-        write_json(folder.path / "timing.json", {"seconds": seconds, "compilations": run.programs.count, "versions": versions()})
-        ensemble.save(folder.final)
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    return ensemble
-
-
-def _run_groups(run: Run) -> tuple[list[Ticket], dict[str, float]]:
+def _run_groups(run: Run, keys: jax.Array) -> tuple[list[Ticket | dict[str, Any]], dict[str, float]]:
     """All groups, one after another, from the newest whole checkpoint on. Returns the tickets and the seconds it took."""
     began = time.monotonic()
     before = compiled = 0.0
+    clock = Clock(lambda: before + time.monotonic() - began, lambda: compiled + run.programs.seconds)
+    tickets: list[Ticket | dict[str, Any]] = []
+    lineages = [list(rows) for rows in members.groups(run.plan.width, run.layout)]
 
-    def clock() -> float:
-        return before + time.monotonic() - began
+    def trunk(number: int) -> GroupRun:
+        # (A group that this layout does not have cannot be like the last one either, which says so.)
+        rows = lineages[min(number, len(lineages) - 1)]
+        return GroupRun(run, number, 0, [Who(row) for row in rows], keys[rows[0] : rows[-1] + 1], tickets, clock)
 
-    def compiling() -> float:
-        return compiled + run.programs.seconds
+    def branch(trunk: GroupRun, number: int, parents: PyTree) -> GroupRun:
+        fork = run.plan.phases[run.plan.fork or 0]
+        rows = [who.lineage for who in trunk.who]
+        children = moves.children_of(rows, fork.members if isinstance(fork, Fork) else 1)
+        groups = members.groups(len(children), run.layout)
+        who = [children[i] for i in groups[min(number, len(groups)) - 1]]
+        own = jax.vmap(child_key)(keys[np.asarray([w.lineage for w in who])], jnp.asarray([w.child for w in who], jnp.int32))
+        return GroupRun(run, trunk.number, number, who, own, tickets, clock, parents if number < len(groups) else None)
 
-    groups = [GroupRun(run, g, rows, clock, compiling) for g, rows in enumerate(members.groups(run.plan.width, run.layout))]
-    # (A group that this layout does not have cannot be like the last one either, which says so.)
-    found = run.checkpoints.newest(lambda p: groups[min(p["group"], len(groups) - 1)].like(Place(**p))) if run.checkpoints else None
-    place = Place(**found[0]) if found else Place()
-    if found and run.folder:
-        before, compiled = place.seconds, place.compile_seconds
-        run.folder.truncate_metrics((place.group, place.phase, place.step))
+    def at(place: Place) -> GroupRun:
+        group = trunk(place.group)
+        return branch(group, place.branch, moves.parents_like(group, run.plan.fork)) if place.branch and run.plan.fork else group
+
+    found = run.checkpoints.newest(lambda p: at(Place(**p)).like(Place(**p))) if run.checkpoints else None
+    here, state = (Place(**found[0]), found[1]) if found else (None, {})
+    del found  # and with it what it holds: a group takes its state over, and lets go of it when it has done
+    if here and run.folder:
+        before, compiled = here.seconds, here.compile_seconds
+        run.folder.truncate_metrics((here.group, here.branch, here.phase, here.step))
         run.line.say(
-            f"going on with {run.folder.path}: group {place.group + 1}, phase {place.phase + 1}, step {place.step}, after {before:.0f} s"
+            f"going on with {run.folder.path}: group {here.group + 1}, phase {here.phase + 1}, step {here.step}, after {before:.0f} s"
         )
+        group = at(here)
+        tickets += [group.read_ticket(index) for index in range(here.collected)]
+        run.line.skip(_steps_of_groups_before(run, here, lineages))
     elif run.folder:
-        run.folder.truncate_metrics((-1, -1, -1))
-    tickets: list[Ticket] = []
-    for group in groups:
-        if group.number < place.group:
-            tickets += group.collected_before()
-        elif found and group.number == place.group:
-            tickets += group.go(place, found[1])
-        else:
-            tickets += group.go()
-    total = clock()
-    return tickets, {"train": total - compiling(), "compile": compiling(), "total": total}
+        run.folder.truncate_metrics((-1, -1, -1, -1))
+    for number in range(here.group if here else 0, len(lineages)):
+        group, parents = trunk(number), None
+        if here is None or here.branch == 0:
+            group.state, state = state, {}
+            group.go(here)
+            parents, here = moves.parents_of(group) if run.plan.fork is not None else None, None
+            group.state = {}  # the next ones want the memory
+        for each in range(here.branch if here else 1, _branches(run, group) + 1):
+            child = branch(group, each, parents)
+            if here:
+                child.parents, child.state, state = state.pop("parents", None), state, {}
+            else:
+                assert run.plan.fork is not None
+                moves.fork(child, run.plan.fork, parents, keys)
+            parents = child.parents  # None once no more children follow
+            child.go(here)
+            child.state, here = {}, None
+    total = clock.total()
+    return tickets, {"train": total - clock.compiling(), "compile": clock.compiling(), "total": total}
 
 
-def _identity(plan: Plan, task: Task, data: Dataset | Stream, key: int | jax.Array, params: PyTree) -> dict[str, Any]:
+def _branches(run: Run, trunk: GroupRun) -> int:
+    """Groups of children that follow a group of lineages."""
+    if run.plan.fork is None:
+        return 0
+    return len(members.groups(len(trunk.who) * run.plan.copies(len(run.plan.phases)) // run.plan.width, run.layout))
+
+
+def _steps_of_groups_before(run: Run, place: Place, lineages: list[list[int]]) -> int:
+    """Training steps that whole groups took before a place, over all their networks."""
+    plan, per_epoch = run.plan, run.feed.steps_per_epoch
+    whole = sum(len(rows) for rows in lineages[: place.group]) * plan.all_steps(per_epoch) // plan.width
+    if not place.branch or plan.fork is None:
+        return whole
+    own, trunk = lineages[place.group], plan.steps_before(plan.fork, per_epoch)
+    groups = members.groups(len(own) * plan.copies(len(plan.phases)) // plan.width, run.layout)[: place.branch - 1]
+    return whole + len(own) * trunk + sum(map(len, groups)) * (plan.steps(per_epoch) - trunk)
+
+
+def _identity(
+    plan: Plan, task: Task, data: Dataset | Stream, key: int | jax.Array, params: PyTree, given: Network | None
+) -> dict[str, Any]:
     """What makes a run this run and no other, as JSON."""
     shapes = {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in zip(masks.leaf_paths(params), jax.tree.leaves(params), strict=True)}
     about = {"name": data.name, "examples": len(data), "fingerprint": data.fingerprint()}
@@ -182,7 +224,7 @@ def _identity(plan: Plan, task: Task, data: Dataset | Stream, key: int | jax.Arr
         "task": {"name": task.name, "params": shapes, "loss": _name(task.loss), "prunable": [[p, _name(v)] for p, v in task.prunable]},
         "data": about,
         "key": np.asarray(key).tolist(),
-    }
+    } | ({} if given is None else {"start_from": f"{digest(given):08x}"})
 
 
 def _name(part: Any) -> Any:

@@ -5,6 +5,7 @@ Everything here is written for one member. `jaxtickets.members` makes it many.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,16 +14,29 @@ import jax.numpy as jnp
 import optax
 
 from jaxtickets import masks
-from jaxtickets.plan import SGD, Escape, Evolve, Optimizer, Start
-from jaxtickets.sparsity import random_mask
-from jaxtickets.task import Task
-from jaxtickets.transforms import KeepMaskedState, PruneGrowState, evolve_mask, keep_masked, prune_grow
+from jaxtickets.children import child_mask, child_units
+from jaxtickets.engine.optimizer import build_optimizer
+from jaxtickets.optimizers import Optimizer
+from jaxtickets.phases import Escape, Evolve, Fork, Gradual, Prune, Rewind, Start
+from jaxtickets.sparsity import random_bits, random_mask
+from jaxtickets.task import Task, mixed_log_proba
+from jaxtickets.transforms import (
+    GradualPruningState,
+    KeepMaskedState,
+    PruneGrowState,
+    evolve_mask,
+    gradual_pruning,
+    keep_masked,
+    prune_grow,
+    prune_to,
+)
 from jaxtickets.transforms._masked_update import mask_moments
+from jaxtickets.units import Units, unit_mask
 
 PyTree = Any
 
 # What a member's key is folded with for each use. Steps fold once more, so no two draws are ever the same.
-WEIGHTS, MASK, ORDER, BATCH, GROWTH, ESCAPE = range(6)
+WEIGHTS, MASK, ORDER, BATCH, GROWTH, ESCAPE, BAG, PRUNE, CHILD, CHILD_MASK = range(10)
 
 
 class Lineage(NamedTuple):
@@ -59,6 +73,22 @@ class Numbers(NamedTuple):
 
     lr: jax.Array
     drop_fraction: jax.Array
+    momentum: jax.Array
+
+
+class Network(NamedTuple):
+    """What of a lineage predicts."""
+
+    params: PyTree
+    mask: PyTree
+    model_state: PyTree
+
+
+class Remembered(NamedTuple):
+    """What a Rewind goes back to. The mask is the present one."""
+
+    params: PyTree
+    model_state: PyTree
 
 
 def empty_tally(members: int) -> Tally:
@@ -67,25 +97,99 @@ def empty_tally(members: int) -> Tally:
     return Tally(zeros, zeros + 0, jnp.zeros(members, jnp.int32), jnp.full(members, -1, jnp.int32))
 
 
-def build_optimizer(spec: Optimizer, lr: jax.Array | float) -> optax.GradientTransformation:
-    """The optax optimizer that a plan names."""
-    if isinstance(spec, SGD):
-        decay = [optax.add_decayed_weights(spec.weight_decay)] if spec.weight_decay else []
-        return optax.chain(*decay, optax.sgd(lr, momentum=spec.momentum or None, nesterov=spec.nesterov))
-    clip = [optax.clip_by_global_norm(spec.clip_norm)] if spec.clip_norm is not None else []
-    return optax.chain(*clip, optax.adamw(lr, spec.b1, spec.b2, spec.eps, weight_decay=spec.weight_decay))
-
-
-def start(task: Task, phase: Start, optimizer: Optimizer, key: jax.Array, x: PyTree) -> Lineage:
-    """A fresh lineage: weights and mask from the member's own key."""
-    params, model_state = task.init(jax.random.fold_in(key, WEIGHTS), x)
+def start(task: Task, phase: Start, optimizer: Optimizer, key: jax.Array, x: PyTree, given: Network | None = None) -> Lineage:
+    """A fresh lineage: weights and mask from the member's own key; weights (and mask) that are `given` in their place."""
+    if given is None:
+        params, model_state = task.init(jax.random.fold_in(key, WEIGHTS), x)
+        given = Network(params, masks.dense(params), model_state)
+    mask = given.mask
     if phase.sparsity:
-        mask = random_mask(jax.random.fold_in(key, MASK), params, phase.sparsity, phase.distribution, task.prunable, phase.keep_dense)
-    else:
-        mask = masks.dense(params)
+        draw = jax.random.fold_in(key, MASK)
+        mask = random_mask(draw, given.params, phase.sparsity, phase.distribution, task.prunable, phase.keep_dense)
+    return _lineage(optimizer, given.params, mask, given.model_state, jnp.zeros((), jnp.int32))
+
+
+def _lineage(optimizer: Optimizer, params: PyTree, mask: PyTree, model_state: PyTree, step: jax.Array) -> Lineage:
+    """A lineage that begins with those weights and that mask: fresh moments."""
     params = masks.apply(mask, params)
     moments = build_optimizer(optimizer, 0.0).init(params)
-    return Lineage(params, model_state, mask, jax.tree.map(jnp.copy, mask), moments, jnp.zeros((), jnp.int32))
+    return Lineage(params, model_state, mask, jax.tree.map(jnp.copy, mask), moments, step)
+
+
+def open_mask(task: Task, lineage: Lineage) -> Lineage:
+    """The lineage with a mask that can lose weights where it was marked dense."""
+    full = masks.full(lineage.params, task.prunable)
+
+    def opened(mask: PyTree) -> PyTree:
+        return jax.tree.map(lambda m, f: m if m.ndim else m & f, mask, full)
+
+    return lineage._replace(mask=opened(lineage.mask), ever_active=opened(lineage.ever_active))
+
+
+def prune_step(task: Task, optimizer: Optimizer, phase: Prune) -> Callable[..., Lineage]:
+    """Pruning of one member, `(lineage, key, sparsity) -> lineage`, to a sparsity of the original count."""
+
+    def step(lineage: Lineage, key: jax.Array, sparsity: jax.Array) -> Lineage:
+        leaves, tree = jax.tree.flatten(lineage.mask)
+        kept = [any(re.search(p, path) for p in phase.keep_dense) for path in masks.leaf_paths(lineage.params)]
+        candidates = jax.tree.unflatten(tree, [jnp.ones((), bool) if keep else m for m, keep in zip(leaves, kept, strict=True)])
+        ranking = None
+        if phase.scores == "random":
+            draws = random_bits(jax.random.fold_in(jax.random.fold_in(key, PRUNE), lineage.step), leaves)
+            ranking = jax.tree.unflatten(tree, draws)
+        pruned = jax.tree.leaves(prune_to(candidates, lineage.params, sparsity, phase.scope, ranking))
+        mask = jax.tree.unflatten(tree, [m if keep else p for m, p, keep in zip(leaves, pruned, kept, strict=True)])
+        params = masks.apply(mask, lineage.params)
+        moments = mask_moments(build_optimizer(optimizer, 0.0), lineage.moments, lineage.params, mask)
+        return lineage._replace(params=params, mask=mask, moments=moments)
+
+    return step
+
+
+def rewind_step(optimizer: Optimizer, phase: Rewind) -> Callable[..., Lineage]:
+    """Rewinding of one member, `(lineage, remembered) -> lineage`: the remembered weights under the present mask."""
+
+    def step(lineage: Lineage, remembered: Remembered) -> Lineage:
+        paths = jax.tree.unflatten(jax.tree.structure(lineage.params), masks.leaf_paths(lineage.params))
+        stays = jax.tree.map(lambda path: any(re.search(pattern, path) for pattern in phase.keep), paths)
+        params = jax.tree.map(lambda stay, now, then: now if stay else then, stays, lineage.params, remembered.params)
+        params = masks.apply(lineage.mask, params)
+        moments = build_optimizer(optimizer, 0.0).init(params)
+        return lineage._replace(params=params, model_state=remembered.model_state, moments=moments)
+
+    return step
+
+
+def fork_step(task: Task, optimizer: Optimizer, phase: Fork, units: Units | None) -> Callable[..., Lineage]:
+    """One child of one parent, `(parent, step, parent's key, child) -> lineage`; `units` where neurons are pruned."""
+
+    def step(parent: Network, at: jax.Array, key: jax.Array, child: jax.Array) -> Lineage:
+        mask = parent.mask
+        if phase.masks != "parent":
+            draw = jax.random.fold_in(key, CHILD_MASK)
+            how: dict[str, Any] = {"members": phase.members, "kind": phase.masks, "share": phase.child_sparsity, "scope": phase.scope}
+            if units is not None:
+                new = unit_mask(units, child_units(draw, units, child, **how))
+            else:
+                new = child_mask(draw, parent.params, child, prunable=task.prunable, keep_dense=phase.keep_dense, **how)
+            mask = jax.tree.map(jnp.logical_and, new, parent.mask)  # what the parent has lost stays lost
+        return _lineage(optimizer, parent.params, mask, parent.model_state, at)
+
+    return step
+
+
+def child_key(key: jax.Array, child: jax.Array) -> jax.Array:
+    """The key of a child, from its parent's."""
+    return jax.random.fold_in(jax.random.fold_in(key, CHILD), child)
+
+
+class Pruning(NamedTuple):
+    """A gradual pruning in steps of the lineage, counted from 1; `initial` is the sparsity before it."""
+
+    how: Gradual
+    begin: int
+    end: int
+    initial: float
 
 
 Gather = Callable[[PyTree, jax.Array], tuple[PyTree, jax.Array]]
@@ -103,7 +207,9 @@ def loss_and_grads(
     return jax.value_and_grad(loss, has_aux=True)(lineage.params)
 
 
-def train_step(task: Task, optimizer: Optimizer, evolve: Evolve | None, gather: Gather) -> Callable[..., tuple[Lineage, Tally]]:
+def train_step(
+    task: Task, optimizer: Optimizer, evolve: Evolve | Pruning | None, cycles_momentum: bool, gather: Gather
+) -> Callable[..., tuple[Lineage, Tally]]:
     """The training step of one member: `(lineage, tally, key, numbers, *batch) -> (lineage, tally)`.
 
     The transforms are the public ones. Their states are views of the lineage, which is where the mask lives.
@@ -113,8 +219,23 @@ def train_step(task: Task, optimizer: Optimizer, evolve: Evolve | None, gather: 
         augment_key, model_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, BATCH), lineage.step))
         x, y = gather(batch, augment_key)
         (loss, (outputs, model_state)), grads = loss_and_grads(task, lineage, model_key, x, y)
-        inner = build_optimizer(optimizer, numbers.lr)
-        if evolve is None:
+        inner = build_optimizer(optimizer, numbers.lr, numbers.momentum if cycles_momentum else None)
+        if isinstance(evolve, Pruning):
+            how = evolve.how
+            tx = gradual_pruning(
+                inner,
+                sparsity=how.sparsity,
+                initial=evolve.initial,
+                begin=evolve.begin,
+                end=evolve.end,
+                update_every=how.update_every,
+                scope=how.scope,
+                prunable=task.prunable,
+            )
+            updates, state = tx.update(grads, GradualPruningState(lineage.step, lineage.mask, lineage.moments), lineage.params)
+            assert isinstance(state, GradualPruningState)
+            ever_active = lineage.ever_active
+        elif evolve is None:
             tx = keep_masked(inner, lineage.mask)
             updates, state = tx.update(grads, KeepMaskedState(lineage.mask, lineage.moments), lineage.params)
             assert isinstance(state, KeepMaskedState)
@@ -145,7 +266,7 @@ def train_step(task: Task, optimizer: Optimizer, evolve: Evolve | None, gather: 
 
 def count_step(task: Task, tally: Tally, step: jax.Array, loss: jax.Array, outputs: PyTree, y: jax.Array) -> Tally:
     """The tally with one more step."""
-    right = jnp.mean(jnp.argmax(task.log_proba(outputs), -1) == y, dtype=jnp.float32) if task.num_classes else jnp.float32(0)
+    right = jnp.mean(jnp.argmax(mixed_log_proba(task, outputs), -1) == y, dtype=jnp.float32) if task.num_classes else jnp.float32(0)
     bad = jnp.where((tally.bad_step < 0) & ~jnp.isfinite(loss), step + 1, tally.bad_step)
     return Tally(tally.loss + loss, tally.correct + right, tally.steps + 1, bad)
 

@@ -56,13 +56,13 @@ class Meter:
         }
 
 
-def check_finite(plan: Plan, phase: int, rows: Sequence[int], bad_steps: Sequence[int], folder: RunFolder | None) -> None:
+def check_finite(plan: Plan, phase: int, who: Sequence[Any], bad_steps: Sequence[int], folder: RunFolder | None) -> None:
     """Raise `NonFiniteLoss` if a member's loss was not finite at some step (counted from 1 over the plan; -1 for none)."""
-    for row, bad in zip(rows, bad_steps, strict=True):
+    for member, bad in zip(who, bad_steps, strict=True):
         if bad >= 0:
             kept = f" Tickets collected before are in {folder.tickets}." if folder else ""
             raise NonFiniteLoss(
-                f"the loss of member {row} became NaN or infinite at step {bad}, in phase {phase + 1}, "
+                f"the loss of member {member} became NaN or infinite at step {bad}, in phase {phase + 1}, "
                 f"{describe(plan.phases[phase])}. A lower learning rate or a warm-up is the usual cure.{kept}"
             )
 

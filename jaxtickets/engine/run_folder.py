@@ -102,11 +102,11 @@ class RunFolder:
         """All records of `metrics.jsonl`; a line cut off by a crash is passed over."""
         return read_metrics(self.path)
 
-    def truncate_metrics(self, order: tuple[int, int, int]) -> None:
-        """Drop the records of steps that a resumed run will take again: those after `(group, phase, step)`."""
+    def truncate_metrics(self, order: tuple[int, int, int, int]) -> None:
+        """Drop the records of steps that a resumed run will take again: those after `(group, branch, phase, step)`."""
         if not self.writes:
             return
-        records = [r for r in self.metrics() if (r["group"], r["phase"], r["step_in_phase"]) <= order]
+        records = [r for r in self.metrics() if (r["group"], r.get("branch", 0), r["phase"], r["step_in_phase"]) <= order]
         temporary = self.path / ".metrics.jsonl"
         temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
         os.replace(temporary, self.path / "metrics.jsonl")

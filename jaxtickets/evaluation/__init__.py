@@ -15,7 +15,7 @@ from jaxtickets.evaluation.diversity import (
     prediction_disagreement,
 )
 from jaxtickets.evaluation.evaluate import Diversity, Evaluation, Scores, evaluate, evaluate_predictions
-from jaxtickets.evaluation.metrics import accuracy, adaptive_ece, as_log_proba, brier, ece, mean_log_proba, nll
+from jaxtickets.evaluation.metrics import accuracy, adaptive_ece, as_log_proba, brier, ece, mean_log_proba, nll, restrict
 
 __all__ = [
     "Diversity",
@@ -38,4 +38,5 @@ __all__ = [
     "pair_mean",
     "pairwise_kl",
     "prediction_disagreement",
+    "restrict",
 ]

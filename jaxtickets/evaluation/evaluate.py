@@ -17,17 +17,17 @@ from rich.text import Text
 
 from jaxtickets.evaluation.checks import EvaluationError, check_bins, check_labels, check_log_proba
 from jaxtickets.evaluation.diversity import mask_iou, pairwise_kl, prediction_disagreement
-from jaxtickets.evaluation.metrics import accuracy, brier, ece, mean_log_proba, nll
+from jaxtickets.evaluation.metrics import accuracy, brier, ece, mean_log_proba, nll, restrict
 
 PyTree = Any
 
 
 class Tickets(Protocol):
-    """What `evaluate` asks of an ensemble."""
+    """What `evaluate` asks of an ensemble. Of one whose networks give H predictions each it also reads `heads`, H."""
 
     @property
     def masks(self) -> Any:
-        """M mask trees, or None."""
+        """A mask tree for each network, M / H of them, or None."""
         ...
 
     def member_log_proba(self, x: Any, /, *, batch_size: Any = ...) -> Any:
@@ -63,7 +63,7 @@ class Diversity:
     Attributes:
       disagreement: share of examples whose predicted labels differ.
       kl: KL divergence in nats, both directions averaged.
-      mask_iou: overlap of the surviving weights; nan where nothing is masked.
+      mask_iou: overlap of the surviving weights of two networks; nan where nothing is masked or there is one network.
     """
 
     disagreement: float
@@ -126,7 +126,7 @@ class Evaluation:
     def _diversity_line(self) -> str:
         if len(self.members) == 1:
             return "diversity: one member, no pairs"
-        overlap = "no masks" if math.isnan(self.diversity.mask_iou) else f"{self.diversity.mask_iou:.4f}"
+        overlap = "no masks to compare" if math.isnan(self.diversity.mask_iou) else f"{self.diversity.mask_iou:.4f}"
         return f"diversity: disagreement {100 * self.diversity.disagreement:.2f} %, KL {self.diversity.kl:.4f}, mask IoU {overlap}"
 
 
@@ -134,9 +134,12 @@ def evaluate(tickets: Tickets, test: Any, *, bins: int = 15, batch_size: int | N
     """Scores and diversity of an ensemble on a test set.
 
     Args:
-      tickets: an ensemble: has `member_log_proba(x, batch_size=...)` that gives [M, B, C], and `masks`, M mask trees.
-      test: a `Dataset` (anything with `x` and `y`), which the ensemble prepares as it was told to, or a pair `(x, y)`
-        of inputs and integer labels [B].
+      tickets: an ensemble: has `member_log_proba(x, batch_size=...)` that gives [M, B, C], and `masks`, M mask trees (M / H
+        where it has `heads`, H > 1).
+      test: a `Dataset` (anything with `x` and `y`), which the ensemble prepares as it was told to; an
+        `EvaluationStream` (anything with `in_order` and `y`), read once; or a pair `(x, y)` of inputs and integer
+        labels [B]. If `test.classes` is there and not None, every member's predictions are restricted to those classes
+        (`restrict`) before anything is measured.
       bins: bins of the expected calibration error.
       batch_size: examples predicted at a time; None leaves it to the ensemble. It changes memory, not the result.
 
@@ -147,20 +150,26 @@ def evaluate(tickets: Tickets, test: Any, *, bins: int = 15, batch_size: int | N
       EvaluationError: a `test` that is neither; labels or predictions that cannot be evaluated.
     """
     check_bins(bins)
-    if hasattr(test, "x") and hasattr(test, "y"):
+    if (hasattr(test, "x") or hasattr(test, "in_order")) and hasattr(test, "y"):
         x, y = test, test.y
     elif isinstance(test, (tuple, list)) and len(test) == 2:
         x, y = test
     else:
         size = f" of {len(test)}" if isinstance(test, (tuple, list)) else ""
-        raise EvaluationError(f"test: got {type(test).__name__}{size}, wanted a Dataset or a pair (x, y).")
+        raise EvaluationError(f"test: got {type(test).__name__}{size}, wanted a Dataset, an EvaluationStream or a pair (x, y).")
     if np.size(y) == 0:
         raise EvaluationError("test: got no examples, wanted at least one.")
     options = {} if batch_size is None else {"batch_size": batch_size}
-    return evaluate_predictions(tickets.member_log_proba(x, **options), y, masks=tickets.masks, bins=bins)
+    predictions = tickets.member_log_proba(x, **options)
+    classes = getattr(test, "classes", None)
+    if classes is not None:
+        predictions = restrict(predictions, classes)
+    return evaluate_predictions(predictions, y, masks=tickets.masks, bins=bins, heads=getattr(tickets, "heads", 1))
 
 
-def evaluate_predictions(member_log_proba: ArrayLike, y: ArrayLike, masks: Sequence[PyTree] | None = None, bins: int = 15) -> Evaluation:
+def evaluate_predictions(
+    member_log_proba: ArrayLike, y: ArrayLike, masks: Sequence[PyTree] | None = None, bins: int = 15, heads: int = 1
+) -> Evaluation:
     """Scores and diversity of predictions, wherever they come from.
 
     The ensemble's prediction is the mean of the members' probabilities: its NLL is the NLL of that mean, which is
@@ -169,15 +178,16 @@ def evaluate_predictions(member_log_proba: ArrayLike, y: ArrayLike, masks: Seque
     Args:
       member_log_proba: log-probabilities [M, B, C].
       y: integer labels [B].
-      masks: M mask trees, or None where there are none.
+      masks: M / heads mask trees, or None where there are none.
       bins: bins of the expected calibration error.
+      heads: how many members one network makes; masks are of networks.
 
     Returns:
       An `Evaluation`.
 
     Raises:
       EvaluationError: shapes that do not fit, labels out of range, NaN, no examples, probabilities that do not sum to
-        1 within 1e-3, another number of masks than of members.
+        1 within 1e-3, another number of masks than of networks.
 
     >>> predictions = np.log([[[0.9, 0.1], [0.4, 0.6]], [[0.6, 0.4], [0.7, 0.3]]])
     >>> result = evaluate_predictions(predictions, [0, 1])
@@ -187,8 +197,9 @@ def evaluate_predictions(member_log_proba: ArrayLike, y: ArrayLike, masks: Seque
     predictions = check_log_proba(member_log_proba, ndim=3, name="member_log_proba")
     labels = check_labels(y, *predictions.shape[1:])
     bins = check_bins(bins)
-    if masks is not None and len(masks) != len(predictions):
-        raise EvaluationError(f"masks: got {len(masks)}, wanted one for each of {len(predictions)} members.")
+    if masks is not None and len(masks) * heads != len(predictions):
+        of = f"{len(predictions)} members" + (f" / {heads} heads" if heads > 1 else "")
+        raise EvaluationError(f"masks: got {len(masks)}, wanted one for each of {of}.")
     overlap = float("nan") if masks is None else mask_iou(masks)
     members = tuple(_scores(log_p, labels, bins) for log_p in predictions)
     means = {field.name: float(np.mean([getattr(m, field.name) for m in members])) for field in dataclasses.fields(Scores)}

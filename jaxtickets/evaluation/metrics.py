@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxtickets.evaluation.checks import check_bins, check_labels, check_log_proba
+from jaxtickets.evaluation.checks import EvaluationError, check_bins, check_labels, check_log_proba
 
 EDGE_TOLERANCE = 1e-6
 """A confidence this close above the edge of a bin counts as on it: exp(log p) need not give p back."""
@@ -51,6 +51,39 @@ def mean_log_proba(member_log_proba: ArrayLike) -> np.ndarray:
     for log_p in members:
         total += np.exp(log_p - top)
     return as_log_proba(total) + top - np.log(len(members))
+
+
+def restrict(log_proba: ArrayLike, classes: ArrayLike) -> np.ndarray:
+    """Predictions of some of the classes: probabilities renormalised over them, in log space.
+
+    log q(k) = log p(classes[k]) - logsumexp over j of log p(classes[j]), which is the log-softmax of those logits alone.
+    For data sets that have only K of the C classes a network was trained on, such as ImageNet-A. Of an ensemble each
+    member is restricted and the mean taken then, as if the members had been predictors of K classes.
+
+    Args:
+      log_proba: log-probabilities [..., C].
+      classes: int [K], all different, 1 <= K <= C.
+
+    Returns:
+      Log-probabilities [..., K], float64.
+
+    Raises:
+      EvaluationError: classes that are not such, NaN, or an example that gives all K classes probability 0.
+
+    >>> np.exp(restrict(as_log_proba([[0.5, 0.375, 0.125]]), [1, 2])).round(9).tolist()
+    [[0.75, 0.25]]
+    """
+    log_p, which = np.asarray(log_proba, np.float64), np.asarray(classes)
+    total = log_p.shape[-1] if log_p.ndim else 0
+    fits = which.ndim == 1 and which.size > 0 and which.dtype.kind in "iu" and which.min() >= 0 and which.max() < total
+    if not fits or len(np.unique(which)) < len(which):
+        raise EvaluationError(f"classes: got {which!r:.80}, wanted different integers in 0 to {total - 1}, one axis of them.")
+    kept = log_p[..., which]
+    top = kept.max(-1, keepdims=True)
+    if not np.isfinite(top).all():
+        lost = int(np.count_nonzero(~np.isfinite(top)))
+        raise EvaluationError(f"log_proba: got {lost} predictions that are NaN or give all {len(which)} classes probability 0.")
+    return kept - top - np.log(np.exp(kept - top).sum(-1, keepdims=True))
 
 
 def accuracy(log_proba: ArrayLike, y: ArrayLike) -> float:

@@ -83,8 +83,8 @@ def edst(
     explore: float | Length = 150,
     refine: float | Length = 100,
     *,
-    lr: float = 0.1,
-    refine_lr: tuple[float, float] = (0.01, 0.001),
+    lr: float | Schedule = 0.1,
+    refine_lr: tuple[float, float] | Schedule = (0.01, 0.001),
     escape: float = 0.8,
     optimizer: Optimizer = OPTIMIZER,
     distribution: Distribution = "erk",
@@ -105,8 +105,8 @@ def edst(
       sparsity: share of zeros, in [0, 1).
       explore: length of the exploration at the large learning rate; 0 leaves it out (the paper's ablation).
       refine: length of each refinement.
-      lr: learning rate of the exploration.
-      refine_lr: learning rates of the first and the second half of a refinement.
+      lr: learning rate of the exploration, or its schedule.
+      refine_lr: learning rates of the first and the second half of a refinement, or the schedule of each.
       escape: q, the drop fraction of the global exploration between two refinements (M - 1 times).
       optimizer: what updates the weights; its moments live on from phase to phase.
       distribution: layer-wise budgets, "erk", "er" or "uniform".
@@ -145,11 +145,12 @@ def edst(
     if not (isinstance(members, int) and members >= 1):
         raise PlanError(f"members is at least 1; got {members!r}.")
     evolve = Evolve(update_every, drop_fraction, decay, growth, regrown, weight_update)
-    refining = Train(as_length(refine), Piecewise(refine_lr, until=(0.5,)), optimizer, evolve)
+    refine_rates = refine_lr if isinstance(refine_lr, Schedule) else Piecewise(refine_lr, until=(0.5,))
+    refining = Train(as_length(refine), refine_rates, optimizer, evolve)
     phases: list[Phase] = [Start(1, sparsity, distribution)]
     reference = refining.length
     if not (isinstance(explore, int | float) and explore == 0):
-        exploring = dataclasses.replace(refining, length=as_length(explore), lr=Constant(lr))
+        exploring = dataclasses.replace(refining, length=as_length(explore), lr=lr if isinstance(lr, Schedule) else Constant(lr))
         phases.append(exploring)
         if exploring.length.unit == refining.length.unit:
             reference = Length(exploring.length.amount + refining.length.amount, refining.length.unit)

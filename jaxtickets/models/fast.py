@@ -143,6 +143,30 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     return jnp.maximum(top, bottom)
 
 
+def max_pool_3x3(x: jax.Array) -> jax.Array:
+    """Largest of each 3x3 block, two pixels apart, padded by one: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
+
+    Along H, then along W: the maxima of even pixels and of the odd ones before and after them. Forward pass and gradient of
+    32x112x112x64 take 200 ms where `lax.reduce_window`'s take 837; the forward pass alone 35 and 29. The gradient of a
+    tie is shared, where PyTorch gives it to the first.
+    """
+    lowest = jnp.array(-jnp.inf, x.dtype)
+    for axis in (1, 2):
+        size = x.shape[axis]
+        even, odd = (lax.slice_in_dim(x, first, size, 2, axis) for first in (0, 1))
+        before, after = [(0, 0, 0)] * x.ndim, [(0, 0, 0)] * x.ndim
+        before[axis], after[axis] = (1, size % 2 - 1, 0), (0, size % 2, 0)
+        x = jnp.maximum(jnp.maximum(even, lax.pad(odd, lowest, after)), lax.pad(odd, lowest, before))
+    return x
+
+
+def avg_pool_2x2(x: jax.Array) -> jax.Array:
+    """Mean of each 2x2 block, [B, H, W, C] -> [B, H // 2, W // 2, C]; an odd last row or column is dropped."""
+    h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    blocks = x[:, :h, :w].reshape(x.shape[0], h // 2, 2, w // 2, 2, x.shape[3])
+    return jnp.mean(blocks, (2, 4))
+
+
 def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Images normalised per channel, and the batch's mean and biased variance, float32.
 

@@ -1,8 +1,15 @@
-"""Convolution and batch normalisation as Linen modules over `jaxtickets.models.fast`."""
+"""Convolution, dense layer and batch normalisation as Linen modules over `jaxtickets.models.fast`.
+
+A layer is as wide as the parameters that it is given: its width says how wide they are made. So one module also runs
+networks whose dead units were cut away (`jaxtickets.shrink`).
+
+`Conv` and `Dense` multiply and shift in methods of their own, `multiply(x, kernel)` and `shift(y)`, so that `BatchEnsemble`
+can step in between (`flax.linen.intercept_methods`).
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +20,8 @@ from jaxtickets.models import fast
 
 Dtype = Any
 Initializer = nn.initializers.Initializer
+Stem = Literal["cifar", "imagenet"]
+CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al. 2015 (arXiv:1502.01852), equation 14
 
 
 def check_images(x: jax.Array, model: str) -> None:
@@ -26,6 +35,26 @@ def check_images(x: jax.Array, model: str) -> None:
             f"{model}: x must be a batch of images [batch, height, width, channels], got shape {x.shape}. "
             "The usual cause is a single image (add x[None]) or images without a channel axis (add x[..., None])."
         )
+
+
+def check_stem(stem: str, model: str) -> None:
+    """Raises if `stem` is not the first layers' form for small or for large images.
+
+    Raises:
+      ValueError: if `stem` is neither "cifar" nor "imagenet".
+    """
+    if stem not in get_args(Stem):
+        raise ValueError(
+            f'{model}: stem must be "cifar" (a 3x3 convolution, for images of about 32x32) or "imagenet" (a 7x7 convolution with '
+            f"stride 2 and a max-pool, for about 224x224), got {stem!r}."
+        )
+
+
+def given_or_made(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
+    """The parameter that the module was given, whatever its width, or a new one of `shape`."""
+    if module.has_variable("params", name):
+        return module.get_variable("params", name)
+    return module.param(name, init, shape)
 
 
 class Conv(nn.Module):
@@ -52,11 +81,45 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, H, W, in] to [B, H', W', out]."""
-        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
-        y = fast.conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
-        if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
-        return y
+        kernel = given_or_made(self, "kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
+        y = self.multiply(x.astype(self.dtype), kernel.astype(self.dtype))
+        return self.shift(y) if self.use_bias else y
+
+    def multiply(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """The convolution alone."""
+        return fast.conv2d(x, kernel, self.strides, self.padding)
+
+    def shift(self, y: jax.Array) -> jax.Array:
+        """Adds the bias."""
+        return y + given_or_made(self, "bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
+
+
+class Dense(nn.Module):
+    """A dense layer; parameters `kernel` [in, out] and `bias` [out].
+
+    Args:
+      features: output width.
+      dtype: computation dtype; parameters are float32.
+      kernel_init: initializer of the kernel.
+    """
+
+    features: int
+    dtype: Dtype = jnp.float32
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [..., in] to [..., out]."""
+        kernel = given_or_made(self, "kernel", self.kernel_init, (x.shape[-1], self.features))
+        return self.shift(self.multiply(x.astype(self.dtype), kernel.astype(self.dtype)))
+
+    def multiply(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """The product alone."""
+        return x @ kernel
+
+    def shift(self, y: jax.Array) -> jax.Array:
+        """Adds the bias."""
+        return y + given_or_made(self, "bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
 
 
 class BatchNorm(nn.Module):

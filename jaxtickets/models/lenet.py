@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxtickets.models import fast
-from jaxtickets.models.layers import Conv, check_images
+from jaxtickets.models.layers import Conv, Dense, check_images
 
 WIDTHS = {"S": (16, 32, 256, 128), "M": (32, 64, 512, 256), "L": (64, 128, 1024, 512)}
 
@@ -57,22 +57,35 @@ class LeNet(nn.Module):
             raise ValueError(f"LeNet: dropout must be in [0, 1), got {self.dropout}.")
         super().__post_init__()
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The network in order, as pieces that can be run on their own."""
+        return ("conv1", "conv2", "dense1", "dense2", "classifier")
+
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps images [B, H, W, channels] to logits [B, C], float32."""
-        check_images(x, "LeNet")
-        if min(x.shape[1:3]) < 16:
-            raise ValueError(
-                f"LeNet: x must be at least 16x16 pixels (two valid 5x5 convolutions, each pooled), got {x.shape[1]}x{x.shape[2]}. "
-                "Pad or resize the images, or use WideResNet, which takes any size."
-            )
-        widths = WIDTHS[self.size] if isinstance(self.size, str) else self.size
-        for i, width in enumerate(widths[:2], 1):
-            x = Conv(width, 5, padding="VALID", dtype=self.dtype, name=f"conv{i}")(x)
-            x = fast.max_pool_2x2(nn.relu(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = x.reshape(x.shape[0], -1)
-        for i, width in enumerate(widths[2:], 1):
-            x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"dense{i}")(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)
+    def __call__(self, x: jax.Array, train: bool, stages: Sequence[str] | None = None) -> jax.Array:
+        """Maps images [B, H, W, channels] to logits [B, C], float32; with `stages`, what comes into them to what comes out."""
+        stages = self.stages if stages is None else stages
+        if stages[0] == "conv1":
+            _check_size(x)
+        widths = dict(zip(self.stages, WIDTHS[self.size] if isinstance(self.size, str) else self.size))
+        for stage in stages:
+            if stage == "classifier":
+                return Dense(self.num_classes, dtype=self.dtype, name=stage)(x).astype(jnp.float32)
+            if stage.startswith("conv"):
+                x = Conv(widths[stage], 5, padding="VALID", dtype=self.dtype, name=stage)(x)
+                x = fast.max_pool_2x2(nn.relu(x))
+            else:
+                x = x.reshape(x.shape[0], -1)
+                x = nn.relu(Dense(widths[stage], dtype=self.dtype, name=stage)(x))
+            x = nn.Dropout(self.dropout, deterministic=not train, name=f"Dropout_{self.stages.index(stage)}")(x)
+        return x
+
+
+def _check_size(x: jax.Array) -> None:
+    check_images(x, "LeNet")
+    if min(x.shape[1:3]) < 16:
+        raise ValueError(
+            f"LeNet: x must be at least 16x16 pixels (two valid 5x5 convolutions, each pooled), got {x.shape[1]}x{x.shape[2]}. "
+            "Pad or resize the images, or use WideResNet, which takes any size."
+        )

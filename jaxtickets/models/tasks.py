@@ -9,13 +9,14 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
 from flax import linen, nnx
 
 from jaxtickets.masks import KERNELS, Rules
+from jaxtickets.models.heads import Heads, by_example, linen_mode
 from jaxtickets.task import PyTree, Task
 
 Model = linen.Module | Callable[[nnx.Rngs], nnx.Module] | tuple[Callable[..., Any], Callable[..., Any]]
@@ -37,7 +38,7 @@ def classification(
     Args:
       model: one of
         - a Linen module called as `model(x, train)`, `model(x, deterministic)` or `model(x)`; dropout draws from the
-          collection "dropout";
+          collection "dropout"; or one of several heads (`TreeNet`, `BatchEnsemble`, `MIMO`, `MCDropout`);
         - a factory `rngs -> nnx.Module`, called as `model(x)` in train or eval mode;
         - a pair `(init, apply)` of functions with the signatures of `Task`.
       num_classes: C; by default `model.num_classes`.
@@ -78,14 +79,21 @@ def classification(
         raise ValueError(f"classification: num_classes={classes}, but the model has {known}. Leave the argument out.")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"classification: label_smoothing must be in [0, 1), got {label_smoothing}.")
+    loss, log_proba, several = CrossEntropy(float(label_smoothing)), log_softmax, {}
+    if isinstance(model, Heads):
+        loss = HeadsCrossEntropy(model.over, model.repetition, loss.label_smoothing)
+        log_proba = HeadsLogProba(model.members, model.repetition)
+        plain = classification(model.net, num_classes=classes, label_smoothing=label_smoothing, prunable=prunable)
+        several = {"heads": model.members, "plain": plain}
     return Task(
         init=init,
         apply=apply,
-        loss=CrossEntropy(float(label_smoothing)),
-        log_proba=log_softmax,
+        loss=loss,
+        log_proba=log_proba,
         prunable=prunable,
         num_classes=int(classes),
         name=_name(model) if name is None else name,
+        **several,
     )
 
 
@@ -107,20 +115,41 @@ class CrossEntropy:
         return -(1 - self.label_smoothing) * right - self.label_smoothing * jnp.mean(log_proba, -1)
 
 
-@functools.lru_cache(maxsize=128)
-def _mode_argument(kind: type[linen.Module]) -> str | None:
-    names = inspect.signature(kind.__call__).parameters
-    return next((name for name in ("train", "deterministic") if name in names), None)
+@dataclasses.dataclass(frozen=True)
+class HeadsCrossEntropy:
+    """Cross-entropy of each example over the heads of one network: their sum or their mean, float32.
+
+    Where training shows an example to a head several times, the mean over those.
+    """
+
+    over: Literal["sum", "mean"]
+    repetition: int = 1
+    label_smoothing: float = 0.0
+
+    def __call__(self, outputs: PyTree, y: jax.Array) -> jax.Array:
+        """Maps outputs of a `Heads` network and integer labels [B] to [B]."""
+        logits = by_example(outputs, self.repetition)
+        each = CrossEntropy(self.label_smoothing)(logits, jnp.broadcast_to(y[:, None], logits.shape[:-1])).mean(-1)
+        return each.sum(0) if self.over == "sum" else each.mean(0)
 
 
-def _linen_mode(model: linen.Module, train: bool) -> dict[str, Any]:
-    argument = _mode_argument(type(model))
-    return {} if argument is None else {argument: train if argument == "train" else not train}
+@dataclasses.dataclass(frozen=True)
+class HeadsLogProba:
+    """Log-probabilities of each head, float32. One prediction for all of them (MC dropout in training) is every head's."""
+
+    heads: int
+    repetition: int = 1
+
+    def __call__(self, outputs: PyTree) -> jax.Array:
+        """Maps outputs of a `Heads` network to [H, B, C]."""
+        each = log_softmax(by_example(outputs, self.repetition))
+        each = each[:, :, 0] if each.shape[2] == 1 else jax.nn.logsumexp(each, axis=2) - jnp.log(jnp.float32(each.shape[2]))
+        return jnp.broadcast_to(each, (self.heads, *each.shape[1:]))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _linen_init(model, key, x):
-    return model.init(key, x, **_linen_mode(model, False))
+    return model.init(key, x, **linen_mode(model, False))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +174,7 @@ class LinenApply:
         """Runs the module; in training the collections in `model_state` are updated."""
         variables = {"params": params, **model_state}
         rngs = {} if key is None else {"dropout": key}
-        mode = _linen_mode(self.model, train)
+        mode = linen_mode(self.model, train)
         if not train or not model_state:
             return self.model.apply(variables, x, rngs=rngs, **mode), model_state
         outputs, updated = self.model.apply(variables, x, rngs=rngs, mutable=list(model_state), **mode)
@@ -219,7 +248,7 @@ def _name(model: Any) -> str:
     fields = [field for field in dataclasses.fields(model) if field.name not in ("parent", "name")]
     for i, field in enumerate(fields):
         value = getattr(model, field.name)
-        text = jnp.dtype(value).name if field.name == "dtype" else str(value)
+        text = jnp.dtype(value).name if field.name == "dtype" else _name(value) if isinstance(value, linen.Module) else str(value)
         if i == 0 or field.default is dataclasses.MISSING:
             words.append(text)
         elif value != field.default:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxtickets.models.layers import BatchNorm, Conv, check_images
-
-CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+from jaxtickets.models.layers import CONV_INIT, BatchNorm, Conv, Dense, check_images
 
 
 class Block(nn.Module):
@@ -18,6 +17,7 @@ class Block(nn.Module):
 
     features: int
     strides: int
+    projects: bool
     dropout: float
     dtype: Any
 
@@ -29,7 +29,7 @@ class Block(nn.Module):
             return Conv(self.features, size, strides, use_bias=False, dtype=self.dtype, kernel_init=CONV_INIT, name=name)
 
         y = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
-        if x.shape[-1] != self.features or self.strides != 1:
+        if self.projects:
             x = conv(1, self.strides, "shortcut")(y)
         y = conv(3, self.strides, "conv1")(y)
         y = nn.relu(BatchNorm(dtype=self.dtype, name="bn2")(y, train))
@@ -81,16 +81,30 @@ class WideResNet(nn.Module):
             raise ValueError(f"WideResNet: dropout must be in [0, 1), got {self.dropout}.")
         super().__post_init__()
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The network in order, as pieces that can be run on their own; "classifier" begins with the last norm."""
+        return ("conv", *self._blocks, "classifier")
+
+    @property
+    def _blocks(self) -> dict[str, tuple[int, int]]:
+        return {f"group{group}_block{block}": (group, block) for group in (1, 2, 3) for block in range(1, (self.depth - 4) // 6 + 1)}
+
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps images [B, H, W, channels] to logits [B, C], float32."""
+    def __call__(self, x: jax.Array, train: bool, stages: Sequence[str] | None = None) -> jax.Array:
+        """Maps images [B, H, W, channels] to logits [B, C], float32; with `stages`, what comes into them to what comes out."""
         check_images(x, "WideResNet")
-        x = Conv(16, 3, use_bias=False, dtype=self.dtype, kernel_init=CONV_INIT, name="conv")(x)
-        for group in (1, 2, 3):
-            for block in range(1, (self.depth - 4) // 6 + 1):
+        for stage in self.stages if stages is None else stages:
+            if stage == "conv":
+                x = Conv(16, 3, use_bias=False, dtype=self.dtype, kernel_init=CONV_INIT, name="conv")(x)
+            elif stage == "classifier":
+                x = nn.relu(BatchNorm(dtype=self.dtype, name="bn")(x, train))
+                x = jnp.mean(x, (1, 2), dtype=jnp.float32)
+                x = Dense(self.num_classes, name="classifier")(x)
+            else:
+                group, block = self._blocks[stage]
                 strides = 2 if group > 1 and block == 1 else 1
                 features = 16 * self.width * 2 ** (group - 1)
-                x = Block(features, strides, self.dropout, self.dtype, name=f"group{group}_block{block}")(x, train)
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="bn")(x, train))
-        x = jnp.mean(x, (1, 2), dtype=jnp.float32)
-        return nn.Dense(self.num_classes, name="classifier")(x)
+                projects = block == 1 and (group > 1 or self.width > 1)
+                x = Block(features, strides, projects, self.dropout, self.dtype, name=stage)(x, train)
+        return x

@@ -1,5 +1,11 @@
 """Tables and figures, from results and run folders; never from training."""
 
+from jaxtickets.report.comparison import THEORETICAL as THEORETICAL
+from jaxtickets.report.comparison import comparison_table as comparison_table
+from jaxtickets.report.comparison import markdown_comparison as markdown_comparison
+from jaxtickets.report.comparison import summary as summary
+from jaxtickets.report.figures import draw_comparison as draw_comparison
+from jaxtickets.report.figures import draw_sweep as draw_sweep
 from jaxtickets.report.markdown import markdown_benchmark as markdown_benchmark
 from jaxtickets.report.markdown import markdown_results as markdown_results
 from jaxtickets.report.markdown import read_results as read_results

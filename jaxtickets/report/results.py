@@ -34,8 +34,9 @@ def results(tickets: TicketEnsemble, evaluation: Evaluation, cost: PlanCost, fol
     """
     timing = json.loads((Path(folder) / "timing.json").read_text())
     measured = evaluation.to_dict()
-    for score, ticket in zip(measured["members"], tickets, strict=True):
-        score |= {"density": ticket.info.get("density"), "ever_active": ticket.info.get("ever_active")}
+    for number, score in enumerate(measured["members"]):
+        info = tickets.tickets[number // tickets.heads].info
+        score |= {"density": info.get("density"), "ever_active": info.get("ever_active")}
     found = measured | {"cost": cost.to_dict()} | timing | {"plan": cost.plan.to_json()}
     return _finite(found)
 

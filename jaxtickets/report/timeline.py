@@ -26,23 +26,25 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
     folder = Path(folder)
     records = read_metrics(folder)
     config = json.loads((folder / "config.json").read_text())["run"]
-    lines = _by_lineage(records)
+    lines = _by_network(records)
     figure = Figure(figsize=(8, 7), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(4, 1, sharex=True, height_ratios=(1, 1, 1.6, 1.6))
     quantities = (("lr", "learning rate"), ("density", "density"), ("loss", "training loss"), ("accuracy", "training accuracy"))
     several = len(lines) > 1
+    colours = {who: COLOURS[number % len(COLOURS)] for number, who in enumerate(sorted(lines))}
     for axes, (name, label) in zip(panels, quantities, strict=True):
-        for lineage, rows in sorted(lines.items()):
-            colour = COLOURS[lineage % len(COLOURS)] if several else COLOURS[0]
+        for who, rows in sorted(lines.items()):
             x = [row["epoch"] for row in rows]
             kind = axes.step if name == "lr" else axes.plot
-            where = {"where": "pre"} if name == "lr" else {}
-            kind(x, [row[name] for row in rows], color=colour, lw=1.6, label=f"member {lineage}", **where)
+            how: dict[str, Any] = {"where": "pre"} if name == "lr" else {}
+            how |= {"marker": "."} if len(rows) == 1 else {}
+            kind(x, [row[name] for row in rows], color=colours[who], lw=1.6, label=_called(who, lines), **how)
         if name == "accuracy" and any("validation" in row for rows in lines.values() for row in rows):
-            for lineage, rows in sorted(lines.items()):
+            for who, rows in sorted(lines.items()):
                 seen = [(row["epoch"], row["validation"]) for row in rows if "validation" in row]
-                axes.plot(*zip(*seen, strict=True), color=COLOURS[lineage % len(COLOURS)], ls=":", label=f"validation {lineage}")
+                if seen:
+                    axes.plot(*zip(*seen, strict=True), color=colours[who], ls=":", label=f"validation {_called(who, lines)}")
         axes.set_ylabel(label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.9")
@@ -51,30 +53,43 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
     panels[1].set_ylim(0, 1.05)
     panels[-1].set_xlabel("epochs of one lineage")
     if several:
-        panels[-1].legend(frameon=False, fontsize="small")
-    _mark_phases(panels, config["plan"]["phases"], next(iter(lines.values())))
+        handles, labels = panels[-1].get_legend_handles_labels()
+        shown = range(len(labels)) if len(labels) <= 12 else (*range(6), len(labels) - 1)  # of 128 children a few tell enough
+        panels[-1].legend([handles[i] for i in shown], [labels[i] for i in shown], frameon=False, fontsize="small", ncols=2)
+    child = next((rows for who, rows in sorted(lines.items()) if who[1] >= 0), [])
+    _mark_phases(panels, config["plan"]["phases"], lines[min(lines)] + child)
     figure.suptitle(f"{config['plan']['name']}: {config['task']['name']} on {config['data']['name']}", fontsize="medium")
     path = folder / file
     figure.savefig(path, dpi=110)
     return path
 
 
-def _by_lineage(records: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    """Records of many lineages as one list per lineage."""
-    lines: dict[int, list[dict[str, Any]]] = {}
+def _by_network(records: list[dict[str, Any]]) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    """Records of many networks as one list per network: (lineage, child), where -1 is the lineage itself."""
+    lines: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for record in records:
-        for i, lineage in enumerate(record["lineages"]):
+        children = record.get("children") or [None] * len(record["lineages"])
+        for i, (lineage, child) in enumerate(zip(record["lineages"], children, strict=True)):
             row = {name: record[name] for name in ("epoch", "lr", "phase")}
             row |= {name: record[name][i] for name in ("density", "loss", "accuracy")}
             if "validation_accuracy" in record:
                 row["validation"] = record["validation_accuracy"][i]
-            lines.setdefault(lineage, []).append(row)
+            lines.setdefault((lineage, -1 if child is None else child), []).append(row)
     return lines
+
+
+def _called(who: tuple[int, int], lines: dict[tuple[int, int], list[dict[str, Any]]]) -> str:
+    lineage, child = who
+    if all(other < 0 for _, other in lines):
+        return f"member {lineage}"
+    whose = f" {lineage}" if len({number for number, _ in lines}) > 1 else ""
+    return f"parent{whose}" if child < 0 else f"child {child}" + (f" of{whose}" if whose else "")
 
 
 def _mark_phases(panels: Any, phases: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
     """Shade every second training phase; mark where tickets are collected and where the run escapes."""
     begin, shaded, tickets = 0.0, False, 0
+    forked = any(phase["kind"] == "Fork" for phase in phases)
     for index, phase in enumerate(phases):
         if phase["kind"] == "Train":
             end = max((row["epoch"] for row in rows if row["phase"] == index), default=begin)
@@ -82,8 +97,13 @@ def _mark_phases(panels: Any, phases: list[dict[str, Any]], rows: list[dict[str,
                 axes.axvspan(begin, end, color="0.95" if shaded else "white", lw=0, zorder=0)
             begin, shaded = end, not shaded
         elif phase["kind"] == "Collect":
-            panels[0].annotate(f"ticket {tickets}", (begin, 1.02), xycoords=("data", "axes fraction"), ha="right", fontsize="small")
+            what = "tickets" if forked else f"ticket {tickets}"
+            panels[0].annotate(what, (begin, 1.02), xycoords=("data", "axes fraction"), ha="right", fontsize="small")
             tickets += 1
+        elif phase["kind"] == "Fork":
+            for axes in panels:
+                axes.axvline(begin, color="0.4", ls=":", lw=1)
+            panels[0].annotate(" fork", (begin, 1.02), xycoords=("data", "axes fraction"), ha="right", fontsize="small", color="0.4")
         elif phase["kind"] == "Escape":
             for axes in panels:
                 axes.axvline(begin, color="0.4", ls="--", lw=1)

@@ -27,7 +27,9 @@ class GradualPruningState(NamedTuple):
     inner: PyTree
 
 
-def prune_to(mask: PyTree, params: PyTree, sparsity: jax.Array | float, scope: Scope = "layerwise") -> PyTree:
+def prune_to(
+    mask: PyTree, params: PyTree, sparsity: jax.Array | float, scope: Scope = "layerwise", ranking: PyTree | None = None
+) -> PyTree:
     """The mask of the largest magnitudes among the surviving weights, at `sparsity`.
 
     Args:
@@ -35,17 +37,18 @@ def prune_to(mask: PyTree, params: PyTree, sparsity: jax.Array | float, scope: S
       params: the weights.
       sparsity: share of zeros, in [0, 1), resolved to a millionth: per leaf N - floor(sparsity * N) survive.
       scope: "layerwise" (the same share in every leaf) or "global" (one threshold for all, no normalisation).
+      ranking: scores like `params` in place of the magnitudes (see `jaxtickets.scores`).
 
     >>> mask = {"w": jnp.ones(4, bool)}
     >>> prune_to(mask, {"w": jnp.array([3.0, -4.0, 1.0, 2.0])}, 0.5)["w"].tolist()
     [True, True, False, False]
     """
     leaves, tree = jax.tree.flatten(mask)
-    magnitudes = jax.tree.leaves(scores.magnitude(params))
+    ranks = jax.tree.leaves(scores.magnitude(params) if ranking is None else ranking)
     sparse = [i for i, m in enumerate(leaves) if m.ndim]
     sizes = [leaves[i].size for i in sparse]
     count = sum(sizes) - share(sparsity, sum(sizes)) if scope == "global" else [n - share(sparsity, n) for n in sizes]
-    kept = keep_largest([magnitudes[i] for i in sparse], count, where=[leaves[i] for i in sparse])
+    kept = keep_largest([ranks[i] for i in sparse], count, where=[leaves[i] for i in sparse])
     for i, m in zip(sparse, kept, strict=True):
         leaves[i] = m
     return jax.tree.unflatten(tree, leaves)

@@ -13,8 +13,9 @@ if __name__ == "__main__":
         process, processes, port = map(int, distributed)
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(f"localhost:{port}", processes, process)
-    from tiny_task import dst, edst, fit
+    from tiny_task import dst, edst, fit, ltr, pat
 
+    from jaxtickets.engine.checkpoints import Checkpoints
     from jaxtickets.members import Layout, default_layout, member_mesh
 
     assert default_layout(2, "gpu", jax.devices()).mesh is not None
@@ -25,3 +26,21 @@ if __name__ == "__main__":
     again = fit(plan, out=f"{folder}/dst", layout=Layout(2, mesh=mesh))  # finished: every process loads it
     assert len(again) == len(tickets)
     fit(edst(2), layout=Layout(1, mesh=member_mesh(1, jax.devices()))).save(f"{folder}/edst-{distributed[0] if distributed else 0}")
+    if not distributed:
+        # Children over more rows of the mesh than their parent, stopped among the children and gone on with.
+        for name, plan, saves in (("pat", pat(4), 9), ("ltr", ltr(4), 16)):
+            real, left = Checkpoints.save, iter(range(saves - 1, -1, -1))
+
+            def save(self, *args, real=real, left=left):
+                real(self, *args)
+                if next(left) == 0:
+                    raise InterruptedError
+
+            Checkpoints.save = save
+            layout = Layout(2, mesh=member_mesh(2, jax.devices()))
+            try:
+                fit(plan, out=f"{folder}/{name}", layout=layout, checkpoint_every=0)
+                raise AssertionError
+            except InterruptedError:
+                Checkpoints.save = real
+            fit(plan, out=f"{folder}/{name}", layout=layout)

@@ -5,14 +5,14 @@ import time
 import jax
 import numpy as np
 import pytest
-from tiny_task import CLASSES, HIDDEN, IN, apply, data, dst, edst, init, task
+from tiny_task import CLASSES, HIDDEN, IN, apply, data, dst, edst, init, pat, task
 
 import jaxtickets as jt
 from jaxtickets.dataset import Dataset
 from jaxtickets.engine.checks import check_key
 from jaxtickets.masks import MaskError
 from jaxtickets.members import Layout
-from jaxtickets.plan import PlanError
+from jaxtickets.plan import SGD, Collect, Length, Override, Plan, PlanError, Prune, Remember, Rewind, Start, Train
 
 X, Y = data().x, data().y
 COMPILED = []
@@ -125,6 +125,32 @@ CASES = {
         MaskError,
         r"two leaves .* have one path.*'w1/w1'",
     ),
+    "children of a layer that is not there": (
+        run(pat(2, keep_dense=("classifier",))),
+        MaskError,
+        r"keep_dense='classifier' matches none of the layers w1, w2\. Name those that lose nothing",
+    ),
+    "children without anything to prune": (run(pat(2, keep_dense=("w",))), MaskError, r"leaves nothing to prune among w1, w2"),
+    "more parts than weights": (run(pat(200, masks="partition")), MaskError, r"128 weights of w1 cannot be dealt out to 200 members"),
+    "an odd number of pairs": (lambda: pat(3), PlanError, r"members is even; got 3. Take 4"),
+    "pairs at another sparsity": (lambda: pat(4, sparsity=0.6), PlanError, r"anti_random masks are at sparsity 0.5.*got 0.6"),
+    "a bag too small for a batch": (run(pat(2, bag=0.1)), jt.DataError, r"a bag of 0.1 of 96 examples does not fill a batch of 16"),
+    "bags of a stream": (run(pat(2, bag=0.9), train=Named()), jt.DataError, r"a plan with bags needs data in memory"),
+    "nothing left to prune": (
+        run(Plan("p", (Start(), Prune(0.5, keep_dense=("w1", "w2")), Collect()), 16)),
+        MaskError,
+        r"leaves nothing to prune among w1, w2",
+    ),
+    "an override of nothing": (
+        run(Plan("p", (Start(), Train(Length(1), optimizer=SGD(overrides=(Override("bias"),))), Collect()), 16)),
+        PlanError,
+        r"phase 2, Train\(.*'bias' matches none of the leaves of perceptron: b, w1, w2",
+    ),
+    "a rewind that keeps nothing": (
+        run(Plan("p", (Start(), Remember("x"), Rewind("x", ("head",)), Collect()), 16)),
+        PlanError,
+        r"phase 3, Rewind\(.*'head' matches none of the leaves",
+    ),
     "unroll and a mesh": (lambda: Layout(1, "unroll", mesh=mesh()), ValueError, r"use across='vmap'"),
     "groups that do not fill a mesh": (run(dst(3), layout=Layout(2, mesh=None)), None, ""),
 }
@@ -155,6 +181,8 @@ def test_the_compile_counter_counts():
 def test_groups_that_do_not_fill_a_mesh():
     with pytest.raises(ValueError, match="layout: 3 lineages do not divide into groups of 2"):
         run(dst(3), layout=Layout(2, mesh=mesh()))()
+    with pytest.raises(ValueError, match="layout: 3 children do not divide into groups of 2"):
+        run(pat(3, masks="random"), layout=Layout(2, mesh=mesh()))()
 
 
 def test_nothing_is_written_by_a_refused_request(tmp_path):

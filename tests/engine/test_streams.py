@@ -50,7 +50,7 @@ def test_the_class_follows_the_protocol():
 @pytest.mark.parametrize("layout", [Layout(1, "unroll"), Layout(2, "vmap", steps_per_call=4)])
 def test_members_read_their_own_batches_as_the_stream_gives_them(layout):
     stream, keys = Points(), jax.random.split(jax.random.key(1), 2)
-    feed = make_feed(stream, 16, layout).for_members(keys)
+    feed = make_feed(stream, 16, layout).for_members(keys, layout)
     x, y = (np.asarray(part) for part in feed.batch(0, 0))
     seeds = list(dict.fromkeys(seed for seed, _, _ in stream.read))
     assert len(seeds) == 2  # another order for every member
@@ -60,10 +60,10 @@ def test_members_read_their_own_batches_as_the_stream_gives_them(layout):
         *_, (last_x, last_y) = Points().batches(seed, 0, 16)
         np.testing.assert_array_equal(x[i], last_x.astype(np.float32))
         np.testing.assert_array_equal(y[i], last_y)
-    again = make_feed(Points(), 16, layout).for_members(keys).batch(0, 5)  # as after a resume: forward to the place
+    again = make_feed(Points(), 16, layout).for_members(keys, layout).batch(0, 5)  # as after a resume: forward to the place
     np.testing.assert_array_equal(np.asarray(again[0]), x)
     back = feed.batch(0, 2)  # as after an escape: back to the place
-    np.testing.assert_array_equal(np.asarray(back[1]), np.asarray(make_feed(Points(), 16, layout).for_members(keys).batch(0, 2)[1]))
+    np.testing.assert_array_equal(np.asarray(back[1]), np.asarray(make_feed(Points(), 16, layout).for_members(keys, layout).batch(0, 2)[1]))
 
 
 def test_a_stream_trains_and_lone_runs_equal_members():

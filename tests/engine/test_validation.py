@@ -76,7 +76,17 @@ def test_every_phase_has_its_own_best():
 def test_fit_has_no_place_for_test_data():
     import inspect
 
-    assert list(inspect.signature(jt.fit).parameters) == ["plan", "task", "train", "key", "out", "layout", "checkpoint_every", "progress"]
+    assert list(inspect.signature(jt.fit).parameters) == [
+        "plan",
+        "task",
+        "train",
+        "key",
+        "out",
+        "layout",
+        "start_from",
+        "checkpoint_every",
+        "progress",
+    ]
 
 
 def test_the_last_is_collected_where_best_is_not_asked_for():

@@ -73,3 +73,56 @@ def same(a, b):
     """Whether two tickets are equal to the last bit: weights, masks and state."""
     pairs = zip(leaves(tuple(a)[:3]), leaves(tuple(b)[:3]), strict=True)
     return all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in pairs)
+
+
+def pat(members=4, **options):
+    """A parent of one epoch, children of one more."""
+    how = {"parent": 1, "tune": 1, "keep_dense": ("w2",), "batch_size": 16}
+    return jt.prune_and_tune(members, **(how | options))
+
+
+def ltr(members=2, **options):
+    """Twelve steps, the first three of which are not taken again."""
+    how = {"sparsity": 0.6, "epochs": 2, "rewind_to": 0.25, "update_every": 2, "batch_size": 16}
+    return jt.ltr(members, **(how | options))
+
+
+def quiet_apply(params, state, x, train, key):
+    """Without noise; the state still counts what was seen."""
+    outputs, _ = apply(params, state, x, False, key)
+    return outputs, {"seen": state["seen"] + jnp.float32(x.shape[0])} if train else state
+
+
+@functools.cache
+def quiet():
+    """The same task without noise: steps are gradient descent that others can take, too."""
+    return dataclasses.replace(task(), apply=quiet_apply)
+
+
+def count_init(key, x):
+    return {"w": jnp.zeros((x.shape[-1], CLASSES))}, {}
+
+
+def count_apply(params, state, x, train, key):
+    return jnp.matmul(x, params["w"]), state
+
+
+def count_loss(outputs, y):
+    return -jnp.take_along_axis(outputs, y[:, None], -1)[:, 0]
+
+
+@functools.cache
+def counting(examples=96):
+    """A task and data for which plain SGD at a learning rate of the batch size counts how often each example is read.
+
+    Example i is the i-th unit vector, and the loss is minus the output of its class: a step adds 1 to the weight of every
+    example in the batch and leaves the others alone.
+    """
+    y = data(examples).y
+    points = Dataset(np.eye(examples, dtype=np.float32), y, CLASSES, name="rows")
+    return dataclasses.replace(task(), init=count_init, apply=count_apply, loss=count_loss, name="counter"), points
+
+
+def reads(ticket):
+    """How often each example was read, by `counting`."""
+    return np.rint(np.asarray(ticket.params["w"]).sum(-1)).astype(int)

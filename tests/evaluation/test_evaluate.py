@@ -174,8 +174,8 @@ def test_what_cannot_be_evaluated_is_refused(member_log_proba, y, masks, bins, m
 @pytest.mark.parametrize(
     ("test", "message"),
     [
-        (np.zeros((3, 5)), "test: got ndarray, wanted a Dataset or a pair"),
-        ((np.zeros((3, 5)),), "test: got tuple of 1, wanted a Dataset or a pair"),
+        (np.zeros((3, 5)), "test: got ndarray, wanted a Dataset, an EvaluationStream or a pair"),
+        ((np.zeros((3, 5)),), "test: got tuple of 1, wanted a Dataset, an EvaluationStream or a pair"),
         ((np.zeros((0, 5)), np.zeros(0, int)), "test: got no examples"),
     ],
 )

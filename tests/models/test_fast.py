@@ -1,5 +1,7 @@
 """The fast formulations are `jax.lax`'s convolution: outputs, both gradients, every derivative mode, vmap and multiply-adds."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,3 +128,25 @@ def test_max_pool_is_reduce_window(shape):
     np.testing.assert_array_equal(fast.max_pool_2x2(x), window(x))
     ours, theirs = (jax.grad(lambda x, pool=pool: jnp.sum(jnp.sin(pool(x))))(x) for pool in (fast.max_pool_2x2, window))
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("max_pool_3x3", ("max_pool2d", 3, 2, 1)), ("avg_pool_2x2", ("avg_pool2d", 2))])
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 7, 10, 3), (1, 3, 2, 1)])
+def test_pools_are_torchs(ours, theirs, shape):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32) - 5  # all below the zeros that a padding could bring in
+    y, pull = jax.vjp(getattr(fast, ours), x)
+    images = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    wanted = getattr(torch.nn.functional, theirs[0])(images, *theirs[1:])
+    cotangent = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    wanted.backward(torch.from_numpy(cotangent.transpose(0, 3, 1, 2).copy()))
+    # At most four terms, which may cancel: a unit in the last place of the largest.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
+    close(y, wanted.detach().numpy().transpose(0, 2, 3, 1))
+    close(pull(cotangent)[0], images.grad.numpy().transpose(0, 2, 3, 1))
+
+
+def test_max_pool_of_one_pixel_is_that_pixel():
+    x = jnp.full((1, 1, 1, 2), -3.0)
+    np.testing.assert_array_equal(fast.max_pool_3x3(x), x)
+    np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(fast.max_pool_3x3(x)))(x), jnp.ones_like(x))

@@ -1,29 +1,12 @@
 """Parameter counts are the papers'; outputs, gradients and batch statistics are PyTorch's; errors say what was wanted."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from network_checks import compare, count, shapes, weights
 
 from jaxtickets.models import LeNet, WideResNet, classification
-
-
-def shapes(model, image):
-    return jax.eval_shape(lambda k: model.init(k, jnp.zeros((1, *image)), train=False), jax.random.key(0))["params"]
-
-
-def weights(task, x):
-    """Random weights without compiling their generators, which takes longer than the networks do."""
-    draw = np.random.default_rng(0)
-    params, state = jax.eval_shape(task.init, jax.random.key(0), x)
-    params = jax.tree.map(lambda a: jnp.asarray(draw.normal(size=a.shape) / np.sqrt(max(a.size / a.shape[-1], 1)), a.dtype), params)
-    return params, jax.tree.map(lambda a: jnp.ones(a.shape, a.dtype), state)
-
-
-def count(tree, only=""):
-    return sum(leaf.size for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if only in jax.tree_util.keystr(path))
 
 
 @pytest.mark.parametrize(("size", "expected"), [("S", 253_290), ("M", 1_007_306), ("L", 4_017_546), ((16, 32, 256, 128), 253_290)])
@@ -91,68 +74,12 @@ def torch_wrn_10_1(torch, channels):
     return Net()
 
 
-def from_torch(named, statistics=False):
-    """Our tree out of torch's names: OIHW to HWIO, [out, in] to [in, out]; norms have `scale`, `mean` and `var`."""
-    tree = {}
-    for name, value in named:
-        *path, leaf = name.split(".")
-        value = value.detach().numpy().copy()
-        if statistics:
-            if leaf not in ("running_mean", "running_var"):
-                continue
-            leaf = leaf.removeprefix("running_")
-        elif leaf == "weight":
-            leaf = {1: "scale", 2: "kernel", 4: "kernel"}[value.ndim]
-            value = value.transpose({1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}[value.ndim])
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[leaf] = jnp.asarray(value)
-    return tree
-
-
 @pytest.mark.parametrize(("name", "image"), [("lenet", (32, 32, 3)), ("wrn", (8, 8, 1)), ("wrn", (9, 7, 3))])
 def test_outputs_gradients_and_statistics_are_torchs(name, image):
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     net = torch_lenet(torch) if name == "lenet" else torch_wrn_10_1(torch, image[2])
-    for parameter in net.parameters():  # norms at 1 and 0 would hide a mistake
-        if parameter.ndim == 1:
-            torch.nn.init.uniform_(parameter, 0.5, 1.5)
-    task = classification(LeNet("S") if name == "lenet" else WideResNet(10, 1), label_smoothing=0.1)
-    x = np.random.default_rng(0).normal(size=(6, *image)).astype(np.float32)
-    y = np.arange(6)
-    params, state = from_torch(net.named_parameters()), from_torch(net.named_buffers(), statistics=True)
-    model_state = {"batch_stats": state} if state else {}
-    expected = jax.eval_shape(task.init, jax.random.key(0), x)
-    assert jax.tree.map(jnp.shape, (params, model_state)) == jax.tree.map(lambda a: a.shape, expected)
-
-    @jax.jit
-    def step(params, model_state):
-        def loss(params):
-            outputs, new = task.apply(params, model_state, x, True, None)
-            return jnp.mean(task.loss(outputs, jnp.asarray(y))), (outputs, new)
-
-        (value, (outputs, new)), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        return value, outputs, new, grads, task.apply(params, new, x, False, None)[0]
-
-    value, outputs, new, grads, evaluated = step(params, model_state)
-    images = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
-    theirs = net(images)
-    loss = torch.nn.functional.cross_entropy(theirs, torch.from_numpy(y), label_smoothing=0.1)
-    loss.backward()
-    # float32 through at most ten layers: each rounds to 6e-8 of its largest term, batch norms of few pixels amplify.
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
-    close(outputs, theirs.detach().numpy())
-    np.testing.assert_allclose(value, loss.item(), rtol=1e-5)
-    wanted = from_torch((n, p.grad) for n, p in net.named_parameters())
-    jax.tree.map(close, grads, wanted)
-    if state:
-        after = from_torch(net.named_buffers(), statistics=True)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), new["batch_stats"], after)
-    net.eval()
-    with torch.no_grad():
-        close(evaluated, net(images).numpy())
+    compare(net, LeNet("S") if name == "lenet" else WideResNet(10, 1), image)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,182 @@
+"""The papers' ablations: one setting is swept, every point is a plan, every sweep a figure.
+
+    python experiments/ablations_cifar.py --sweep sparsity            # digits, a minute or two on two CPU cores
+    python experiments/ablations_cifar.py --sweep ensemble_size --preset small --data-dir DIR
+    python experiments/ablations_cifar.py --sweep structure --preset paper --seeds 0 1 2 --cost
+
+Of Prune and Tune (figure 3): sparsity, structure (connections or neurons), masks_and_schedule, ensemble_size. Of FreeTickets (tables
+5, 9 and 10, figures 4 and 5): exploration, q, growth, ticket_sparsity, members. What is finished is loaded, so a sweep goes on point by
+point; children of equal parents share one that is trained once.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import statistics
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import cifar
+import running
+from rich.console import Console
+from sweeps import SCALES, SWEEPS, Point
+
+import jaxtickets as jt
+from jaxtickets import engine, evaluation, report
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Which sweep, on what."""
+
+    preset: Literal["demo", "small", "paper"] = "demo"
+    """demo: digits, no download, a minute or two a sweep. small: CIFAR-10 with LeNet on a CPU. paper: as published."""
+    sweep: Literal[
+        "sparsity", "structure", "masks_and_schedule", "ensemble_size", "exploration", "q", "growth", "ticket_sparsity", "members"
+    ] = "sparsity"
+    """What is swept."""
+    seeds: tuple[int, ...] = (0,)
+    """One run of every point for each; the figure has the mean and, for several, its standard error."""
+    dataset: Literal["digits", "cifar10", "cifar100"] | None = None
+    """Another data set than the preset's."""
+    data_dir: Path | None = None
+    """Where CIFAR lies; see the other scripts."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of computation."""
+    bins: int = 15
+    """Bins of the expected calibration error."""
+    out: Path | None = None
+    """Folder of the run folders; runs/ablation-SWEEP-PRESET if not given. The same command resumes."""
+    cost: bool = False
+    """Print what every point would cost in theoretical FLOPs, and end."""
+    checkpoint_every: float = 60.0
+    """Seconds between checkpoints."""
+    layout: Literal["auto", "one_by_one", "unroll", "vmap"] = "auto"
+    """How members lie on the hardware."""
+
+    def own(self, config: Any, seed: int) -> Any:
+        """An experiment with these flags."""
+        names = ("data_dir", "precision", "bins", "checkpoint_every", "layout")
+        given = {name: getattr(self, name) for name in names} | {"seed": seed}
+        return dataclasses.replace(config, **given | ({"dataset": self.dataset} if self.dataset else {}))
+
+
+def main() -> None:
+    """Parse and sweep."""
+    config = running.parse({name: Config(preset=name) for name in SCALES}, __doc__ or "")  # pyright: ignore[reportArgumentType]
+    with running.one_line_errors():
+        sweep(config)
+
+
+def sweep(config: Config) -> None:
+    """Train or load every point, write, show and draw."""
+    console = Console()
+    what = SWEEPS[config.sweep]
+    points = what.points(SCALES[config.preset])
+    first = config.own(points[0].experiment, 0)
+    # Every plan is made before anything is trained, so that what is wrong is said at once.
+    flops = [training_flops(config, point) for point in points]
+    if config.cost:
+        runs = len({point.run for point in points})
+        console.print(f"{what.title} on {first.dataset}: {len(points)} points, {runs} runs a seed.", highlight=False)
+        for point, flop in zip(points, flops, strict=True):
+            head = str(point.plan()).splitlines()[0]
+            console.print(f"{point.series:24} {point.x!s:20} {flop:.3g} FLOP  {head}", highlight=False, soft_wrap=True)
+        console.print("FLOPs are theoretical. A point's include its parent's training, which points with equal parents share.")
+        return
+    out = config.out or Path("runs") / f"ablation-{config.sweep}-{config.preset}"
+    running.share_programs(out / "programs")
+    data = cifar.make_data(first)
+    found = []
+    for point, flop in zip(points, flops, strict=True):
+        console.print(f"{point.series}, {point.x}", highlight=False)
+        each = [measure(config, point, seed, data, out, points) for seed in config.seeds]
+        found.append({"series": point.series, "x": point.x, "run": point.run, **together(each), "training_flops": flop})
+    result = {
+        "command": running.shown_command(sys.argv),
+        "preset": config.preset,
+        "sweep": config.sweep,
+        "title": what.title,
+        "label": what.label,
+        "log": what.log,
+        "dataset": {"name": data[0].name, "train": len(data[0]), "test": len(data[1])},
+        "seeds": list(config.seeds),
+        "points": found,
+        "versions": engine.versions(),
+    }
+    engine.write_json(out / "results.json", result)
+    with (out / "points.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, found[0])
+        writer.writeheader()
+        writer.writerows(found)
+    figure = report.draw_sweep(result, out / "sweep.png")
+    for point in found:
+        spread = "" if point["standard_error"] is None else f" ± {100 * point['standard_error']:.2f}"
+        scores = f"{100 * point['accuracy']:6.2f}{spread} %, members {100 * point['members_accuracy']:.2f} %"
+        console.print(f"{point['series']:24} {point['x']!s:20} {scores}", highlight=False, soft_wrap=True)
+    console.print(f"wrote {out / 'results.json'}, {out / 'points.csv'}" + (f", {figure}" if figure else ""), highlight=False)
+
+
+def training_flops(config: Config, point: Point) -> float:
+    """Theoretical training FLOPs of the members that a point counts, and of their parent."""
+    experiment = config.own(point.experiment, 0)
+    ledger = jt.cost(point.plan(), cifar.make_task(experiment), cifar.blank(experiment.dataset))
+    return sum(phase.flops for phase in ledger.phases)
+
+
+def measure(config: Config, point: Point, seed: int, data: tuple[jt.Dataset, jt.Dataset], out: Path, points: list[Point]) -> dict[str, Any]:
+    """Scores of a point: read where they have been written, else after training what is left of its run."""
+    folder = out / f"{point.run}-seed{seed}"
+    sizes = {str(p.first): p.first for p in points if p.run == point.run}
+    file = folder / "scores.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    tickets = train(config, point, seed, data[0], out, folder)
+    if known.get("bins") != config.bins or not sizes.keys() <= known["sizes"].keys():
+        log_proba = tickets.member_log_proba(data[1])
+        evaluated = {
+            name: evaluation.evaluate_predictions(log_proba[:size], data[1].y, bins=config.bins).to_dict() for name, size in sizes.items()
+        }
+        seconds = json.loads((folder / "timing.json").read_text())["seconds"]["train"]
+        known = {"bins": config.bins, "sizes": evaluated, "seconds": seconds}
+        engine.write_json(file, known)
+    scores = known["sizes"][str(point.first)]
+    diversity, ensemble = scores["diversity"], scores["ensemble"]
+    return {
+        **{name: ensemble[name] for name in ("accuracy", "nll", "ece")},
+        "members_accuracy": scores["members_mean"]["accuracy"],
+        "disagreement": diversity["disagreement"],
+        "kl": diversity["kl"],
+        "seconds": known["seconds"],
+    }
+
+
+def train(config: Config, point: Point, seed: int, train: jt.Dataset, out: Path, folder: Path) -> jt.TicketEnsemble:
+    """The tickets of a point's run, trained or loaded; its parent before it."""
+    experiment = config.own(point.experiment, seed)
+    if not experiment.augment:
+        train = dataclasses.replace(train, augment=None)
+    if point.parent is not None:
+        parent = config.own(point.parent, seed)
+        task = cifar.make_task(parent)
+        at = out / f"parent-{task.name.replace(' ', '')}-seed{seed}"
+        running.fit(parent, parent.plan(), task, train, at)
+        experiment = dataclasses.replace(experiment, parent=at / "tickets.safetensors")
+    return running.fit(experiment, point.change(experiment.plan()), cifar.make_task(experiment), train, folder, experiment.start_from)
+
+
+def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, and the standard error of the accuracy."""
+    means = {}
+    for name in runs[0]:
+        values = [run[name] for run in runs]
+        means[name] = None if None in values or any(math.isinf(v) for v in values) else statistics.fmean(values)
+    accuracies = [run["accuracy"] for run in runs]
+    return means | {"standard_error": statistics.stdev(accuracies) / math.sqrt(len(accuracies)) if len(accuracies) > 1 else None}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""Comparisons and sweeps: every plan of every preset is what it says, and a run of each leaves what its README says."""
+
+import csv
+import dataclasses
+import itertools
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxtickets as jt
+from jaxtickets.plan import Adam, Collect, Evolve, Fork, Train
+from jaxtickets.schedules import Constant
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def experiments_are_importable():
+    sys.path.insert(0, str(ROOT / "experiments"))
+    yield
+    sys.path.remove(str(ROOT / "experiments"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_compiled_once(tmp_path_factory):
+    """The scripts run here, each in a process of its own, share compiled programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "programs"))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+        yield
+
+
+def run(script, *flags, status=0):
+    command = [sys.executable, str(ROOT / "experiments" / script), *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == status, done.stderr[-3000:]
+    return done
+
+
+def flops_of(config):
+    import cifar
+
+    ledger = jt.cost(config.plan(), cifar.make_task(config), cifar.blank(config.dataset))
+    return sum(phase.flops for phase in ledger.phases)
+
+
+def test_no_method_on_digits_costs_more_than_the_budget():
+    import compare_cifar
+
+    config = compare_cifar.Config(preset="digits")
+    methods = compare_cifar.PRESETS["digits"].methods
+    dense = flops_of(config.experiment("independent", 0))
+    assert set(methods) == set(compare_cifar.ALL)
+    for name in methods:
+        # Masks and branches cannot be cut to fit exactly: a hundredth over is the rounding of layer sizes.
+        assert 0.4 < flops_of(config.experiment(name, 0)) / dense < 1.01, name
+
+
+def test_table_1_is_trained_as_the_paper_says():
+    """Adam at .001 throughout, batch 128, no augmentation, 16 epochs in all: 8 + 8 x 1, 8 x 2 or 16."""
+    import cifar
+    import compare_cifar
+
+    how = {"lr": Constant(0.001), "optimizer": Adam(), "batch_size": 128}
+    wanted = {
+        "independent": (jt.dense(1, 16, **how), "LeNet(L)"),
+        "dropout": (jt.dense(1, 16, **how), "LeNet(L, dropout=0.5)"),
+        "bagged": (jt.bagged(8, 2, bag=0.9, **how), "LeNet(L)"),
+        "pat_r": (jt.prune_and_tune(8, 8, 1, masks="random", sparsity=0.5, tune_lr="constant", **how), "LeNet(L)"),
+        "pat_ar": (jt.prune_and_tune(8, 8, 1, masks="anti_random", tune_lr="constant", **how), "LeNet(L)"),
+    }
+    config = compare_cifar.Config(preset="table1")
+    assert set(compare_cifar.PRESETS["table1"].methods) == set(wanted)
+    for name, (plan, network) in wanted.items():
+        experiment = config.experiment(name, 3)
+        assert (experiment.plan(), cifar.make_task(experiment).name) == (plan, network)
+        assert plan.epochs() * plan.width == 16
+        assert (experiment.augment, experiment.seed) == (False, 3)
+    resnet = dataclasses.replace(config, model="resnet", dataset="cifar100").experiment("pat_ar", 0)
+    assert cifar.make_task(resnet).name.startswith("ResNet(18")
+    assert cifar.make_task(resnet).num_classes == 100
+
+
+@pytest.mark.parametrize("preset", ["small", "paper"])
+def test_every_method_of_a_preset_has_a_plan_and_a_network(preset):
+    import cifar
+    import compare_cifar
+    from published import published
+
+    config = compare_cifar.Config(preset=preset)
+    for name in compare_cifar.PRESETS[preset].methods:
+        experiment = config.experiment(name, 0)
+        task = cifar.make_task(experiment)
+        assert experiment.plan().members * task.heads >= 1
+        assert (experiment.plan().members * task.heads > 1) == (name not in ("independent", "dropout"))
+        told = published(preset, "cifar10", "WideResNet(28, 10)", name)
+        assert (told is None) == (preset == "small" or name in ("dropout", "bagged", "pat_r", "pat_partition"))
+
+
+@pytest.mark.parametrize("preset", ["demo", "small", "paper"])
+def test_every_point_of_every_sweep_has_a_plan(preset):
+    import cifar
+    from sweeps import SCALES, SWEEPS
+
+    for name, sweep in SWEEPS.items():
+        points = sweep.points(SCALES[preset])
+        assert len({(point.series, point.x) for point in points}) == len(points), name
+        for point in points:
+            cifar.make_task(point.experiment)
+            assert point.plan().members == point.first or point.first is None
+        # Points of one folder are views of one run.
+        for folder in {point.run for point in points}:
+            assert len({point.change(point.experiment.plan()) for point in points if point.run == folder}) == 1
+
+
+def test_sweeps_change_what_they_say():
+    from sweeps import SCALES, SWEEPS
+
+    paper = SCALES["paper"]
+
+    def plans(name):
+        return {(p.series, p.x): p.plan() for p in SWEEPS[name].points(paper)}
+
+    forks = [next(p for p in plan.phases if isinstance(p, Fork)) for plan in plans("sparsity").values()]
+    assert {fork.sparsity for fork in forks} == {n / 10 for n in range(1, 10)}
+    assert {(fork.scope, fork.masks, fork.unit) for fork in forks} == {("global", "random", "connection")}
+    assert {size for _, size in plans("ensemble_size")} == {4, 8, 16, 32, 64, 128}
+    still = plans("exploration")["EDST", "without"]
+    assert not any(isinstance(p, Train) and isinstance(p.evolve, Evolve) for p in still.phases)
+    assert {type(p).__name__ for p in still.phases} == {"Start", "Train", "Collect"}
+    # EDST at one total time: 150 epochs of exploration and 300 of refinement, however many tickets.
+    for (series, members), plan in plans("members").items():
+        assert sum(isinstance(p, Collect) for p in plan.phases) * plan.width == members
+        assert plan.epochs() * plan.width == pytest.approx(450 if series.startswith("EDST") else 250 * members)
+    constant = plans("masks_and_schedule")["two children", "R, constant"]
+    assert [p.lr for p in constant.phases if isinstance(p, Train)][1] == Constant(0.01)
+
+
+def test_a_comparison_resumes_and_leaves_its_table_and_figure(tmp_path):
+    flags = ("--preset", "digits", "--methods", "pat_ar", "pat_partition", "--seeds", 0, "--out", tmp_path)
+    done = run("compare_cifar.py", *flags)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [row["method"] for row in found["rows"]] == ["pat_ar", "pat_partition"]
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    alone = json.loads((tmp_path / "pat_ar-seed0" / "results.json").read_text())
+    pat, part = found["rows"]
+    assert pat["scores"]["accuracy"] == {"mean": alone["ensemble"]["accuracy"], "standard_error": None}
+    # 16 epochs of the parent and 4 x 2 of children at half and at a quarter of the weights, but for the classifier's.
+    assert pat["scores"]["training"]["mean"] == pytest.approx((16 + 8 / 2) / 24, abs=0.002)
+    assert part["scores"]["training"]["mean"] == pytest.approx((16 + 8 / 4) / 24, abs=0.002)
+    assert alone["diversity"]["mask_iou"] == pytest.approx(0.23, abs=0.02)  # pairs share nothing, others a third
+    for word in ("Prune and Tune (AR) (M=4)", "Prune and Tune (partition) (M=4)", "theoretical"):
+        assert word in done.stdout
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
+    again = run("compare_cifar.py", *flags[:2], "--methods", "pat_ar", *flags[5:])
+    assert "steps" not in again.stderr  # no training step was taken
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_a_sweep_shares_its_parent_and_counts_prefixes(tmp_path):
+    import numpy as np
+
+    flags = ("--preset", "demo", "--sweep", "ensemble_size", "--out", tmp_path)
+    run("ablations_cifar.py", *flags)
+    found = json.loads((tmp_path / "results.json").read_text())
+    with (tmp_path / "points.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["accuracy"]) for row in rows] == [point["accuracy"] for point in found["points"]]
+    assert [point["x"] for point in found["points"]] == [2, 4, 8, 16]
+    assert sorted(folder.name for folder in tmp_path.iterdir() if folder.is_dir()) == [
+        "crowd-16-seed0",
+        "parent-WideResNet(10,1)-seed0",
+    ]
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    tickets = jt.load(tmp_path / "crowd-16-seed0" / "tickets.safetensors", jt.classification(jt.models.WideResNet(10, 1)))
+    _, test = jt.data.pair("digits")
+    for point in found["points"][:2]:
+        right = np.mean(tickets[: point["x"]].predict(test) == test.y)
+        assert point["accuracy"] == pytest.approx(right, abs=1e-12)
+    # The children's run has no training of a parent, and says whose network it began with.
+    made = json.loads((tmp_path / "crowd-16-seed0" / "config.json").read_text())["run"]
+    assert [phase["kind"] for phase in made["plan"]["phases"]] == ["Start", "Fork", "Train", "Collect"]
+    assert "start_from" in made
+    assert "steps" not in run("ablations_cifar.py", *flags).stderr
+
+
+def test_an_unknown_method_is_one_line(tmp_path):
+    done = run("compare_cifar.py", "--methods", "rigl", "--out", tmp_path / "none", status=2)
+    for word in ("PlanError", "rigl", "pat_ar", "edst"):
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def scored(accuracy, **more):
+    return {
+        "ensemble": {"accuracy": accuracy, "nll": 0.5, "ece": 0.02},
+        "members_mean": {"accuracy": accuracy - 0.02, "nll": 0.6},
+        "diversity": {"disagreement": 0.1, "kl": None},
+        "cost": {"phases": [{"flops": 1e9}, {"flops": 5e8}], "inference": 4.0},
+        "seconds": {"train": 12.0, "total": 15.0},
+        **more,
+    }
+
+
+@pytest.fixture
+def comparison():
+    from jaxtickets import report
+
+    rows = [
+        {"method": "pat_ar", "title": "Prune and Tune (AR)", "members": 8, "scores": report.summary([scored(0.9), scored(0.92)], 2e9)},
+        {"method": "independent", "title": "Independent", "members": 1, "scores": report.summary([scored(0.88)], 2e9)},
+    ]
+    told = {"accuracy": 75.75, "source": "A paper, table 1", "standard_error": 0.06, "nll": None, "ece": None}
+    rows = [row | {"published": told if row["members"] == 8 else None} for row in rows]
+    return {"rows": rows, "budget": "Budget: little.", "seeds": [0, 1], "network": "LeNet(L)", "dataset": {"name": "cifar10"}}
+
+
+def test_means_and_standard_errors_by_hand(comparison):
+    scores = comparison["rows"][0]["scores"]
+    # Of .90 and .92: mean .91, sample deviation .02 / sqrt 2, over sqrt 2 runs: .01.
+    assert scores["accuracy"]["mean"] == pytest.approx(0.91)
+    assert scores["accuracy"]["standard_error"] == pytest.approx(0.01)
+    assert scores["training"]["mean"] == 0.75
+    assert scores["kl"] is None
+    assert comparison["rows"][1]["scores"]["accuracy"]["standard_error"] is None
+
+
+def test_comparisons_as_text(comparison):
+    from rich.console import Console
+
+    from jaxtickets import report
+
+    console = Console(width=120, no_color=True)
+    with console.capture() as captured:
+        console.print(report.comparison_table(comparison))
+    text = captured.get()
+    assert "…" not in text
+    for word in ("91.00 ± 1.00", "75.75 ± 0.06", "A paper, table 1", "Budget: little.", "0.75x", "theoretical", "2 runs"):
+        assert word in text
+    table = report.markdown_comparison(comparison).splitlines()
+    assert len({line.count("|") for line in table}) == 1
+    assert "**91.00 ± 1.00**" in table[2]
+    assert "88.00" in table[3]
+    assert "**88.00**" not in table[3]
+
+
+def test_figures_do_not_overlap_their_labels(comparison, tmp_path):
+    from jaxtickets import report
+    from jaxtickets.report.figures import _spread
+
+    rows = comparison["rows"] * 8
+    assert report.draw_comparison(comparison | {"rows": rows}, tmp_path / "many.png").stat().st_size > 10_000
+    heights = _spread([5.0] * 10 + [9.0], high=9.5, gap=0.5)
+    assert all(b - a >= 0.5 - 1e-9 for a, b in itertools.pairwise(heights))
+    assert max(heights) <= 9.5
+    assert not any(math.isnan(height) for height in heights)
