@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     from jaxtickets.methods import dst as dst
     from jaxtickets.methods import edst as edst
     from jaxtickets.methods import fge as fge
+    from jaxtickets.methods import imp as imp
     from jaxtickets.methods import ltr as ltr
+    from jaxtickets.methods import multi_ticket as multi_ticket
     from jaxtickets.methods import prune_and_tune as prune_and_tune
     from jaxtickets.methods import prune_finetune as prune_finetune
     from jaxtickets.methods import snapshot as snapshot
@@ -89,7 +91,7 @@ _NAMES = {
     "evaluation": "evaluate",
     "masks": "MaskError",
     "members": "Layout member_keys",
-    "methods": "bagged dense dst edst fge ltr prune_and_tune prune_finetune snapshot static_sparse within_budget",
+    "methods": "bagged dense dst edst fge imp ltr multi_ticket prune_and_tune prune_finetune snapshot static_sparse within_budget",
     "models": "classification",
     "plan": "Length Plan PlanError",
     "shrinking": "shrink",

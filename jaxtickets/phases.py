@@ -11,6 +11,7 @@ from jaxtickets.errors import PlanError
 from jaxtickets.evolving import Evolve, Gradual
 from jaxtickets.masks import MaskError
 from jaxtickets.optimizers import SGD, Optimizer
+from jaxtickets.penalties import L1
 from jaxtickets.schedules import Constant, Schedule
 from jaxtickets.sparsity import check_sparsity, part
 
@@ -87,6 +88,7 @@ class Train:
       evolve: how the mask evolves meanwhile: `Evolve` (prune-grow), `Gradual` (gradual magnitude pruning), or None.
       bag: share of the training examples that every lineage sees: its own random sample, drawn once from its key.
       momentum: SGD's momentum as a function of the phase's progress, in place of the optimizer's number.
+      penalty: what is added to the loss: `L1`, or None. (The loss that is reported is the one without it.)
     """
 
     length: Length
@@ -95,10 +97,12 @@ class Train:
     evolve: Evolve | Gradual | None = None
     bag: float = 1.0
     momentum: Schedule | None = None
+    penalty: L1 | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", as_length(self.length))
-        for name, kinds in (("lr", Schedule), ("optimizer", Optimizer), ("evolve", Evolve | Gradual | None), ("momentum", Schedule | None)):
+        kinds_of = {"lr": Schedule, "optimizer": Optimizer, "evolve": Evolve | Gradual | None, "momentum": Schedule | None}
+        for name, kinds in (kinds_of | {"penalty": L1 | None}).items():
             if not isinstance(getattr(self, name), kinds):
                 allowed = ", ".join(kind.__name__ for kind in get_args(kinds))
                 raise PlanError(f"Train's {name} is one of {allowed}; got {getattr(self, name)!r}.")

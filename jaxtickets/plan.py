@@ -18,6 +18,7 @@ from jaxtickets.optimizers import SGD as SGD
 from jaxtickets.optimizers import Adam as Adam
 from jaxtickets.optimizers import Optimizer as Optimizer
 from jaxtickets.optimizers import Override as Override
+from jaxtickets.penalties import L1 as L1
 from jaxtickets.phases import Collect as Collect
 from jaxtickets.phases import Escape as Escape
 from jaxtickets.phases import Fork as Fork
@@ -119,6 +120,11 @@ class Plan:
     def width(self) -> int:
         """Lineages that start."""
         return self.start.width
+
+    @property
+    def sequential(self) -> bool:
+        """Whether a lineage needs the tickets of those before it, so that they are trained one after another."""
+        return any(isinstance(p, Train) and p.penalty is not None and p.penalty.on == "earlier" for p in self.phases)
 
     @property
     def fork(self) -> int | None:
@@ -231,7 +237,7 @@ def _together(lengths: list[Length]) -> str:
 
 
 def _kinds() -> dict[str, type]:
-    kinds = [Plan, Length, SGD, Adam, Override, Evolve, Gradual, *get_args(Phase), *schedules.KINDS]
+    kinds = [Plan, Length, SGD, Adam, Override, Evolve, Gradual, L1, *get_args(Phase), *schedules.KINDS]
     return {kind.__name__: kind for kind in kinds}
 
 

@@ -106,6 +106,11 @@ def check_layout(plan: Plan, layout: Layout) -> None:
     for copies, what in ((plan.width, "lineages"), (plan.copies(len(plan.phases)), "children")):
         if layout.mesh is not None and copies > layout.group and copies % layout.group:
             raise ValueError(f"layout: {copies} {what} do not divide into groups of {layout.group}, as members over a mesh must.")
+    if plan.sequential and layout.group > 1:
+        raise ValueError(
+            f"layout: {plan.name} trains its lineages one after another, since each needs the tickets of those before it; "
+            f"got a group of {layout.group}. Leave layout out, or give Layout(group=1)."
+        )
 
 
 def example_of(data: Dataset | Stream) -> PyTree:

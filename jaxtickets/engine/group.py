@@ -20,6 +20,7 @@ from jaxtickets.engine.feed import HostFeed
 from jaxtickets.engine.lineage import Lineage, Numbers, Pruning, Tally
 from jaxtickets.engine.meter import Meter, check_finite, is_finite
 from jaxtickets.engine.optimizer import build_optimizer
+from jaxtickets.engine.penalty import coefficients
 from jaxtickets.engine.run import Place, Run, Who
 from jaxtickets.ensemble import Ticket
 from jaxtickets.errors import RunError
@@ -74,6 +75,7 @@ class GroupRun:
         self.state: dict[str, PyTree] = {}
         self.meter = Meter(lambda: run.programs.seconds)
         self._feeds: dict[float, Any] = {}
+        self._coefficients: PyTree = {}  # of the present phase's penalty; made again where a run goes on
 
     # -- the way through the plan ---------------------------------------------------------------------------------
 
@@ -174,6 +176,7 @@ class GroupRun:
         per_call = 1 if isinstance(feed, HostFeed) else self.layout.steps_per_call
         if done == 0:
             self._prepare_phase(index, phase)
+        self._coefficients = coefficients(self, phase.penalty)
         self.meter.count(self.state["lineage"].mask, len(self.who))
         self.run.line.phase(f"{self.name(index)} {_short(phase)}", steps, done)
         self.meter.reset()
@@ -219,26 +222,30 @@ class GroupRun:
             np.asarray([phase.lr(i, steps) for i in at], np.float32),  # type: ignore[arg-type]
             np.asarray([_drop_fraction(phase, i, steps) for i in at], np.float32),  # type: ignore[arg-type]
             np.asarray([phase.momentum(i, steps) if phase.momentum else 0.0 for i in at], np.float32),  # type: ignore[arg-type]
+            np.asarray([phase.penalty.strength(i, steps) if phase.penalty else 0.0 for i in at], np.float32),  # type: ignore[arg-type]
         )
         evolve = self._evolution(index, phase, steps)
-        step = lineages.train_step(self.run.task, phase.optimizer, evolve, phase.momentum is not None, feed.gather)
+        penalty = phase.penalty and dataclasses.replace(phase.penalty, strength=0.0)  # which enters as a number
+        step = lineages.train_step(self.run.task, phase.optimizer, evolve, penalty, phase.momentum is not None, feed.gather)
 
-        def several(lineage: PyTree, tally: Tally, key: jax.Array, numbers: Numbers, *batch: PyTree) -> tuple[PyTree, Tally, jax.Array]:
+        def several(
+            lineage: PyTree, tally: Tally, key: jax.Array, numbers: Numbers, pull: PyTree, *batch: PyTree
+        ) -> tuple[PyTree, Tally, jax.Array]:
             if take == 1:
-                lineage, tally = step(lineage, tally, key, jax.tree.map(lambda n: n[0], numbers), *batch)
+                lineage, tally = step(lineage, tally, key, jax.tree.map(lambda n: n[0], numbers), pull, *batch)
                 return lineage, tally, tally.steps + 0
 
             def body(carry: PyTree, at: PyTree) -> tuple[PyTree, None]:
                 i, numbers = at
-                return step(*carry, key, numbers, *feed.advance(batch, i)), None
+                return step(*carry, key, numbers, pull, *feed.advance(batch, i)), None
 
             (lineage, tally), _ = jax.lax.scan(body, (lineage, tally), (jnp.arange(take), numbers))
             return lineage, tally, tally.steps + 0
 
-        args = (self.state["lineage"], self.state["tally"], self.keys, numbers, *batch)
+        args = (self.state["lineage"], self.state["tally"], self.keys, numbers, self._coefficients, *batch)
         masked = self.run.plan.masked_at(index)
-        signature = ("train", phase.optimizer, evolve, phase.momentum is not None, take, masked, feed.rows)
-        program = self.program(signature, several, (True, True, True, False, *feed.mapped), args, donate=(0, 1))
+        signature = ("train", phase.optimizer, evolve, penalty, phase.momentum is not None, take, masked, feed.rows)
+        program = self.program(signature, several, (True, True, True, False, True, *feed.mapped), args, donate=(0, 1))
         self.state["lineage"], self.state["tally"], beat = program(*args)
         return beat
 

@@ -17,16 +17,19 @@ from jaxtickets import masks
 from jaxtickets.children import child_mask, child_units
 from jaxtickets.engine.optimizer import build_optimizer
 from jaxtickets.optimizers import Optimizer
+from jaxtickets.penalties import L1
 from jaxtickets.phases import Escape, Evolve, Fork, Gradual, Prune, Rewind, Start
 from jaxtickets.sparsity import random_bits, random_mask
 from jaxtickets.task import Task, mixed_log_proba
 from jaxtickets.transforms import (
     GradualPruningState,
     KeepMaskedState,
+    L1MaskingState,
     PruneGrowState,
     evolve_mask,
     gradual_pruning,
     keep_masked,
+    l1_masking,
     prune_grow,
     prune_to,
 )
@@ -36,7 +39,7 @@ from jaxtickets.units import Units, unit_mask
 PyTree = Any
 
 # What a member's key is folded with for each use. Steps fold once more, so no two draws are ever the same.
-WEIGHTS, MASK, ORDER, BATCH, GROWTH, ESCAPE, BAG, PRUNE, CHILD, CHILD_MASK = range(10)
+WEIGHTS, MASK, ORDER, BATCH, GROWTH, ESCAPE, BAG, PRUNE, CHILD, CHILD_MASK, PENALTY = range(11)
 
 
 class Lineage(NamedTuple):
@@ -74,6 +77,7 @@ class Numbers(NamedTuple):
     lr: jax.Array
     drop_fraction: jax.Array
     momentum: jax.Array
+    penalty: jax.Array
 
 
 class Network(NamedTuple):
@@ -183,6 +187,12 @@ def child_key(key: jax.Array, child: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(key, CHILD), child)
 
 
+def random_coefficients(task: Task, penalty: L1, key: jax.Array, params: PyTree) -> PyTree:
+    """A member's random coefficients, bool: one draw for all phases of its plan; 0 on leaves that no mask covers."""
+    drawn = random_mask(jax.random.fold_in(key, PENALTY), params, 1 - penalty.share, "uniform", task.prunable)
+    return jax.tree.map(lambda m: m if m.ndim else jnp.zeros((), bool), drawn)
+
+
 class Pruning(NamedTuple):
     """A gradual pruning in steps of the lineage, counted from 1; `initial` is the sparsity before it."""
 
@@ -208,18 +218,24 @@ def loss_and_grads(
 
 
 def train_step(
-    task: Task, optimizer: Optimizer, evolve: Evolve | Pruning | None, cycles_momentum: bool, gather: Gather
+    task: Task, optimizer: Optimizer, evolve: Evolve | Pruning | None, penalty: L1 | None, cycles_momentum: bool, gather: Gather
 ) -> Callable[..., tuple[Lineage, Tally]]:
-    """The training step of one member: `(lineage, tally, key, numbers, *batch) -> (lineage, tally)`.
+    """The training step of one member: `(lineage, tally, key, numbers, coefficients, *batch) -> (lineage, tally)`.
 
-    The transforms are the public ones. Their states are views of the lineage, which is where the mask lives.
+    `coefficients` are the penalty's, a tree like params; nothing where there is none. The transforms are the public ones. Their
+    states are views of the lineage, which is where the mask lives.
     """
 
-    def step(lineage: Lineage, tally: Tally, key: jax.Array, numbers: Numbers, *batch: PyTree) -> tuple[Lineage, Tally]:
+    def step(
+        lineage: Lineage, tally: Tally, key: jax.Array, numbers: Numbers, coefficients: PyTree, *batch: PyTree
+    ) -> tuple[Lineage, Tally]:
         augment_key, model_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, BATCH), lineage.step))
         x, y = gather(batch, augment_key)
         (loss, (outputs, model_state)), grads = loss_and_grads(task, lineage, model_key, x, y)
-        inner = build_optimizer(optimizer, numbers.lr, numbers.momentum if cycles_momentum else None)
+        inner, moments = build_optimizer(optimizer, numbers.lr, numbers.momentum if cycles_momentum else None), lineage.moments
+        if penalty is not None:
+            inner = l1_masking(inner, coefficients, numbers.penalty, decoupled=penalty.decoupled)
+            moments = L1MaskingState(lineage.step, coefficients, moments)
         if isinstance(evolve, Pruning):
             how = evolve.how
             tx = gradual_pruning(
@@ -232,12 +248,12 @@ def train_step(
                 scope=how.scope,
                 prunable=task.prunable,
             )
-            updates, state = tx.update(grads, GradualPruningState(lineage.step, lineage.mask, lineage.moments), lineage.params)
+            updates, state = tx.update(grads, GradualPruningState(lineage.step, lineage.mask, moments), lineage.params)
             assert isinstance(state, GradualPruningState)
             ever_active = lineage.ever_active
         elif evolve is None:
             tx = keep_masked(inner, lineage.mask)
-            updates, state = tx.update(grads, KeepMaskedState(lineage.mask, lineage.moments), lineage.params)
+            updates, state = tx.update(grads, KeepMaskedState(lineage.mask, moments), lineage.params)
             assert isinstance(state, KeepMaskedState)
             ever_active = lineage.ever_active
         else:
@@ -253,12 +269,13 @@ def train_step(
                 weight_update=evolve.weight_update,
                 track_ever_active=True,
             )
-            view = PruneGrowState(lineage.step, growth_key, lineage.mask, lineage.ever_active, lineage.moments)
+            view = PruneGrowState(lineage.step, growth_key, lineage.mask, lineage.ever_active, moments)
             updates, state = tx.update(grads, view, lineage.params)
             assert isinstance(state, PruneGrowState)
             ever_active = state.ever_active
         params = optax.apply_updates(lineage.params, updates)
-        moved = Lineage(params, model_state, state.mask, ever_active, state.inner, lineage.step + 1)
+        moments = state.inner.inner if penalty is not None else state.inner
+        moved = Lineage(params, model_state, state.mask, ever_active, moments, lineage.step + 1)
         return moved, count_step(task, tally, lineage.step, loss, outputs, y)
 
     return step

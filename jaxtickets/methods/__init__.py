@@ -6,6 +6,8 @@ from jaxtickets.methods.baselines import static_sparse as static_sparse
 from jaxtickets.methods.budget import within_budget as within_budget
 from jaxtickets.methods.free_tickets import dst as dst
 from jaxtickets.methods.free_tickets import edst as edst
+from jaxtickets.methods.multi_ticket import imp as imp
+from jaxtickets.methods.multi_ticket import multi_ticket as multi_ticket
 from jaxtickets.methods.prune_and_tune import prune_and_tune as prune_and_tune
 from jaxtickets.methods.pruned import ltr as ltr
 from jaxtickets.methods.pruned import prune_finetune as prune_finetune
