@@ -271,10 +271,8 @@ def describe(phase: Any) -> str:
         value = getattr(phase, field.name)
         if field.name == "length":
             parts.append(str(value))
-        elif field.name == "lr":
-            parts.append(f"lr={value}")
-        elif field.name == "momentum" and isinstance(value, Schedule):
-            parts.append(f"momentum={value}")
+        elif isinstance(value, Schedule):
+            parts.append(f"{field.name}={value}")
         elif value != default_of(field):
             parts.append(f"{field.name}={describe(value) if dataclasses.is_dataclass(value) else f'{value!r}'}")
     return f"{type(phase).__name__}({', '.join(parts)})"

@@ -7,8 +7,10 @@ from typing import get_args
 
 import pytest
 
+import jaxtickets as jt
 from jaxtickets.phases import Phase, describe
 from jaxtickets.plan import (
+    L1,
     SGD,
     Adam,
     Collect,
@@ -52,6 +54,7 @@ FULL = Plan(
         Escape(0.7, "random", "zero"),
         Fork(2, "random", 0.95, "neuron", "global", ("w2",)),
         Train(Length(7, "steps"), optimizer=SGD(0.5, True, 1e-3, (Override("bias", 2.0),)), momentum=Constant(0.1)),
+        Train(Length(2, "steps"), penalty=L1(Linear(0.2), "earlier", 0.6, True)),
         Collect(),
     ),
     batch_size=64,
@@ -84,7 +87,7 @@ def test_every_kind_and_every_field_is_in_the_json():
             walk(one)
 
     walk(FULL.to_json())
-    kinds = (Plan, Length, SGD, Adam, Override, Evolve, Gradual, *get_args(Phase), *KINDS)
+    kinds = (Plan, Length, SGD, Adam, Override, Evolve, Gradual, L1, *get_args(Phase), *KINDS)
     assert seen == {kind.__name__: fields_of(kind) for kind in kinds}
 
 
@@ -96,7 +99,7 @@ def test_plans_differ_where_a_number_does():
 def test_a_plan_prints_what_it_does():
     assert str(FULL).splitlines() == [
         # Two epochs eight times and one; three tickets before the Fork and six after it.
-        "everything: 9 tickets, 17 epochs + 2 x 7 steps x 3 lineages, batch 64, 100 held out",
+        "everything: 9 tickets, 17 epochs + 2 x 9 steps x 3 lineages, batch 64, 100 held out",
         "  1. Start(width=3, sparsity=0.8, er, keep_dense=('w1', 'w2'))",
         *(
             f"  {i}. Train(2 epochs, lr={lr}, optimizer=Adam(b1=0.8, b2=0.9, eps=1e-06, weight_decay=0.01, clip_norm=1.0, "
@@ -125,7 +128,8 @@ def test_a_plan_prints_what_it_does():
         "  16. Fork(members=2, masks='random', sparsity=0.95, unit='neuron', scope='global', keep_dense=('w2',))",
         "  17. Train(7 steps, lr=0.1, optimizer=SGD(momentum=0.5, nesterov=True, weight_decay=0.001, "
         "overrides=(Override(pattern='bias', lr=2.0, weight_decay=None),)), momentum=0.1)",
-        "  18. Collect()",
+        "  18. Train(2 steps, lr=0.1, penalty=L1(strength=0.2 to 0 (linear), on='earlier', share=0.6, decoupled=True))",
+        "  19. Collect()",
     ]
     assert str(Plan("one", (Start(), Train(Length(1, "steps")), Collect()))).startswith("one: 1 ticket, 1 step, batch 128")
 
@@ -218,6 +222,15 @@ WRONG = {
     "bag 2": (lambda: Train(Length(1), bag=2), r"bag is the share .*got 2"),
     "momentum of Adam": (lambda: Train(Length(1), optimizer=Adam(), momentum=Constant(0.9)), r"momentum moves SGD's; Adam\(\) has none"),
     "momentum of none": (lambda: Train(Length(1), optimizer=SGD(0.0), momentum=Constant(0.9)), r"SGD\(momentum=0\) keeps no moments"),
+    "penalty": (lambda: Train(Length(1), penalty=0.1), r"Train's penalty is one of L1, NoneType; got 0.1"),  # pyright: ignore
+    "penalty's strength": (lambda: L1(-1.0), r"L1's strength is a number, at least 0, or a schedule such as Linear\(1e-5\); got -1.0"),  # pyright: ignore
+    "penalty's share": (lambda: L1(Constant(0.1), share=1.0), r"share of weights that are penalised, in \(0, 1\); got 1.0"),
+    "penalty's coefficients": (lambda: L1(Constant(0.1), "later"), r"on is one of random, earlier, all; got 'later'"),  # pyright: ignore
+    "penalty's kind": (lambda: L1(Constant(0.1), decoupled=1), r"decoupled is True or False; got 1"),  # pyright: ignore
+    "rounds": (lambda: jt.imp(rounds=0), r"rounds is at least 1; got 0"),
+    "sparsity of imp": (lambda: jt.imp(sparsity=1.0), r"in all rounds, in \(0, 1\); got 1.0"),
+    "scheme": (lambda: jt.multi_ticket("lt"), r"scheme is one of baseline, bagging, base_lt, active_lt, random_lt; got 'lt'"),  # pyright: ignore
+    "tau": (lambda: jt.multi_ticket(tau=-1.0), r"strength is a number, at least 0"),
     "momentum 1": (lambda: Train(Length(1), momentum=Linear(0.5, 1.2)), r"momentum is in \[0, 1\) throughout"),
     "override": (lambda: Override("("), r"Override's pattern is a regular expression"),
     "override lr": (lambda: Override("b", -1.0), r"Override's lr is a finite number, at least 0"),
