@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import members
+from jaxtickets.buckets import lengths, trim
 from jaxtickets.dataset import Dataset, SeekableStream, Stream
 from jaxtickets.engine.lineage import BAG, ORDER
 from jaxtickets.errors import DataError
@@ -31,7 +32,7 @@ class Feed(Protocol):
 
     steps_per_epoch: int
     rows: int
-    gather: Callable[[PyTree, jax.Array], tuple[PyTree, jax.Array]]
+    gather: Callable[..., tuple[PyTree, jax.Array]]
     mapped: tuple[bool, ...]
 
     def for_members(self, keys: jax.Array, layout: Layout, bag: float = 1.0) -> Feed:
@@ -40,6 +41,10 @@ class Feed(Protocol):
 
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
         """The argument of the compiled step for that place."""
+        ...
+
+    def length(self, epoch: int, position: int, batches: int = 1) -> int | None:
+        """To how many tokens so many batches from that place on may be cut, for `gather`; None where they are not."""
         ...
 
     def advance(self, batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
@@ -75,6 +80,8 @@ class DeviceFeed:
         self._keys: jax.Array | None = None
         self._epoch = -1
         self._order: jax.Array | None = None
+        self._lengths = lengths(dataset) if dataset.buckets else None  # of all examples
+        self._longest = np.zeros(0, np.int32)  # example of every batch of the epoch, over all members
 
     def for_members(self, keys: jax.Array, layout: Layout, bag: float = 1.0) -> Self:
         """The same arrays on the device; only the order is another."""
@@ -85,8 +92,8 @@ class DeviceFeed:
             feed.steps_per_epoch, feed.rows = max(1, part(self.steps_per_epoch, bag)), part(self.rows, bag)
         return feed
 
-    def gather(self, batch: PyTree, key: jax.Array) -> tuple[PyTree, jax.Array]:
-        """Inside the compiled step: the rows of the batch, augmented and prepared."""
+    def gather(self, batch: PyTree, key: jax.Array, length: int | None = None) -> tuple[PyTree, jax.Array]:
+        """Inside the compiled step: the rows of the batch, augmented, cut and prepared."""
         (x, y), rows, position = batch
         rows = jax.lax.dynamic_slice_in_dim(rows, position * self._batch_size, self._batch_size)
         batch_sharding = members.sharding(self._layout, "data")
@@ -95,6 +102,7 @@ class DeviceFeed:
         x = jax.tree.map(lambda a: jnp.take(a, rows, axis=0, mode="clip"), x)
         if self._dataset.augment is not None:
             x = self._dataset.augment(key, x)
+        x = x if length is None else trim(x, length)  # after the augmentation, whose draws are by shape
         return self._dataset.prepare(x), y[rows]
 
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
@@ -102,7 +110,18 @@ class DeviceFeed:
         if epoch != self._epoch:
             order = _draw_order(self._keys, epoch, len(self._dataset), self.rows)
             self._order, self._epoch = members.place(order, self._layout, "member"), epoch
+            if self._lengths is not None:
+                batches = np.asarray(order)[:, : self.rows // self._batch_size * self._batch_size].reshape(len(order), -1, self._batch_size)
+                self._longest = self._lengths[batches].max((0, 2))
         return self._data, self._order, np.int32(position)
+
+    def length(self, epoch: int, position: int, batches: int = 1) -> int | None:
+        """The smallest bucket that holds the longest example of those batches, of all members together."""
+        if self._lengths is None:
+            return None
+        self.batch(epoch, position)
+        longest = self._longest[position : position + batches].max()
+        return next(bucket for bucket in self._dataset.buckets if bucket >= longest)
 
     def advance(self, batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
         """The same data, further on."""
@@ -146,9 +165,14 @@ class HostFeed:
         return feed
 
     @staticmethod
-    def gather(batch: PyTree, key: jax.Array) -> tuple[PyTree, jax.Array]:
+    def gather(batch: PyTree, key: jax.Array, length: int | None = None) -> tuple[PyTree, jax.Array]:
         """Batches come ready."""
         return batch
+
+    @staticmethod
+    def length(epoch: int, position: int, batches: int = 1) -> int | None:
+        """They are as long as they come."""
+        return None
 
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
         """The members' next batches; goes to `position` first where it is not next (after a resume)."""
