@@ -25,6 +25,7 @@ def from_arrays(
     prepare: Callable[[PyTree], PyTree] | None = None,
     name: str = "arrays",
     class_names: Sequence[str] = (),
+    buckets: Sequence[int] = (),
 ) -> Dataset:
     """Your own arrays as a `Dataset`; what is wrong with them is said here and not by a loss that is NaN an hour later.
 
@@ -39,13 +40,14 @@ def from_arrays(
       prepare: `x [B, ...] -> float32`, on every batch. None: an array of uint8 is scaled to 0..1, all else is passed on.
       name: what a run folder and a table call it.
       class_names: C names, or empty.
+      buckets: token lengths that a batch may be cut to; see `Dataset`.
 
     Returns:
       the `Dataset`.
 
     Raises:
       DataError: no examples; lengths that differ; labels that are not integers, negative or >= `num_classes`; NaN or
-        infinity; arrays of objects or text; labels that are not one axis; wrong `num_classes` or `class_names`.
+        infinity; arrays of objects or text; labels that are not one axis; wrong `num_classes`, `class_names` or `buckets`.
 
     >>> import numpy as np
     >>> from_arrays(np.zeros((4, 2), np.float32), np.array([0, 1, 2, 1]), num_classes=3)
@@ -79,7 +81,7 @@ def from_arrays(
     examples = jax.tree.unflatten(tree, arrays)
     if prepare is None and isinstance(examples, np.ndarray) and examples.dtype == np.uint8:
         prepare = unit_scale
-    dataset = Dataset(examples, labels, classes, name=name, augment=augment, class_names=tuple(class_names))
+    dataset = Dataset(examples, labels, classes, name=name, augment=augment, class_names=tuple(class_names), buckets=tuple(buckets))
     return dataset if prepare is None else dataclasses.replace(dataset, prepare=prepare)
 
 

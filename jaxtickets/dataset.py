@@ -14,6 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from jaxtickets.buckets import check_buckets
+
 PyTree = Any
 
 
@@ -33,6 +35,12 @@ class Dataset:
       augment: `(key, x [B, ...]) -> x`, training batches only; None for none. A hashable callable.
       prepare: `x [B, ...] -> float32`, every batch, after `augment`. A hashable callable.
       class_names: C names, or empty.
+      buckets: token lengths that a batch may be cut to: the smallest that holds its longest example. Rising, the last is
+        T; x is then a dictionary with "attention_mask" [N, T], and its leaves with two axes or more have T at axis 1.
+        Empty for none. See `jaxtickets.buckets`.
+
+    Raises:
+      DataError: `buckets` that do not fit x.
     """
 
     x: PyTree
@@ -42,6 +50,11 @@ class Dataset:
     augment: Callable[[jax.Array, PyTree], PyTree] | None = None
     prepare: Callable[[PyTree], PyTree] = _identity
     class_names: tuple[str, ...] = ()
+    buckets: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.buckets != ():
+            object.__setattr__(self, "buckets", check_buckets(self.x, self.buckets, self.name))
 
     def __len__(self) -> int:
         return len(self.y)

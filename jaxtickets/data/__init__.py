@@ -10,14 +10,18 @@ from jaxtickets.data.augment import CropFlip, Standardise
 from jaxtickets.data.bundled import digits
 from jaxtickets.data.cifar import cifar10, cifar100
 from jaxtickets.data.errors import DataError, DataNotFoundError
+from jaxtickets.data.glue import glue
+from jaxtickets.data.glue_tasks import GLUE_TASKS, GlueTask
 from jaxtickets.data.image_stream import ImageStream, ImageTest
 from jaxtickets.data.imagenet import image_test, image_train, imagenet, imagenet_a
 from jaxtickets.data.loading import load, pair
 
 __all__ = [
+    "GLUE_TASKS",
     "CropFlip",
     "DataError",
     "DataNotFoundError",
+    "GlueTask",
     "ImageStream",
     "ImageTest",
     "Standardise",
@@ -25,6 +29,7 @@ __all__ = [
     "cifar100",
     "digits",
     "from_arrays",
+    "glue",
     "image_test",
     "image_train",
     "imagenet",

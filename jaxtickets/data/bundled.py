@@ -47,7 +47,7 @@ def digits(split: str = "train") -> Dataset:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError("the digits are part of scikit-learn: pip install 'jaxtickets[vision]'") from error
-    images, labels = map(np.asarray, load_digits(return_X_y=True))  # (typed as tables, too, where pandas is there)
+    images, labels = map(np.asarray, load_digits(return_X_y=True))
     by_class = np.argsort(labels, kind="stable")
     place = np.empty(len(labels), np.int64)
     place[by_class] = np.arange(len(labels))

@@ -22,12 +22,14 @@ def find_prepared(root: Path, name: str) -> Path | None:
 
     Args:
       root: the folder that holds `name/<version>`, or one of those two themselves.
-      name: what tensorflow-datasets calls it.
+      name: what tensorflow-datasets calls it, with its configuration if it has several, such as "glue/mrpc".
 
     Returns:
       the folder with `dataset_info.json`, or None. The library is not imported to find out.
     """
-    folders = [root / name, *([root, root.parent] if name in (root.name, root.parent.name) else [])]
+    own = Path(name).parts
+    named = [place for place in (root, root.parent) if place.parts[-len(own) :] == own]
+    folders = [root / name, *([root, root.parent] if named else [])]
     versions = [path.parent for folder in folders for path in folder.glob("*/dataset_info.json") if _VERSION.fullmatch(path.parent.name)]
     if root in versions:
         return root
@@ -53,35 +55,59 @@ def read_prepared(folder: Path, split: str, num_classes: int) -> tuple[np.ndarra
         label that no class has.
       ImportError: tensorflow-datasets, or what it needs for reading, is not installed.
     """
+    found = prepared_examples(folder, split, "vision")
+    return None if found is None else _images(*found, folder, split, num_classes)
+
+
+def prepared_examples(folder: Path, split: str, extra: str) -> tuple[int, Iterator[Any]] | None:
+    """The examples of a split, decoded one after another, in the order of its shards.
+
+    Args:
+      folder: with `dataset_info.json`.
+      split: as the set was prepared.
+      extra: of this package, for the message of what to install.
+
+    Returns:
+      `(N, examples)`: what the set's information says, and dictionaries, of which the reader counts N; None if the set
+      was prepared without this split.
+
+    Raises:
+      DataError: a shard is missing or another file format, at once; a damaged shard, while reading.
+      ImportError: tensorflow-datasets, or what it needs for reading, is not installed.
+    """
     try:
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(folder)
         if split not in builder.info.splits:
             return None
-        return _read(builder, folder, split, num_classes)
+        return builder.info.splits[split].num_examples, _guarded(_examples(builder, folder, split), folder, split, extra)
     except ImportError as error:
-        raise ImportError(
-            f"{folder} was prepared by tensorflow-datasets; to read it: pip install 'jaxtickets[vision]' ({error})"
-        ) from error
+        raise ImportError(_to_install(folder, extra, error)) from error
 
 
-def _read(builder: Any, folder: Path, split: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _to_install(folder: Path, extra: str, error: ImportError) -> str:
+    return f"{folder} was prepared by tensorflow-datasets; to read it: pip install 'jaxtickets[{extra}]' ({error})"
+
+
+def _examples(builder: Any, folder: Path, split: str) -> Iterable[Any]:
     part = builder.info.splits[split]
     lacking = [path.name for path in part.filepaths if not path.exists()]
     if lacking:
         raise DataError(f"{folder}: {', '.join(lacking)} missing, of {len(part.filepaths)} files of {split!r}. Prepare it again")
     kind = builder.info.file_format.value
     if kind == "array_record":
-        examples: Iterable[Any] = builder.as_data_source(split)
-    elif kind == "tfrecord":
+        return builder.as_data_source(split)
+    if kind == "tfrecord":
         decode = builder.info.features.deserialize_example_np
-        examples = (decode(record) for path in part.filepaths for record in read_frames(Path(path)))
-    else:
-        raise DataError(f"{folder}: prepared as {kind}; array_record and tfrecord can be read. Prepare it with file_format='array_record'")
-    x, y = np.empty((part.num_examples, HEIGHT, WIDTH, 3), np.uint8), np.empty(part.num_examples, np.int32)
+        return (decode(record) for path in part.filepaths for record in read_frames(Path(path)))
+    raise DataError(f"{folder}: prepared as {kind}; array_record and tfrecord can be read. Prepare it with file_format='array_record'")
+
+
+def _images(total: int, examples: Iterator[Any], folder: Path, split: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.empty((total, HEIGHT, WIDTH, 3), np.uint8), np.empty(total, np.int32)
     row = -1
-    for row, example in enumerate(_guarded(examples, folder, split)):
+    for row, example in enumerate(examples):
         if row >= len(y):
             raise DataError(f"{folder}: more examples in {split!r} than the {len(y)} its dataset_info.json gives. Prepare it again")
         image, label = np.asarray(example["image"]), int(example["label"])
@@ -95,12 +121,14 @@ def _read(builder: Any, folder: Path, split: str, num_classes: int) -> tuple[np.
     return x, y
 
 
-def _guarded(examples: Iterable[Any], folder: Path, split: str) -> Iterator[Any]:
+def _guarded(examples: Iterable[Any], folder: Path, split: str, extra: str) -> Iterator[Any]:
     """The same examples; what the library raises about a damaged one becomes a `DataError`."""
     try:
         yield from examples
-    except (DataError, ImportError):
+    except DataError:
         raise
+    except ImportError as error:
+        raise ImportError(_to_install(folder, extra, error)) from error
     except Exception as error:
         raise DataError(f"{folder}: {split!r} cannot be read: {type(error).__name__}: {error}. Prepare it again") from error
 
