@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import masks
+from jaxtickets.buckets import lengths, trim
 from jaxtickets.dataset import Dataset, EvaluationStream
 from jaxtickets.errors import DataError
 from jaxtickets.plan import Plan
@@ -107,9 +108,11 @@ class TicketEnsemble:
         if isinstance(x, EvaluationStream):
             return self._streamed_log_proba(x, min(batch_size, max(1, len(x))))
         prepare = x.prepare if isinstance(x, Dataset) else _as_is
+        sizes, buckets = (lengths(x), x.buckets) if isinstance(x, Dataset) and x.buckets else (None, ())
         x = x.x if isinstance(x, Dataset) else x
         self._check(x, prepare)
         examples = jax.tree.leaves(x)[0].shape[0]
+        order = np.arange(examples) if sizes is None else np.argsort(sizes, kind="stable")  # alike lengths together
         predict = _predictor(self.task, prepare)
         batch_size = min(batch_size, examples)
         out = []
@@ -117,11 +120,14 @@ class TicketEnsemble:
             params, model_state = jax.device_put((ticket.params, ticket.model_state))
             rows = []
             for first in range(0, examples, batch_size):
-                # The last batch is filled up by repeating rows, so that there is one program for all batches.
-                take = np.arange(first, first + batch_size) % examples
-                rows.append(predict(params, model_state, jax.tree.map(lambda a, t=take: jnp.asarray(a[t]), x)))
+                # The last batch is filled up by repeating rows, so that there is one program for all batches (of a length).
+                take = order[np.arange(first, first + batch_size) % examples]
+                batch = jax.tree.map(lambda a, t=take: jnp.asarray(a[t]), x)
+                if sizes is not None:
+                    batch = trim(batch, next(bucket for bucket in buckets if bucket >= sizes[take].max()))
+                rows.append(predict(params, model_state, batch))
             heads = [row if self.heads > 1 else row[None] for row in jax.device_get(rows)]
-            out.append(np.concatenate(heads, 1)[:, :examples])
+            out.append(np.concatenate(heads, 1)[:, np.argsort(order, kind="stable")])
         return np.concatenate(out)
 
     def ticket_log_proba(self, x: Any, batch_size: int = 500) -> np.ndarray:

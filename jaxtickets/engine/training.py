@@ -116,8 +116,8 @@ def _steps(
     masked = group.run.plan.masked_at(index)
     signature = ("train", phase.optimizer, evolve, penalty, phase.momentum is not None, take, masked, feed.rows, length)
     program = group.program(signature, several, (True, True, True, False, True, *feed.mapped), args, donate=(0, 1))
-    group.state["lineage"], group.state["tally"], beat = program(*args)
-    return beat
+    group.state["lineage"], group.state["tally"], done_when = program(*args)
+    return done_when
 
 
 def _evolution(group: GroupRun, index: int, phase: Train, steps: int) -> Evolve | Pruning | None:
