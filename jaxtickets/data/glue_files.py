@@ -60,13 +60,13 @@ def read_tsv(task: GlueTask, path: Path) -> Texts:
     if lines and not lines[-1]:
         lines.pop()
     skip = 0 if task.header else 1
-    header = task.header or _decoded(lines[0] if lines else b"", f"{where}, line 1").split("\t")
+    header = task.header or _decoded(lines[0].removesuffix(b"\r") if lines else b"", f"{where}, line 1").split("\t")
     *places, label = _places(task, list(header), where)
     width = max((*places, label)) + 1
     texts: list[list[str]] = [[] for _ in places]
     labels, dropped = [], []
     for number, line in enumerate(lines[skip:], 1 + skip):
-        fields = _decoded(line, f"{where}, line {number}").split("\t")
+        fields = _decoded(line.removesuffix(b"\r"), f"{where}, line {number}").split("\t")
         if len(fields) < width:
             if not task.ragged:
                 raise DataError(
@@ -134,7 +134,7 @@ def _places(task: GlueTask, header: list[str], where: str) -> list[int]:
 
 def _decoded(raw: bytes, where: str) -> str:
     try:
-        return raw.removesuffix(b"\r").decode()
+        return raw.decode()
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start}). Fetch it again") from error
 

@@ -53,6 +53,66 @@ def check_log_proba(log_proba: Any, ndim: int = 2, name: str = "log_proba") -> n
     return array
 
 
+def check_predictions(predictions: Any, leading: int = 0, name: str = "predictions") -> np.ndarray:
+    """Probabilities with a class axis, or predicted values without one, as float64 on the host.
+
+    Args:
+      predictions: probabilities [..., B, C] or values [..., B], with `leading` axes before B.
+      leading: how many: 0 for one predictor, 1 for several.
+      name: what an error calls the argument.
+
+    Returns:
+      The same numbers, float64, contiguous.
+
+    Raises:
+      EvaluationError: another number of axes, nothing in it, NaN or infinity, one class only; with a class axis,
+        numbers that are no probabilities.
+    """
+    before = "M, " * leading
+    axes = f"probabilities [{before}B, C], or values [{before}B] of a regression"
+    try:
+        array = np.ascontiguousarray(predictions, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise EvaluationError(f"{name}: got {type(predictions).__name__}, wanted {axes} ({error}).") from error
+    if array.ndim not in (leading + 1, leading + 2) or np.ndim(predictions) == 0 or array.size == 0:
+        raise EvaluationError(f"{name}: got shape {np.shape(predictions)}, wanted {axes}, at least one of each axis.")
+    if lost := int(np.count_nonzero(~np.isfinite(array))):
+        raise EvaluationError(f"{name}: got {lost} numbers that are NaN or infinite, wanted {axes}.")
+    if array.ndim == leading + 2:
+        if array.shape[-1] < 2:
+            raise EvaluationError(f"{name}: got shape {array.shape} with one class, wanted {axes}. Of a regression give {name}[..., 0].")
+        sums = array.sum(-1)
+        if (array < 0).any() or np.abs(sums - 1).max() > SUM_TOLERANCE:
+            fix = "These are log-probabilities: give np.exp of them." if (array <= 0).all() else "Give the softmax of logits."
+            raise EvaluationError(f"{name}: got numbers from {array.min():.4g} to {array.max():.4g}, wanted probabilities. {fix}")
+    return array
+
+
+def check_values(y: Any, examples: int, name: str = "y") -> np.ndarray:
+    """Targets of a regression as float64 on the host.
+
+    Args:
+      y: finite numbers [B].
+      examples: B.
+      name: what an error calls the argument.
+
+    Returns:
+      float64 [B].
+
+    Raises:
+      EvaluationError: another shape, not numbers, NaN or infinity.
+    """
+    try:
+        values = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise EvaluationError(f"{name}: got {type(y).__name__}, wanted numbers [B] ({error}).") from error
+    if values.shape != (examples,):
+        raise EvaluationError(f"{name}: got shape {values.shape}, wanted one number for each prediction, {(examples,)}.")
+    if not np.isfinite(values).all():
+        raise EvaluationError(f"{name}: got NaN or infinity, wanted numbers.")
+    return values
+
+
 def check_labels(y: Any, examples: int, classes: int, name: str = "y") -> np.ndarray:
     """Labels as int64 on the host.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -154,6 +154,41 @@ def mask_iou_matrix(masks: Sequence[PyTree]) -> np.ndarray:
     for i, j in itertools.combinations_with_replacement(range(len(members)), 2):
         matrix[i, j] = matrix[j, i] = iou(members[i], members[j])
     return matrix
+
+
+class Masked(Protocol):
+    """What `mask_overlap` asks of an ensemble."""
+
+    @property
+    def masks(self) -> Any:
+        """A mask tree for each ticket."""
+        ...
+
+
+def mask_overlap(tickets: Masked) -> np.ndarray:
+    """Overlap of the tickets' masks, pair by pair: figure 4 of the Multi-Ticket paper.
+
+    Args:
+      tickets: an ensemble, of which `masks` are read.
+
+    Returns:
+      float64 [M, M], `mask_iou_matrix(tickets.masks)`; its mean over pairs is `pair_mean` of it.
+
+    Raises:
+      EvaluationError: as `mask_iou_matrix`, and where there are no masks.
+
+    References:
+      Kobayashi et al. 2022, arXiv:2205.11833, section 4.3; Chen et al. 2020, arXiv:2007.12223.
+
+    >>> class Two:
+    ...     masks = [{"w": np.array([True, True, False])}, {"w": np.array([False, True, False])}]
+    >>> mask_overlap(Two()).tolist()
+    [[1.0, 0.5], [0.5, 1.0]]
+    """
+    masks = getattr(tickets, "masks", None)
+    if masks is None:
+        raise EvaluationError(f"tickets: got {type(tickets).__name__} without masks, wanted an ensemble. Of mask trees: mask_iou_matrix.")
+    return mask_iou_matrix(masks)
 
 
 def mask_iou(masks: Sequence[PyTree]) -> float:

@@ -1,0 +1,146 @@
+"""The protocol of the Multi-Ticket paper: groups of seeds, all their ensembles, and Student's t-test between schemes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxtickets.evaluation.checks import EvaluationError
+from jaxtickets.evaluation.subsets import Groups, Score, subset_scores
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EnsembleGain:
+    """What ensembling gains, averaged over every ensemble there is. Prints as a table.
+
+    Attributes:
+      single: mean score of the members.
+      ensemble: by size, mean score of the ensembles of that many members.
+      gain: by size, `ensemble - single`: the "diff." of the paper.
+      single_scores: float64 [G, n], of each member.
+      ensemble_scores: by size, float64 [G, C(n, k)], of each ensemble.
+    """
+
+    single: float
+    ensemble: dict[int, float]
+    gain: dict[int, float]
+    single_scores: np.ndarray
+    ensemble_scores: dict[int, np.ndarray]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The means, as JSON takes them: sizes become text."""
+        return {
+            "single": self.single,
+            "ensemble": {str(size): value for size, value in self.ensemble.items()},
+            "gain": {str(size): value for size, value in self.gain.items()},
+        }
+
+    def __str__(self) -> str:
+        groups, members = self.single_scores.shape
+        lines = [
+            f"{'members':>8} {'ensembles':>10} {'score %':>8} {'gain %':>7}",
+            f"{1:>8} {groups * members:>10,} {100 * self.single:>8.2f}",
+        ]
+        for size, scores in self.ensemble_scores.items():
+            lines.append(f"{size:>8} {scores.size:>10,} {100 * self.ensemble[size]:>8.2f} {100 * self.gain[size]:>+7.2f}")
+        return "\n".join(lines)
+
+
+def ensemble_gain(
+    predictions: ArrayLike, y: ArrayLike, score: Score = "accuracy", sizes: Sequence[int] = (2, 3, 4, 5), groups: Groups = 2
+) -> EnsembleGain:
+    """Mean scores of single members and of all their ensembles: table 1 and figure 3 of the Multi-Ticket paper.
+
+    With the paper's 20 seeds in two groups of ten these are 20 members and 2 C(10, k) ensembles of k of them: 90, 240,
+    420 and 504 for k = 2 to 5.
+
+    Args:
+      predictions: probabilities [M, B, C], or values [M, B] of a regression; member m is of seed m.
+      y: integer labels [B], or values [B].
+      score: as in `subset_scores`.
+      sizes: members of an ensemble.
+      groups: as in `subset_scores`; by default two of M / 2 consecutive members.
+
+    Returns:
+      An `EnsembleGain`.
+
+    Raises:
+      EvaluationError: as `subset_scores`.
+
+    References:
+      Kobayashi et al. 2022, arXiv:2205.11833, appendix C.
+
+    >>> right, wrong = [0.2, 0.8], [0.6, 0.4]
+    >>> result = ensemble_gain([[right, wrong], [wrong, right], [right, right]], [1, 1], sizes=(2,), groups=1)
+    >>> round(result.single, 4), result.ensemble, round(result.gain[2], 4)
+    (0.6667, {2: 1.0}, 0.3333)
+    """
+    scores = subset_scores(predictions, y, (1, *np.atleast_1d(np.asarray(sizes)).tolist()), score, groups)
+    single = float(scores[1].mean())
+    chosen = {size: values for size, values in scores.items() if size in np.atleast_1d(np.asarray(sizes))}
+    ensemble = {size: float(values.mean()) for size, values in chosen.items()}
+    return EnsembleGain(single, ensemble, {size: value - single for size, value in ensemble.items()}, scores[1], chosen)
+
+
+@dataclasses.dataclass(frozen=True)
+class TTest:
+    """Student's t-test of two samples.
+
+    Attributes:
+      statistic: t, positive where the first sample's mean is larger.
+      degrees: of freedom, the number of values minus 2.
+      pvalue: of means that far apart, in either direction or in the one asked for.
+    """
+
+    statistic: float
+    degrees: int
+    pvalue: float
+
+
+def student_t(first: ArrayLike, second: ArrayLike, alternative: str = "two-sided") -> TTest:
+    """Student's t-test of two samples with equal variances: the paper's, of all ensembles' scores of two schemes.
+
+    The paper compares a scheme with BASELINE and BASE-LT (p < 0.001 with 504 ensembles of five each). Ensembles that
+    share members are not independent samples: 504 scores of 20 members hold far less evidence than the test believes,
+    and it says nothing of other test examples, so its p is too small. `paired_bootstrap` stands beside it.
+
+    Args:
+      first: scores of the first scheme, any shape, two or more: `EnsembleGain.ensemble_scores[5]`.
+      second: of the second.
+      alternative: "two-sided", or "greater": that the first has the larger mean.
+
+    Returns:
+      A `TTest`. Where no value differs from its sample's mean, the statistic is +-inf and p is 0 or 1; nan if the means are
+      equal as well.
+
+    Raises:
+      EvaluationError: fewer than two values, NaN or infinity, another alternative.
+
+    References:
+      Student 1908; Kobayashi et al. 2022, arXiv:2205.11833, section 4 and its footnote 3.
+
+    >>> result = student_t([1.0, 2.0, 3.0], [2.0, 3.0, 4.0])
+    >>> round(result.statistic, 4), result.degrees, round(result.pvalue, 4)
+    (-1.2247, 4, 0.2879)
+    """
+    from scipy.special import stdtr
+
+    if alternative not in ("two-sided", "greater"):
+        raise EvaluationError(f"alternative: got {alternative!r}, wanted 'two-sided' or 'greater'.")
+    samples = [np.asarray(each, np.float64).ravel() for each in (first, second)]
+    for name, sample in zip(("first", "second"), samples, strict=True):
+        if len(sample) < 2 or not np.isfinite(sample).all():
+            raise EvaluationError(f"{name}: got {len(sample)} scores, {np.isfinite(sample).sum()} finite; wanted two or more, all finite.")
+    a, b = samples
+    degrees = len(a) + len(b) - 2
+    difference = a.mean() - b.mean()
+    constant = all(sample.min() == sample.max() for sample in samples)
+    pooled = 0.0 if constant else (((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()) / degrees
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = float(difference / np.sqrt(pooled * (1 / len(a) + 1 / len(b))))
+    p = stdtr(degrees, -t) if alternative == "greater" else 2 * stdtr(degrees, -abs(t))
+    return TTest(t, degrees, float(p))
