@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jaxtickets.engine import fit as fit
     from jaxtickets.ensemble import Ticket as Ticket
     from jaxtickets.ensemble import TicketEnsemble as TicketEnsemble
+    from jaxtickets.errors import CheckpointError as CheckpointError
     from jaxtickets.errors import DataError as DataError
     from jaxtickets.errors import NonFiniteLoss as NonFiniteLoss
     from jaxtickets.errors import RunError as RunError
@@ -59,6 +60,11 @@ if TYPE_CHECKING:
     from jaxtickets.methods import static_sparse as static_sparse
     from jaxtickets.methods import within_budget as within_budget
     from jaxtickets.models import classification as classification
+    from jaxtickets.models import fine_tuning as fine_tuning
+    from jaxtickets.models import masked_language_modelling as masked_language_modelling
+    from jaxtickets.models import read_checkpoint as read_checkpoint
+    from jaxtickets.models import regression as regression
+    from jaxtickets.models import save_pretrained as save_pretrained
     from jaxtickets.plan import Length as Length
     from jaxtickets.plan import Plan as Plan
     from jaxtickets.plan import PlanError as PlanError
@@ -87,12 +93,12 @@ _NAMES = {
     "dataset": "Dataset EvaluationStream SeekableStream Stream",
     "engine": "fit",
     "ensemble": "Ticket TicketEnsemble",
-    "errors": "DataError NonFiniteLoss RunError TicketError TicketFileError",
+    "errors": "CheckpointError DataError NonFiniteLoss RunError TicketError TicketFileError",
     "evaluation": "evaluate",
     "masks": "MaskError",
     "members": "Layout member_keys",
     "methods": "bagged dense dst edst fge imp ltr multi_ticket prune_and_tune prune_finetune snapshot static_sparse within_budget",
-    "models": "classification",
+    "models": "classification fine_tuning masked_language_modelling read_checkpoint regression save_pretrained",
     "plan": "Length Plan PlanError",
     "shrinking": "shrink",
     "task": "Task",

@@ -25,3 +25,7 @@ class TicketError(ValueError):
 
 class TicketFileError(ValueError):
     """A ticket file that is damaged, was tampered with, or belongs to another network."""
+
+
+class CheckpointError(ValueError):
+    """A pretrained checkpoint that is not there, is damaged, or is of another network; names the file and the tensor."""

@@ -59,18 +59,7 @@ def classification(
     >>> classification(WideResNet(28, 10)) == classification(WideResNet(28, 10))
     True
     """
-    if isinstance(model, linen.Module):
-        init, apply = LinenInit(model), LinenApply(model)
-    elif isinstance(model, nnx.Module) or (inspect.isclass(model) and issubclass(model, linen.Module)):
-        fix = "model=lambda rngs: MyModule(..., rngs=rngs)" if isinstance(model, nnx.Module) else f"model={model.__name__}(...)"
-        raise TypeError(f"classification: model must be a Linen module, an NNX factory or (init, apply), got {model!r:.80}. Write {fix}.")
-    elif isinstance(model, tuple) and len(model) == 2 and all(callable(part) for part in model):
-        init, apply = model
-    elif callable(model):
-        factory = cast(Callable[[nnx.Rngs], nnx.Module], model)
-        init, apply = NNXInit(factory), NNXApply(factory)
-    else:
-        raise TypeError(f"classification: model must be a Linen module, an NNX factory or (init, apply), got {model!r:.80}.")
+    init, apply = functions(model, "classification")
     known = getattr(model, "num_classes", None)
     classes = known if num_classes is None else num_classes
     if classes is None:
@@ -92,9 +81,28 @@ def classification(
         log_proba=log_proba,
         prunable=prunable,
         num_classes=int(classes),
-        name=_name(model) if name is None else name,
+        name=name_of(model) if name is None else name,
         **several,
     )
+
+
+def functions(model: Model, caller: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`Task.init` and `Task.apply` of a model.
+
+    Raises:
+      TypeError: if `model` is neither a Linen module, an NNX factory nor a pair of functions; `caller` is told.
+    """
+    if isinstance(model, linen.Module):
+        return LinenInit(model), LinenApply(model)
+    if isinstance(model, nnx.Module) or (inspect.isclass(model) and issubclass(model, linen.Module)):
+        fix = "model=lambda rngs: MyModule(..., rngs=rngs)" if isinstance(model, nnx.Module) else f"model={model.__name__}(...)"
+        raise TypeError(f"{caller}: model must be a Linen module, an NNX factory or (init, apply), got {model!r:.80}. Write {fix}.")
+    if isinstance(model, tuple) and len(model) == 2 and all(callable(part) for part in model):
+        return model
+    if callable(model):
+        factory = cast(Callable[[nnx.Rngs], nnx.Module], model)
+        return NNXInit(factory), NNXApply(factory)
+    raise TypeError(f"{caller}: model must be a Linen module, an NNX factory or (init, apply), got {model!r:.80}.")
 
 
 def log_softmax(logits: jax.Array) -> jax.Array:
@@ -239,7 +247,7 @@ def _streams(abstract: PyTree, key: jax.Array) -> PyTree:
     return jax.tree.unflatten(tree, fresh)
 
 
-def _name(model: Any) -> str:
+def name_of(model: Any) -> str:
     """Class and fields: the first and the required ones by position, others where they differ from their default."""
     if not isinstance(model, linen.Module):
         part = model[1] if isinstance(model, tuple) else model
@@ -248,7 +256,7 @@ def _name(model: Any) -> str:
     fields = [field for field in dataclasses.fields(model) if field.name not in ("parent", "name")]
     for i, field in enumerate(fields):
         value = getattr(model, field.name)
-        text = jnp.dtype(value).name if field.name == "dtype" else _name(value) if isinstance(value, linen.Module) else str(value)
+        text = jnp.dtype(value).name if field.name == "dtype" else name_of(value) if isinstance(value, linen.Module) else str(value)
         if i == 0 or field.default is dataclasses.MISSING:
             words.append(text)
         elif value != field.default:
