@@ -27,15 +27,15 @@ StrPath = str | os.PathLike[str]
 def cifar10(split: str = "train", data_dir: StrPath | None = None, download: bool = True) -> Dataset:
     """CIFAR-10: 60,000 colour images of 32x32 pixels in ten classes, 50,000 for training and 10,000 for testing.
 
-    Looks in `data_dir`, then in the folder that the variable JAXTICKETS_DATA names, then in ~/.cache/jaxtickets, each
-    time for: the binary folder (`cifar-10-batches-bin`), the pickled one (`cifar-10-batches-py`; read without executing
+    Looks in `data_dir`; if that is not given, in the folder that the variable JAXTICKETS_DATA names, then in ~/.cache/jaxtickets.
+    Each time for: the binary folder (`cifar-10-batches-bin`), the pickled one (`cifar-10-batches-py`; read without executing
     the pickles), either one's files lying there directly, their archives (`cifar-10-binary.tar.gz`,
     `cifar-10-python.tar.gz`; read in memory), and a set prepared by tensorflow-datasets (`cifar10/3.0.2`; its images
     are in another order). The first that holds the whole split is taken.
 
     Args:
       split: "train" or "test".
-      data_dir: the folder to look in first; also where a download goes, in place of ~/.cache/jaxtickets.
+      data_dir: the only folder to look in; also where a download goes, in place of ~/.cache/jaxtickets.
       download: fetch the official binary archive (170 MB, checked by its md5) when nothing is found.
 
     Returns:
@@ -115,7 +115,8 @@ def read(published: Published, split: str, data_dir: StrPath | None = None, down
     if split not in ("train", "test"):
         raise DataError(f"{published.name}: split is 'train' or 'test'; got {split!r}")
     cache = Path("~/.cache/jaxtickets").expanduser()
-    places = {"data_dir": data_dir, ENVIRONMENT: os.environ.get(ENVIRONMENT), "cache": cache}
+    elsewhere = {ENVIRONMENT: os.environ.get(ENVIRONMENT), "cache": cache}
+    places = {"data_dir": data_dir} if data_dir is not None else elsewhere
     looked = []
     for label, place in places.items():
         if not place:

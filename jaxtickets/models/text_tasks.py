@@ -137,7 +137,8 @@ class PretrainedInit:
         taken = {path: array for path, array in taken.items() if path in shapes}  # RoBERTa's classifier does without a pooler
         drawn = _draw(self.model, tuple(path for path in shapes if path not in taken), key, x)
         if taken and isinstance(key, Tracer):
-            taken = jax.pure_callback(lambda: taken, {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in taken.items()})
+            stored, of = taken, {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in taken.items()}
+            taken = jax.pure_callback(lambda: stored, of)
         return build({**jax.tree.map(jnp.asarray, taken), **drawn}), {}
 
 

@@ -36,7 +36,7 @@ def test_data_dir_may_be_the_folder_itself(alone, tmp_path, small, lay, examples
 
 
 def test_places_in_order(alone, tmp_path, monkeypatch, small, lay):
-    """The cache is found last, the variable before it, the argument first; a place that lacks the split is passed over."""
+    """The variable before the cache, and with an argument neither; a place that lacks the split is passed over."""
     places = {name: tmp_path / name for name in ("argument", "variable", "lacking")} | {"cache": alone / ".cache" / "jaxtickets"}
     for i, (name, place) in enumerate(places.items()):
         folder = lay(place, small, "binary", splits=("test",) if name == "lacking" else ("train", "test"))
@@ -46,9 +46,13 @@ def test_places_in_order(alone, tmp_path, monkeypatch, small, lay):
             path.write_bytes(raw)
     monkeypatch.setenv("JAXTICKETS_DATA", str(places["variable"]))
     assert read(small, "train", places["argument"], download=False)[1][0] == 0
-    assert read(small, "train", places["lacking"], download=False)[1][0] == 1
+    for given in (places["lacking"], tmp_path / "misspelt"):
+        with pytest.raises(DataNotFoundError, match=rf"data_dir: {given}"):
+            read(small, "train", given, download=False)
     assert read(small, "train", None, download=False)[1][0] == 1
     monkeypatch.delenv("JAXTICKETS_DATA")
+    assert read(small, "train", None, download=False)[1][0] == 3
+    monkeypatch.setenv("JAXTICKETS_DATA", str(places["lacking"]))
     assert read(small, "train", None, download=False)[1][0] == 3
 
 
@@ -177,13 +181,15 @@ def test_split_that_is_not_there(alone, tmp_path, small, lay):
 def test_nothing_there_and_no_network(alone, tmp_path, monkeypatch):
     """The message names each place looked at, why the download failed, and the command that needs none."""
     monkeypatch.setenv("JAXTICKETS_DATA", str(tmp_path / "variable"))
-    with pytest.raises(DataNotFoundError) as error:
-        cifar10(data_dir=tmp_path / "argument")
-    message = str(error.value)
-    assert isinstance(error.value, FileNotFoundError)
-    for part in (tmp_path / "argument", tmp_path / "variable", alone / ".cache" / "jaxtickets", CIFAR10.url, "refused"):
-        assert str(part) in message
-    assert "python experiments/edst_cifar.py --preset demo" in message
+    argument, others = tmp_path / "argument", (tmp_path / "variable", alone / ".cache" / "jaxtickets")
+    for given, looked in ((argument, (argument,)), (None, others)):
+        with pytest.raises(DataNotFoundError) as error:
+            cifar10(data_dir=given)
+        message = str(error.value)
+        assert isinstance(error.value, FileNotFoundError)
+        for part in (*looked, CIFAR10.url, "refused"):
+            assert str(part) in message
+        assert "python experiments/edst_cifar.py --preset demo" in message
     assert not list(tmp_path.rglob("*.part"))
 
 
