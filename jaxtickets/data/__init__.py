@@ -1,4 +1,4 @@
-"""Data sets one line away, images augmented inside the compiled step, and a check of arrays of your own.
+"""Data sets one line away, images augmented inside the compiled step, texts as token ids, and a check of arrays of your own.
 
 >>> from jaxtickets.data import load
 >>> load("digits")

@@ -118,7 +118,8 @@ def _hub(task: GlueTask, splits: tuple[str, ...]) -> Splits:
     found = {}
     for split in splits:
         try:
-            rows: Any = datasets.load_dataset(HUB, task.name, split=split)
+            loaded: Any = datasets.load_dataset(HUB, task.name, split=split)
+            rows = loaded.to_list()
         except Exception as error:  # whatever the network, the cache or Arrow says
             raise DataNotFoundError(f"{HUB}, {task.name}, {split!r} is not to be had: {type(error).__name__}: {error}") from error
         found[split] = read_rows(task, rows, f"{HUB}, {task.name}, {split!r}")

@@ -37,7 +37,9 @@ def load(name: str, split: str = "train", data_dir: str | os.PathLike[str] | Non
         return cifar10(split, data_dir, download)
     if name == "cifar100":
         return cifar100(split, data_dir, download)
-    raise DataError(f"load: name is one of {', '.join(NAMES)}; got {name!r}. For your own arrays: from_arrays(x, y)")
+    raise DataError(
+        f"load: name is one of {', '.join(NAMES)}; got {name!r}. For your own arrays: from_arrays(x, y); for GLUE: glue(task, tokenizer)"
+    )
 
 
 def pair(name: str, data_dir: str | os.PathLike[str] | None = None, download: bool = True) -> tuple[Dataset, Dataset]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 import warnings
@@ -97,7 +96,7 @@ def _read(path: Path, shape: tuple[int, int]) -> Tokens:
 def _write(path: Path, tokens: Tokens) -> None:
     from safetensors.numpy import save
 
-    raw = save(tokens, {"sha256": _digest(tokens), "format": json.dumps({"jaxtickets tokens": _VERSION})})
+    raw = save(tokens, {"sha256": _digest(tokens)})
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(prefix=path.name, suffix=".part", dir=path.parent, delete=False) as file:
         try:

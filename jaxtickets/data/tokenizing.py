@@ -138,11 +138,11 @@ def _named(name: str) -> Any:
     if not path.is_dir() and (path.suffix == ".txt" or path.is_absolute() or name.startswith((".", "~"))):
         raise DataNotFoundError(f"tokenizer: {path} is not there. Pass a vocab.txt, a folder with a tokenizer, or a name on the hub")
     try:
-        return AutoTokenizer.from_pretrained(str(path) if path.is_dir() else name)
+        return AutoTokenizer.from_pretrained(str(path) if path.is_dir() else name, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataNotFoundError(
-            f"tokenizer: {name} cannot be loaded: {str(error).strip().splitlines()[0]} Pass a folder with tokenizer.json and config.json, "
-            "or BERT's vocab.txt"
+            f"tokenizer: {name} cannot be loaded: {said} Pass a folder with tokenizer.json and config.json, or BERT's vocab.txt"
         ) from error
 
 

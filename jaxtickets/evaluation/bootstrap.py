@@ -13,6 +13,7 @@ from jaxtickets.evaluation.subsets import Score, from_counts
 from jaxtickets.evaluation.task_scores import score_function
 
 _CELLS = 2**22  # numbers of a block of resamples, 32 MB
+_SAME = 1e-12  # equal scores, averaged over ensembles in another order, differ by less; unequal ones by more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +101,7 @@ def paired_bootstrap(
     if undefined or np.isnan(difference):
         where = "the examples as they are" if np.isnan(difference) else f"{undefined} of {resamples} resamples"
         raise EvaluationError(f"score: {score!r} is not defined on {where}: all predictions or all y are equal there.")
+    differences[np.abs(differences) < _SAME] = 0.0
     low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
     tail = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
     return BootstrapTest(difference, float(low), float(high), float(level), min(1.0, 2 * (1 + int(tail)) / (1 + resamples)), resamples)

@@ -102,11 +102,13 @@ class TTest:
 
 
 def student_t(first: ArrayLike, second: ArrayLike, alternative: str = "two-sided") -> TTest:
-    """Student's t-test of two samples with equal variances: the paper's, of all ensembles' scores of two schemes.
+    """Student's t-test of two samples with equal variances, of the scores of two schemes' ensembles.
 
-    The paper compares a scheme with BASELINE and BASE-LT (p < 0.001 with 504 ensembles of five each). Ensembles that
-    share members are not independent samples: 504 scores of 20 members hold far less evidence than the test believes,
-    and it says nothing of other test examples, so its p is too small. `paired_bootstrap` stands beside it.
+    The paper marks by it where a scheme's ensembles of five score significantly more than those of BASELINE, and of
+    BASE-LT (p < 0.001). It does not say what the samples are or how many sides the test has; the scores of all 504
+    ensembles of each are taken here. Ensembles that share members are not independent: 504 scores of 20 members hold
+    far less evidence than the test believes, and it does not ask about other test examples, so its p is too small.
+    Print `paired_bootstrap` beside it.
 
     Args:
       first: scores of the first scheme, any shape, two or more: `EnsembleGain.ensemble_scores[5]`.
