@@ -64,6 +64,30 @@ _LARGE_BUDGET = {
     "fge": (f"{PAT}, table 2", (96.3, 0.126, 0.015), (82.3, 0.653, 0.038)),
     "pat_ar": (f"{PAT}, table 2", (96.48, 0.113, 0.005), (82.67, 0.634, 0.013)),
 }
+# Kobayashi et al. 2022: mean score of single members and of ensembles of five, in per cent: table 1 (BERT-base) and 3 (RoBERTa-base).
+_MULTI_TICKET = {
+    "bert": {
+        "baseline": {"mrpc": (83.48, 84.34), "stsb": (88.35, 89.04)},
+        "bagging": {"mrpc": (82.87, 84.19), "stsb": (88.17, 88.84)},
+        "base_lt": {"mrpc": (83.84, 84.98), "stsb": (88.37, 89.16)},
+        "active_lt": {"mrpc": (83.22, 84.60), "stsb": (88.39, 89.32)},
+        "random_lt": {"mrpc": (83.53, 85.05), "stsb": (88.49, 89.35)},
+    },
+    "roberta": {
+        "baseline": {"mrpc": (87.77, 88.47), "stsb": (89.52, 90.00)},
+        "bagging": {"mrpc": (87.64, 88.12), "stsb": (89.34, 89.91)},
+        "base_lt": {"mrpc": (87.72, 88.25), "stsb": (89.71, 90.07)},
+        "active_lt": {"mrpc": (87.39, 88.51), "stsb": (88.46, 89.50)},
+        "random_lt": {"mrpc": (87.86, 89.26), "stsb": (88.41, 89.39)},
+    },
+}
+# Table 2, BERT-base on MRPC: Q, R, ND, D, C.
+_MULTI_TICKET_DIVERSITY = {
+    "baseline": (0.96, 0.72, -0.12, 0.09, 0.69),
+    "base_lt": (0.93, 1.00, -0.11, 0.10, 0.62),
+    "active_lt": (0.94, 0.94, -0.11, 0.11, 0.62),
+    "random_lt": (0.94, 0.94, -0.11, 0.10, 0.63),
+}
 _SETS = ("cifar10", "cifar100")
 
 
@@ -80,3 +104,15 @@ def published(preset: str, dataset: str, network: str, method: str) -> Published
         accuracy, nll, ece = scores[which]
         return Published(accuracy, source.replace("table 1", f"table {which + 1}") if FREE in source else source, nll=nll, ece=ece)
     return None
+
+
+def multi_ticket_gain(family: str, task: str, scheme: str) -> dict[str, float | str] | None:
+    """The single and ensemble scores, in per cent, that the Multi-Ticket paper reports of BERT-base or RoBERTa-base; None if none."""
+    found = _MULTI_TICKET.get(family, {}).get(scheme, {}).get(task)
+    source = f"Kobayashi et al. 2022, table {1 if family == 'bert' else 3}, {family}-base"
+    return None if found is None else {"single": found[0], "ensemble": found[1], "source": source}
+
+
+def multi_ticket_diversity(family: str, task: str, scheme: str) -> tuple[float, ...] | None:
+    """Its five measures of diversity (table 2)."""
+    return _MULTI_TICKET_DIVERSITY.get(scheme) if (family, task) == ("bert", "mrpc") else None

@@ -12,4 +12,8 @@ from jaxtickets.report.markdown import read_results as read_results
 from jaxtickets.report.markdown import replace_block as replace_block
 from jaxtickets.report.results import results as results
 from jaxtickets.report.results import results_table as results_table
+from jaxtickets.report.schemes import draw_gains as draw_gains
+from jaxtickets.report.schemes import draw_overlaps as draw_overlaps
+from jaxtickets.report.schemes import markdown_schemes as markdown_schemes
+from jaxtickets.report.schemes import schemes_table as schemes_table
 from jaxtickets.report.timeline import draw_run as draw_run

@@ -31,7 +31,7 @@ def draw_comparison(found: Mapping[str, Any], file: str | Path) -> Path | None:
     Returns:
       Its path; None where matplotlib is not installed.
     """
-    figure = _figure((8.5, 5))
+    figure = new_figure((8.5, 5))
     if figure is None:
         return None
     axes = figure.subplots()
@@ -53,7 +53,7 @@ def draw_comparison(found: Mapping[str, Any], file: str | Path) -> Path | None:
     figure.legend(handles=lines, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     runs = f", mean of {len(found['seeds'])} runs" if len(found["seeds"]) > 1 else ""
     axes.set_title(f"{found['network']} on {found['dataset']['name']}{runs}", loc="left", fontsize="medium")
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
@@ -67,7 +67,7 @@ def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
     Returns:
       Its path; None where matplotlib is not installed.
     """
-    figure = _figure((7.5, 5.2))
+    figure = new_figure((7.5, 5.2))
     if figure is None:
         return None
     panels = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
@@ -99,10 +99,11 @@ def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
     handles = panels[0].get_legend_handles_labels()[0] if len(names) > 1 else []
     handles.append(panels[0].plot([], [], "o:", mfc="white", color="0.3", label="mean of the members")[0])
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
-def _figure(size: tuple[float, float]) -> Any:
+def new_figure(size: tuple[float, float]) -> Any:
+    """An empty figure that no window belongs to, of so many inches; None where matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -113,10 +114,12 @@ def _figure(size: tuple[float, float]) -> Any:
     return figure
 
 
-def _save(figure: Any, file: str | Path) -> Path:
+def save_figure(figure: Any, file: str | Path) -> Path:
+    """The figure in the house's dress, as a picture; its path."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="0.92")
+        if not axes.images:  # (a heat map wants no lines)
+            axes.grid(color="0.92")
         axes.set_axisbelow(True)
     figure.savefig(file, dpi=110)
     return Path(file)
