@@ -68,6 +68,10 @@ def read_checkpoint(where: str | Path, head: HeadKind | None = None, revision: s
       CheckpointError: nothing there; another architecture; a file damaged; tensors missing, left over, of another shape, not
         floating or not finite. Names the file and the tensor.
       ImportError: a name of the hub, and huggingface_hub is not installed.
+
+    >>> read_checkpoint("./nowhere")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    jaxtickets.errors.CheckpointError: there is no folder './nowhere'. A model of the Hugging Face hub is named like ...
     """
     find = finder(where, revision)
     path = find("config.json")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from jaxtickets.errors import CheckpointError
 from jaxtickets.models.transformer_config import TransformerConfig
 
@@ -110,7 +108,7 @@ def is_head(name: str) -> bool:
     return name.startswith(_HEADS)
 
 
-def build(arrays: dict[str, np.ndarray]) -> PyTree:
+def build(arrays: dict[str, Any]) -> PyTree:
     """The tree of arrays that are named by path."""
     tree: dict[str, Any] = {}
     for path, value in arrays.items():

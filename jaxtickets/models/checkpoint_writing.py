@@ -42,6 +42,10 @@ def save_pretrained(network: Ticket | PyTree, config: TransformerConfig, folder:
     Raises:
       FileExistsError: the folder is there and not empty.
       TicketError: params that are not those of the config.
+
+    >>> save_pretrained({"encoder": {}}, TransformerConfig(), "nowhere")
+    Traceback (most recent call last):
+    jaxtickets.errors.TicketError: save_pretrained: the params lack 'encoder/word/embedding', which a bert 12x768 has.
     """
     folder = Path(folder)
     params = masks.apply(*jax.device_get((network.mask, network.params))) if isinstance(network, Ticket) else jax.device_get(network)

@@ -57,6 +57,17 @@ def fine_tuning(
 
     References:
       Devlin et al. 2019, arXiv:1810.04805, section 3.2.
+
+    >>> import tempfile
+    >>> from jaxtickets.models import Encoder, save_pretrained
+    >>> config = TransformerConfig(vocabulary=9, layers=1, width=4, heads=1, intermediate=4, positions=4)
+    >>> x = {name: np.ones((1, 4), np.int32) for name in ("input_ids", "attention_mask")}
+    >>> shapes = jax.eval_shape(lambda: Encoder(config).init(jax.random.key(0), x, train=False)["params"])
+    >>> params = {"encoder": jax.tree.map(lambda leaf: np.ones(leaf.shape), shapes)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     task = fine_tuning(save_pretrained(params, config, f"{folder}/tiny"), num_classes=3)
+    >>> task.name, task.num_classes
+    ('fine_tuning(tiny, 3)', 3)
     """
     source = checkpoint if isinstance(checkpoint, Checkpoint) else read_checkpoint(checkpoint)
     if source.config.family == "bert" and not source.has_pooler and not new_pooler:
@@ -133,13 +144,16 @@ class PretrainedInit:
     def __call__(self, key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
         """Makes `(params, {})` for texts shaped like `x`."""
         shapes = _named(jax.eval_shape(lambda: self.model.init(jax.random.key(0), x, train=False)["params"]))
-        taken = {} if self.checkpoint is None else _named({part: self.checkpoint.params[part] for part in self.parts})
-        taken = {path: array for path, array in taken.items() if path in shapes}  # RoBERTa's classifier does without a pooler
-        drawn = _draw(self.model, tuple(path for path in shapes if path not in taken), key, x)
-        if taken and isinstance(key, Tracer):
-            stored, of = taken, {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in taken.items()}
-            taken = jax.pure_callback(lambda: stored, of)
-        return build({**jax.tree.map(jnp.asarray, taken), **drawn}), {}
+        given = {} if self.checkpoint is None else _named({part: self.checkpoint.params[part] for part in self.parts})
+        given = {path: array for path, array in given.items() if path in shapes}  # RoBERTa's classifier does without a pooler
+        drawn = _draw(self.model, tuple(path for path in shapes if path not in given), key, x)
+        taken = _from_host(given) if isinstance(key, Tracer) else jax.tree.map(jnp.array, given)
+        return build({**taken, **drawn}), {}
+
+
+def _from_host(arrays: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Arrays that a compiled program asks of the host when it runs."""
+    return jax.pure_callback(lambda: arrays, {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()})
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
@@ -166,9 +180,7 @@ class MaskedLMApply:
           ValueError: x without labels.
         """
         if "labels" not in x:
-            raise ValueError(
-                f"masked_language_modelling: x needs 'labels', [batch, tokens], {IGNORED} where nothing is guessed; got {sorted(x)}."
-            )
+            raise ValueError(f"masked language modelling: x needs 'labels', {IGNORED} where nothing is guessed; got {sorted(x)}.")
         logits, _ = LinenApply(self.model)(params, model_state, x, train, key)
         return {"logits": logits, "labels": jnp.asarray(x["labels"]).astype(jnp.int32)}, model_state
 

@@ -166,10 +166,10 @@ def _problems(fields: dict[str, Any]) -> list[tuple[str, str]]:
         if not is_int(value) or value < least:
             found.append((name, f"{name} is an integer of at least {least}; got {value!r}."))
     for name in ("eps", "dropout", "attention_dropout", "classifier_dropout", "initial_scale"):
+        if name == "classifier_dropout" and fields[name] is None:
+            continue
         value: Any = fields[name]
         share = name.endswith("dropout")
-        if value is None and name == "classifier_dropout":
-            continue
         if not is_number(value) or not (0 <= value < 1 if share else value > 0):
             found.append((name, f"{name} is a number {'in [0, 1)' if share else 'above 0'}; got {value!r}."))
     if found:
