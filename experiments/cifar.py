@@ -68,6 +68,8 @@ class Config(RunConfig):
     """Width factor of a wide_resnet."""
     size: Literal["S", "M", "L"] = "M"
     """Size of a lenet."""
+    initial: Literal["lecun", "torch"] = "lecun"
+    """How a lenet's weights are drawn: LeCun's normal, or PyTorch's default, which Prune and Tune's code has."""
     dropout: float = 0.0
     """Dropout rate inside the network."""
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -188,7 +190,7 @@ def make_task(config: Config) -> jt.Task:
     depth = DEPTHS.get(config.model, 0) if config.depth is None else config.depth
     try:
         if config.model == "lenet":
-            plain: Any = jt.models.LeNet(config.size, **shared)
+            plain: Any = jt.models.LeNet(config.size, **shared, initial=config.initial)
         elif config.model == "wide_resnet":
             plain = jt.models.WideResNet(depth, config.width, **shared)
         else:

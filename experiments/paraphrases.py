@@ -1,7 +1,8 @@
 """A small language that is made here, for a demo without a download. Not a script.
 
-It gives text to pretrain on, and pairs of sentences that mean the same or do not. A word stands for a concept, and every concept has two words. A sentence says who does what to whom. A paraphrase says the same,
-each word chosen anew; what is no paraphrase says something else.
+It gives text to pretrain on, and pairs of sentences that mean the same or do not. A word stands for a concept, and every concept has
+two words. A sentence says who does what to whom. A paraphrase says the same, each word chosen anew; what is no paraphrase says
+something else.
 """
 
 from __future__ import annotations

@@ -93,6 +93,7 @@ TABLE1 = Config(
     preset="table1",
     model="lenet",
     size="L",
+    initial="torch",
     augment=False,
     optimizer="adam",
     weight_decay=0.0,

@@ -25,7 +25,7 @@ class Published:
 
 # Whitaker and Whitley, table 1: 16 epochs in all. Accuracy and standard error on CIFAR-10, then on CIFAR-100.
 _SMALL_BUDGET = {
-    "LeNet(L)": {
+    "LeNet(L, initial=torch)": {
         "independent": ((70.29, 0.21), (34.39, 0.18)),
         "dropout": ((70.06, 0.32), (28.98, 0.33)),
         "bagged": ((70.97, 0.13), (32.40, 0.11)),

@@ -9,6 +9,7 @@ can step in between (`flax.linen.intercept_methods`).
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
 import jax
@@ -21,7 +22,11 @@ from jaxtickets.models import fast
 Dtype = Any
 Initializer = nn.initializers.Initializer
 Stem = Literal["cifar", "imagenet"]
+Initial = Literal["lecun", "torch"]
 CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al. 2015 (arXiv:1502.01852), equation 14
+
+
+TORCH_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # U(-b, b), b = 1 / sqrt(fan_in): torch's default
 
 
 def check_images(x: jax.Array, model: str) -> None:
@@ -57,6 +62,14 @@ def given_or_made(module: nn.Module, name: str, init: Initializer, shape: tuple[
     return module.param(name, init, shape)
 
 
+def bias_init(layer: Conv | Dense) -> Initializer:
+    """How the bias of a layer that has its kernel begins."""
+    if layer.initial_bias == "zeros":
+        return nn.initializers.zeros_init()
+    fan_in = math.prod(layer.get_variable("params", "kernel").shape[:-1])
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -1, 1) / math.sqrt(fan_in)
+
+
 class Conv(nn.Module):
     """A 2-D convolution; parameters `kernel` [k, k, in, out] and, with `use_bias`, `bias` [out].
 
@@ -68,6 +81,7 @@ class Conv(nn.Module):
       use_bias: adds a bias per output channel.
       dtype: computation dtype; parameters are float32.
       kernel_init: initializer of the kernel.
+      initial_bias: how the bias begins: "zeros", or "torch", uniform within 1 / sqrt(fan_in).
     """
 
     features: int
@@ -77,6 +91,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     dtype: Dtype = jnp.float32
     kernel_init: Initializer = nn.initializers.lecun_normal()
+    initial_bias: Literal["zeros", "torch"] = "zeros"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -91,7 +106,7 @@ class Conv(nn.Module):
 
     def shift(self, y: jax.Array) -> jax.Array:
         """Adds the bias."""
-        return y + given_or_made(self, "bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
+        return y + given_or_made(self, "bias", bias_init(self), (self.features,)).astype(self.dtype)
 
 
 class Dense(nn.Module):
@@ -101,11 +116,13 @@ class Dense(nn.Module):
       features: output width.
       dtype: computation dtype; parameters are float32.
       kernel_init: initializer of the kernel.
+      initial_bias: how the bias begins: "zeros", or "torch", uniform within 1 / sqrt(fan_in).
     """
 
     features: int
     dtype: Dtype = jnp.float32
     kernel_init: Initializer = nn.initializers.lecun_normal()
+    initial_bias: Literal["zeros", "torch"] = "zeros"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -119,7 +136,7 @@ class Dense(nn.Module):
 
     def shift(self, y: jax.Array) -> jax.Array:
         """Adds the bias."""
-        return y + given_or_made(self, "bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
+        return y + given_or_made(self, "bias", bias_init(self), (self.features,)).astype(self.dtype)
 
 
 class BatchNorm(nn.Module):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxtickets.models import fast
-from jaxtickets.models.layers import Conv, Dense, check_images
+from jaxtickets.models.layers import TORCH_INIT, Conv, Dense, Initial, check_images
 
 WIDTHS = {"S": (16, 32, 256, 128), "M": (32, 64, 512, 256), "L": (64, 128, 1024, 512)}
 
@@ -26,9 +26,11 @@ class LeNet(nn.Module):
       dropout: share of activations dropped after every convolution and hidden dense layer while training; the dropout
         baseline of the paper uses 0.5.
       dtype: computation dtype; parameters and logits are float32.
+      initial: how weights are drawn: "lecun" (normal, variance 1 / fan_in, biases 0), or "torch", PyTorch's default, which the paper's
+        code leaves as it is: kernels and biases uniform within 1 / sqrt(fan_in). With Adam the latter learns markedly faster.
 
     Raises:
-      ValueError: for an unknown size, a rate outside [0, 1), or (when called) images smaller than 16x16.
+      ValueError: for an unknown size or initial, a rate outside [0, 1), or (when called) images smaller than 16x16.
 
     >>> import jax, jax.numpy as jnp
     >>> model = LeNet("S")
@@ -44,8 +46,11 @@ class LeNet(nn.Module):
     num_classes: int = 10
     dropout: float = 0.0
     dtype: Any = jnp.float32
+    initial: Initial = "lecun"
 
     def __post_init__(self):
+        if self.initial not in get_args(Initial):
+            raise ValueError(f'LeNet: initial must be "lecun" or "torch", got {self.initial!r}.')
         if isinstance(self.size, str):
             if self.size not in WIDTHS:
                 raise ValueError(f'LeNet: size must be "S", "M", "L" or four widths, got {self.size!r}.')
@@ -69,15 +74,16 @@ class LeNet(nn.Module):
         if stages[0] == "conv1":
             _check_size(x)
         widths = dict(zip(self.stages, WIDTHS[self.size] if isinstance(self.size, str) else self.size))
+        initial: dict[str, Any] = {"kernel_init": TORCH_INIT, "initial_bias": "torch"} if self.initial == "torch" else {}
         for stage in stages:
             if stage == "classifier":
-                return Dense(self.num_classes, dtype=self.dtype, name=stage)(x).astype(jnp.float32)
+                return Dense(self.num_classes, dtype=self.dtype, **initial, name=stage)(x).astype(jnp.float32)
             if stage.startswith("conv"):
-                x = Conv(widths[stage], 5, padding="VALID", dtype=self.dtype, name=stage)(x)
+                x = Conv(widths[stage], 5, padding="VALID", dtype=self.dtype, **initial, name=stage)(x)
                 x = fast.max_pool_2x2(nn.relu(x))
             else:
                 x = x.reshape(x.shape[0], -1)
-                x = nn.relu(Dense(widths[stage], dtype=self.dtype, name=stage)(x))
+                x = nn.relu(Dense(widths[stage], dtype=self.dtype, **initial, name=stage)(x))
             x = nn.Dropout(self.dropout, deterministic=not train, name=f"Dropout_{self.stages.index(stage)}")(x)
         return x
 
