@@ -81,6 +81,8 @@ class Config:
     """Resamples of the bootstrap over validation examples; 0 for none."""
     export: bool = False
     """Write every ticket as a Hugging Face checkpoint too, SCHEME/tickets/N."""
+    pretrain_steps: int = 1000
+    """Steps of the demo's pretraining; a folder that has a pretrained network keeps it."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of computation."""
     layout: Literal["auto", "one_by_one", "unroll", "vmap"] = "auto"
@@ -186,20 +188,22 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         predictions[scheme] = texts.stored_predictions(tickets, validation, folder / scheme / "predictions.npz")
         rows.append(texts.row(config, scheme, tickets, predictions[scheme], validation, jt.cost(plan, task, train), folder / scheme))
     texts.compare(config, rows, predictions, validation.y)
-    found = {
-        "command": running.shown_command(sys.argv),
-        "preset": config.preset,
-        "synthetic": given.synthetic,
-        "dataset": {"name": train.name, "train": len(train), "validation": len(validation)},
-        "network": task.name,
-        "metric": texts.metric(config),
-        "seeds": config.seeds,
-        "groups": config.groups,
-        "size": max(config.sizes),
-        "tau": config.tau,
-        "rows": rows,
-        "versions": engine.versions(),
-    }
+    found = report.finite(
+        {
+            "command": running.shown_command(sys.argv),
+            "preset": config.preset,
+            "synthetic": given.synthetic,
+            "dataset": {"name": train.name, "train": len(train), "validation": len(validation)},
+            "network": task.name,
+            "metric": texts.metric(config),
+            "seeds": config.seeds,
+            "groups": config.groups,
+            "size": max(config.sizes),
+            "tau": config.tau,
+            "rows": rows,
+            "versions": engine.versions(),
+        }
+    )
     engine.write_json(folder / "results.json", found)
     (folder / "tables.md").write_text(report.markdown_schemes(found) + "\n")
     Console(width=max(console.width, 130)).print(report.schemes_table(found))

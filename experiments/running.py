@@ -25,6 +25,7 @@ from jaxtickets.plan import Collect, Plan
 C = TypeVar("C", bound=Any)
 # Errors that are the user's to mend.
 MENDABLE = (
+    jt.CheckpointError,
     jt.DataError,
     jt.MaskError,
     jt.PlanError,

@@ -27,7 +27,7 @@ TITLES = {"baseline": "BASELINE", "bagging": "BAGGING", "base_lt": "BASE-LT", "a
 DEMO_SIZES = jt.models.TransformerConfig(
     vocabulary=paraphrases.SIZE, layers=2, width=64, heads=4, intermediate=256, positions=paraphrases.TOKENS
 )
-DEMO_STEPS, DEMO_TRAIN, DEMO_VALIDATION = 1000, 2000, 1000
+DEMO_TRAIN, DEMO_VALIDATION = 2000, 1000
 # Training examples of each task of GLUE, as published, for costs alone.
 EXAMPLES = {"cola": 8551, "sst2": 67349, "mrpc": 3668, "stsb": 5749, "qqp": 363_846, "mnli": 392_702, "qnli": 104_743, "rte": 2490}
 
@@ -64,7 +64,9 @@ def pretrain(config: Config) -> Any:
     """The demo's checkpoint: a small BERT that guessed masked words for a minute; made once."""
     folder = config.folder / "pretrained"
     if not (folder / "config.json").exists():
-        plan = jt.dense(1, jt.Length(DEMO_STEPS, "steps"), lr=Warmup(0.1, Linear(3e-3)), optimizer=Adam(clip_norm=1.0), batch_size=64)
+        plan = jt.dense(
+            1, jt.Length(config.pretrain_steps, "steps"), lr=Warmup(0.1, Linear(3e-3)), optimizer=Adam(clip_norm=1.0), batch_size=64
+        )
         task, corpus = jt.models.masked_language_modelling(DEMO_SIZES), paraphrases.corpus(20_000, 1)
         tickets = jt.fit(plan, task, corpus, key=config.seed, out=config.folder / "pretraining")
         jt.models.save_pretrained(tickets.tickets[0], DEMO_SIZES, folder)

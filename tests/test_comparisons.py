@@ -67,11 +67,11 @@ def test_table_1_is_trained_as_the_paper_says():
 
     how = {"lr": Constant(0.001), "optimizer": Adam(), "batch_size": 128}
     wanted = {
-        "independent": (jt.dense(1, 16, **how), "LeNet(L)"),
-        "dropout": (jt.dense(1, 16, **how), "LeNet(L, dropout=0.5)"),
-        "bagged": (jt.bagged(8, 2, bag=0.9, **how), "LeNet(L)"),
-        "pat_r": (jt.prune_and_tune(8, 8, 1, masks="random", sparsity=0.5, tune_lr="constant", **how), "LeNet(L)"),
-        "pat_ar": (jt.prune_and_tune(8, 8, 1, masks="anti_random", tune_lr="constant", **how), "LeNet(L)"),
+        "independent": (jt.dense(1, 16, **how), "LeNet(L, initial=torch)"),
+        "dropout": (jt.dense(1, 16, **how), "LeNet(L, dropout=0.5, initial=torch)"),
+        "bagged": (jt.bagged(8, 2, bag=0.9, **how), "LeNet(L, initial=torch)"),
+        "pat_r": (jt.prune_and_tune(8, 8, 1, masks="random", sparsity=0.5, tune_lr="constant", **how), "LeNet(L, initial=torch)"),
+        "pat_ar": (jt.prune_and_tune(8, 8, 1, masks="anti_random", tune_lr="constant", **how), "LeNet(L, initial=torch)"),
     }
     config = compare_cifar.Config(preset="table1")
     assert set(compare_cifar.PRESETS["table1"].methods) == set(wanted)
@@ -217,7 +217,13 @@ def comparison():
     ]
     told = {"accuracy": 75.75, "source": "A paper, table 1", "standard_error": 0.06, "nll": None, "ece": None}
     rows = [row | {"published": told if row["members"] == 8 else None} for row in rows]
-    return {"rows": rows, "budget": "Budget: little.", "seeds": [0, 1], "network": "LeNet(L)", "dataset": {"name": "cifar10"}}
+    return {
+        "rows": rows,
+        "budget": "Budget: little.",
+        "seeds": [0, 1],
+        "network": "LeNet(L, initial=torch)",
+        "dataset": {"name": "cifar10"},
+    }
 
 
 def test_means_and_standard_errors_by_hand(comparison):

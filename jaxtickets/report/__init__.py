@@ -10,6 +10,7 @@ from jaxtickets.report.markdown import markdown_benchmark as markdown_benchmark
 from jaxtickets.report.markdown import markdown_results as markdown_results
 from jaxtickets.report.markdown import read_results as read_results
 from jaxtickets.report.markdown import replace_block as replace_block
+from jaxtickets.report.results import finite as finite
 from jaxtickets.report.results import results as results
 from jaxtickets.report.results import results_table as results_table
 from jaxtickets.report.schemes import draw_gains as draw_gains

@@ -38,7 +38,7 @@ def results(tickets: TicketEnsemble, evaluation: Evaluation, cost: PlanCost, fol
         info = tickets.tickets[number // tickets.heads].info
         score |= {"density": info.get("density"), "ever_active": info.get("ever_active")}
     found = measured | {"cost": cost.to_dict()} | timing | {"plan": cost.plan.to_json()}
-    return _finite(found)
+    return finite(found)
 
 
 def results_table(rows: Mapping[str, Mapping[str, Any]]) -> Group:
@@ -77,9 +77,10 @@ def _scores(scores: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return number("accuracy", 100, 2), number("nll", 1, 3), number("ece", 100, 1), number("brier", 1, 3)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value as JSON knows it: infinite and undefined numbers, however deep, are None."""
     if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
