@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import benchmark_children
+import benchmark_texts
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,13 +30,14 @@ import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from timing import Row, Stepper, row, take_turns
 
 import jaxtickets as jt
-from jaxtickets import engine, masks, selection, sparsity
+from jaxtickets import engine, selection, sparsity
 from jaxtickets.plan import SGD, Length
 from jaxtickets.transforms import keep_masked, prune_grow
 
-Part = Literal["masking", "selection", "members", "vmap", "torch", "start", "shrinking", "memory"]
+Part = Literal["masking", "selection", "members", "vmap", "torch", "start", "shrinking", "memory", "texts"]
 NETWORKS = {"LeNet-L": (jt.models.LeNet("L"), "adam"), "WRN-16-4": (jt.models.WideResNet(16, 4), "sgd")}
 
 
@@ -44,38 +45,16 @@ NETWORKS = {"LeNet-L": (jt.models.LeNet("L"), "adam"), "WRN-16-4": (jt.models.Wi
 class Config:
     """What to measure."""
 
-    only: tuple[Part, ...] = ("start", "selection", "vmap", "members", "masking", "torch", "shrinking", "memory")
+    only: tuple[Part, ...] = ("start", "selection", "vmap", "members", "masking", "torch", "shrinking", "memory", "texts")
     """Parts to run."""
     rounds: int = 7
     """How often alternatives take turns."""
     batch_size: int = 128
     """Examples per training step."""
+    data_dir: Path | None = None
+    """Where GLUE lies, for the row about MRPC."""
     out: Path | None = None
     """Where to write the JSON; nowhere if not given."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One ratio: `measured` seconds against `against` seconds."""
-
-    what: str
-    measured: float
-    against: float
-    ratio: float
-    wanted: str
-    met: bool
-
-
-def take_turns(alternatives: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each alternative, one call each per round after one round unmeasured."""
-    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
-    for turn in range(rounds + 1):
-        for name, call in alternatives.items():
-            began = time.perf_counter()
-            jax.block_until_ready(call())
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def images(batch_size: int) -> tuple[jax.Array, jax.Array]:
@@ -87,42 +66,6 @@ def images(batch_size: int) -> tuple[jax.Array, jax.Array]:
 def optimizer(kind: str) -> optax.GradientTransformation:
     """The optimizers of the papers: Adam for LeNet, SGD with momentum and weight decay for WideResNet."""
     return optax.adam(1e-3) if kind == "adam" else optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9))
-
-
-class Stepper:
-    """A jitted training step with its state; calling it takes one step."""
-
-    def __init__(self, task: jt.Task, tx: optax.GradientTransformation, batch: tuple[jax.Array, jax.Array]) -> None:
-        key = jax.random.key(0)
-        params, self.model_state = task.init(key, batch[0][:1])
-        self.params = masks.apply(sparsity.random_mask(key, params, 0.8), params)
-        self.state: Any = tx.init(self.params)
-        self.batch = batch
-
-        def step(params: Any, model_state: Any, state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any, Any, jax.Array]:
-            def loss(params: Any) -> tuple[jax.Array, Any]:
-                outputs, new_state = task.apply(params, model_state, x, True, key)
-                return task.loss(outputs, y).mean(), new_state
-
-            (value, new_state), grads = jax.value_and_grad(loss, has_aux=True)(params)
-            updates, state = tx.update(grads, state, params)
-            return optax.apply_updates(params, updates), new_state, state, value
-
-        self.step = jax.jit(step, donate_argnums=(0, 1, 2))
-
-    def __call__(self) -> jax.Array:
-        """One step; returns the loss."""
-        self.params, self.model_state, self.state, value = self.step(self.params, self.model_state, self.state, *self.batch)
-        return value
-
-    def at(self, count: int) -> Callable[[], jax.Array]:
-        """A step taken as if `count` steps had gone before."""
-
-        def call() -> jax.Array:
-            self.state = self.state._replace(count=jnp.int32(count))
-            return self()
-
-        return call
 
 
 def masking(config: Config) -> list[Row]:
@@ -145,13 +88,6 @@ def masking(config: Config) -> list[Row]:
         rows.append(row(f"{name}: keep_masked step / plain step", seconds["keep"], seconds["plain"], "<=", 1.05))
         rows.append(row(f"{name}: prune_grow step (Delta T 100, updates counted in) / plain step", evolving, seconds["plain"], "<=", 1.10))
     return rows
-
-
-def row(what: str, measured: float, against: float, sense: str, bound: float | None) -> Row:
-    """A row whose ratio is `measured / against` ("<=") or the other way round (">=", how many times faster)."""
-    ratio = measured / against if sense == "<=" else against / measured
-    met = True if bound is None else (ratio <= bound if sense == "<=" else ratio >= bound)
-    return Row(what, measured, against, ratio, "" if bound is None else f"{sense} {bound:g}", met)
 
 
 def exact_selection(config: Config) -> list[Row]:
@@ -289,6 +225,16 @@ def memory(config: Config) -> list[Row]:
     return [row("LeNet-M, peak memory of a run of 128 children / of 8 (MB)", many, few, "<=", 1.25)]
 
 
+def texts(config: Config) -> list[Row]:
+    """Fine-tuning a BERT of 6 layers, and pruning one of 12; `--data-dir` for what buckets gain on MRPC."""
+    return [
+        *benchmark_texts.fine_tuning_step(config.rounds),
+        *benchmark_texts.members_in_one_run(),
+        *benchmark_texts.global_pruning(config.rounds),
+        *benchmark_texts.buckets(config.rounds, config.data_dir),
+    ]
+
+
 PARTS: dict[str, Callable[[Config], list[Row]]] = {
     "start": first_step,
     "selection": exact_selection,
@@ -298,6 +244,7 @@ PARTS: dict[str, Callable[[Config], list[Row]]] = {
     "torch": against_torch,
     "shrinking": shrinking,
     "memory": memory,
+    "texts": texts,
 }
 
 

@@ -74,3 +74,36 @@ class TorchStepper:
             for p, mask in self.masked:
                 p.mul_(mask)
         return float(loss.detach())
+
+
+class TorchTextStepper:
+    """Calling it takes one masked fine-tuning step of a BERT by `transformers`: AdamW, clipping, dropout as its config has it."""
+
+    def __init__(self, settings: dict[str, Any], batch: tuple[dict[str, np.ndarray], np.ndarray], share: float) -> None:
+        from transformers import BertConfig, BertForSequenceClassification
+
+        torch.manual_seed(0)
+        config = BertConfig(**{name: value for name, value in settings.items() if name not in ("model_type", "architectures")})
+        self.network: Any = BertForSequenceClassification(config).train()
+        self.x = {name: torch.from_numpy(array.astype(np.int64)) for name, array in batch[0].items()}
+        self.y = torch.from_numpy(batch[1].astype(np.int64))
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=2e-5, weight_decay=0.0)
+        pruned = ("bert.encoder", "bert.pooler")
+        kernels = [p for name, p in self.network.named_parameters() if name.startswith(pruned) and p.ndim == 2]
+        self.masked = [(p, (torch.rand_like(p) >= share).to(p.dtype)) for p in kernels]
+
+    def __call__(self) -> float:
+        """One step; returns the loss."""
+        self.optimizer.zero_grad()
+        loss = self.network(**self.x, labels=self.y).loss
+        loss.backward()
+        with torch.no_grad():
+            for p, mask in self.masked:
+                assert p.grad is not None
+                p.grad.mul_(mask)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            for p, mask in self.masked:
+                p.mul_(mask)
+        return loss.item()

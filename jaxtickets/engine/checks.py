@@ -16,7 +16,7 @@ from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.engine.lineage import Network
 from jaxtickets.errors import DataError
 from jaxtickets.members import Layout, for_members
-from jaxtickets.plan import Fork, Plan, PlanError, Prune, Rewind, Train, describe
+from jaxtickets.plan import Collect, Fork, Plan, PlanError, Prune, Rewind, Train, describe
 from jaxtickets.sparsity import layer_budgets, part, prunable_shapes
 from jaxtickets.task import Task
 from jaxtickets.units import Units
@@ -30,6 +30,8 @@ def check_data(plan: Plan, task: Task, data: Dataset | Stream) -> None:
         raise DataError(f"{data.name} is empty: there is nothing to train on.")
     if data.num_classes != task.num_classes:
         raise DataError(f"{data.name} has {data.num_classes} classes and {task.name} tells {task.num_classes} apart; make them equal.")
+    if task.num_classes is None and any(isinstance(phase, Collect) and phase.which == "best" for phase in plan.phases):
+        raise PlanError(f"{plan.name} collects the best by accuracy, and {task.name} is a regression, which has none; collect the last.")
     if not isinstance(data, Dataset):
         if any(isinstance(phase, Train) and phase.bag < 1 for phase in plan.phases):
             raise DataError("a plan with bags needs data in memory; a stream is read as a whole. Leave bag out.")

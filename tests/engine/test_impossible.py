@@ -98,6 +98,11 @@ CASES = {
     "key too large": (run(key=2**32), ValueError, r"key as an int is in \[0, 2\^32\).*got 4294967296"),
     "key below 0": (run(key=-1), ValueError, r"got -1"),
     "classes that differ": (run(train=Dataset(X, Y, 5)), jt.DataError, r"arrays has 5 classes and perceptron tells 3 apart"),
+    "the best of a regression": (
+        run(dst(2, collect="best", validation=8), of=task_of(num_classes=None), train=Dataset(X, Y.astype(np.float32), None)),
+        PlanError,
+        r"dst collects the best by accuracy, and perceptron is a regression, which has none; collect the last",
+    ),
     "one array": (run(train=X), jt.DataError, r"data is a Dataset, a Stream or a pair of arrays \(x, y\); got ndarray"),
     "a list": (run(train=[X, Y]), jt.DataError, r"got list"),
     "three arrays": (run(train=(X, Y, Y)), jt.DataError, r"got tuple"),
