@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import running
 import tyro
 from rich import box
 from rich.console import Console
@@ -266,7 +267,7 @@ def main(config: Config) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     if config.out:
         about = {
-            "command": " ".join(["python", "experiments/benchmark.py", *sys.argv[1:]]),
+            "command": running.shown_command(sys.argv),
             "date": datetime.date.today().isoformat(),
             "versions": engine.versions(),
             "rounds": config.rounds,

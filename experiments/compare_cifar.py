@@ -53,6 +53,8 @@ class Config:
     """Another network than the preset's."""
     depth: int | None = None
     """Its layers."""
+    initial: Literal["lecun", "torch"] | None = None
+    """How a lenet's weights are drawn, if not as the preset has it."""
     batch_size: int | None = None
     """Another batch size than the preset's."""
     data_dir: Path | None = None
@@ -74,7 +76,9 @@ class Config:
         """The experiment of one row and seed."""
         names = ("data_dir", "precision", "bins", "checkpoint_every", "layout")
         given = {name: getattr(self, name) for name in names} | {"seed": seed}
-        given |= {name: getattr(self, name) for name in ("dataset", "model", "depth", "batch_size") if getattr(self, name) is not None}
+        given |= {
+            name: getattr(self, name) for name in ("dataset", "model", "depth", "initial", "batch_size") if getattr(self, name) is not None
+        }
         return dataclasses.replace(PRESETS[self.preset].methods[method](), **given)
 
 

@@ -15,6 +15,12 @@ import tyro
 from jaxtickets import report
 
 HERE = Path(__file__).resolve().parent
+BENCHMARKS = {
+    "benchmark": "benchmark-cpu.json",
+    "shrinking": "benchmark-shrinking-cpu.json",
+    "memory": "benchmark-memory-cpu.json",
+    "texts": "benchmark-texts-cpu.json",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +34,18 @@ class Config:
 def main(config: Config) -> None:
     """Rewrite or compare."""
     tables = {"results": report.markdown_results(report.read_results(HERE / "results"))}
-    for name, file in (("benchmark", "benchmark-cpu.json"), ("shrinking", "benchmark-shrinking-cpu.json")):
+    for name, file in BENCHMARKS.items():
         measured = HERE / "results" / file
         if measured.exists():
             tables[name] = report.markdown_benchmark(json.loads(measured.read_text()))
-    for name in ("digits", "table1"):
+    for name in ("digits", "table1", "table1-lecun"):
         compared = HERE / "results" / f"compare-{name}.json"
         if compared.exists():
             tables[name] = report.markdown_comparison(json.loads(compared.read_text()))
+    for name in ("demo", "mrpc"):
+        compared = HERE / "results" / f"multi-ticket-{name}.json"
+        if compared.exists():
+            tables[f"multi-ticket-{name}"] = report.markdown_schemes(json.loads(compared.read_text()))
     stale = []
     for file in (HERE / "README.md", HERE.parent / "README.md"):
         kept = file.read_text()
