@@ -37,7 +37,7 @@ class Config:
     """Which schemes, on what, from how many seeds."""
 
     preset: Literal["demo", "small", "paper"] = "demo"
-    """What the other flags start from. demo: a language made by the script, and a small BERT pretrained on it for a minute. small: MRPC
+    """What the other flags start from. demo: a made-up language, and a small BERT pretrained on it for a minute. small: MRPC
     with a small pretrained model, hours on a CPU. paper: BERT-base, 20 seeds."""
     scheme: Literal["all", "baseline", "bagging", "base_lt", "active_lt", "random_lt"] = "all"
     """One of the paper's, or all of them beside each other."""

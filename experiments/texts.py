@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
-import paraphrases
 from published import multi_ticket_diversity, multi_ticket_gain
 from rich.console import Console
 
 import jaxtickets as jt
 from jaxtickets import evaluation
-from jaxtickets.data import GLUE_TASKS
+from jaxtickets.data import GLUE_TASKS, made_up
 from jaxtickets.plan import Adam
 from jaxtickets.schedules import Linear, Warmup
 
@@ -23,11 +22,10 @@ if TYPE_CHECKING:
     from multi_ticket_glue import Config
 
 TITLES = {"baseline": "BASELINE", "bagging": "BAGGING", "base_lt": "BASE-LT", "active_lt": "ACTIVE-LT", "random_lt": "RANDOM-LT"}
-# Sizes of the demo's BERT, its pretraining and its data.
+# Sizes of the demo's BERT.
 DEMO_SIZES = jt.models.TransformerConfig(
-    vocabulary=paraphrases.SIZE, layers=2, width=64, heads=4, intermediate=256, positions=paraphrases.TOKENS
+    vocabulary=len(made_up.VOCABULARY), layers=2, width=64, heads=4, intermediate=256, positions=made_up.LENGTH
 )
-DEMO_TRAIN, DEMO_VALIDATION = 2000, 1000
 # Training examples of each task of GLUE, as published, for costs alone.
 EXAMPLES = {"cola": 8551, "sst2": 67349, "mrpc": 3668, "stsb": 5749, "qqp": 363_846, "mnli": 392_702, "qnli": 104_743, "rte": 2490}
 
@@ -46,12 +44,10 @@ class Given:
 def prepare(config: Config, console: Console) -> Given:
     """Model and data as the flags say."""
     if config.task == "paraphrases":
-        console.print(
-            "The demo's language, its text and its paraphrases are synthetic: made by the script. They rank nothing.", highlight=False
-        )
+        console.print("The demo's language, its text and its paraphrases are synthetic: made up. They rank nothing.", highlight=False)
         checkpoint = pretrain(config)
         task = jt.fine_tuning(checkpoint, 2, dtype=dtype(config), new_pooler=True)
-        return Given(task, checkpoint.config, paraphrases.pairs(DEMO_TRAIN, 2), paraphrases.pairs(DEMO_VALIDATION, 3), True)
+        return Given(task, checkpoint.config, jt.data.paraphrases("train"), jt.data.paraphrases("validation"), True)
     checkpoint = jt.read_checkpoint(config.model)
     splits = GLUE_TASKS[config.task].splits[:2]
     found = jt.data.glue(config.task, config.tokenizer or config.model, config.data_dir, max_length=config.max_length, splits=splits)
@@ -67,8 +63,9 @@ def pretrain(config: Config) -> Any:
         plan = jt.dense(
             1, jt.Length(config.pretrain_steps, "steps"), lr=Warmup(0.1, Linear(3e-3)), optimizer=Adam(clip_norm=1.0), batch_size=64
         )
-        task, corpus = jt.models.masked_language_modelling(DEMO_SIZES), paraphrases.corpus(20_000, 1)
-        tickets = jt.fit(plan, task, corpus, key=config.seed, out=config.folder / "pretraining")
+        hide = jt.models.MaskTokens(made_up.MASK, len(made_up.VOCABULARY), special=(made_up.PAD, made_up.CLS, made_up.SEP))
+        task, text = jt.models.masked_language_modelling(DEMO_SIZES), dataclasses.replace(made_up.text(), augment=hide)
+        tickets = jt.fit(plan, task, text, key=config.seed, out=config.folder / "pretraining")
         jt.models.save_pretrained(tickets.tickets[0], DEMO_SIZES, folder)
     return jt.models.read_checkpoint(folder)
 
@@ -77,7 +74,7 @@ def blank(config: Config) -> tuple[jt.Task, jt.Dataset]:
     """A task and data of the right sizes that hold nothing: enough to count FLOPs. Reads a model only where its sizes are not known."""
     sizes, examples, classes = jt.models.TransformerConfig(), EXAMPLES.get(config.task, 635), 2
     if config.task == "paraphrases":
-        sizes, examples = DEMO_SIZES, DEMO_TRAIN
+        sizes, examples = DEMO_SIZES, len(jt.data.paraphrases("train"))
     elif config.model == "roberta-base":
         sizes = jt.models.TransformerConfig(family="roberta", vocabulary=50265, positions=514, token_types=1, padding=1, eps=1e-5)
     elif config.model != "bert-base-uncased":

@@ -11,7 +11,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == ["free_tickets", "prune_and_tune", "transforms"]
+    assert [path.stem for path in NOTEBOOKS] == ["free_tickets", "multi_ticket", "prune_and_tune", "transforms"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -6,6 +6,7 @@ import pytest
 
 import jaxtickets as jt
 from jaxtickets.plan import (
+    L1,
     SGD,
     Adam,
     Collect,
@@ -159,8 +160,30 @@ ELSEWHERE = {
         "lr": (Cosine(0.3), lambda plan: {train.lr.of for train in trains(plan)[:2]}),
     },
 }
+IMP = {
+    "sparsity": (0.6, lambda plan: [p.sparsity for p in plan.phases if isinstance(p, Prune)][-1]),
+    "rounds": (5, lambda plan: kinds(plan).count("Prune")),
+    "epochs": (20, lambda plan: {train.length.amount for train in trains(plan)}),
+    "lr": (Cosine(0.3), lambda plan: {train.lr for train in trains(plan)}),
+    "optimizer": (Adam(b1=0.8), lambda plan: {train.optimizer for train in trains(plan)}),
+    "rewind_head": (False, lambda plan: {not p.keep for p in plan.phases if isinstance(p, Rewind)}),
+    "head": (("last",), lambda plan: {p.keep for p in plan.phases if isinstance(p, Rewind)}),
+    "scope": ("layerwise", lambda plan: {p.scope for p in plan.phases if isinstance(p, Prune)}),
+    "batch_size": (64, lambda plan: plan.batch_size),
+}
+ELSEWHERE["imp"] = IMP | {"penalty": (L1(0.1, "all"), lambda plan: {train.penalty for train in trains(plan)[:-1]})}
+ELSEWHERE["multi_ticket"] = IMP | {
+    "scheme": ("base_lt", lambda plan: plan.name),
+    "tau": (Constant(0.1), lambda plan: {train.penalty.strength for train in trains(plan)[:-1]}),
+    "decoupled": (True, lambda plan: {train.penalty.decoupled for train in trains(plan)[:-1]}),
+}
 # What else an option needs to be allowed, and what its default is then compared under.
-WITH = {"collect": {"validation": 10}, ("prune_and_tune", "sparsity"): {"masks": "random"}}
+WITH = {
+    "collect": {"validation": 10},
+    "head": {"rewind_head": False},
+    ("prune_and_tune", "sparsity"): {"masks": "random"},
+    ("multi_ticket", "bag"): {"scheme": "bagging"},
+}
 
 
 def trains(plan):
@@ -184,6 +207,7 @@ def evolves(plan, name):
 
 
 METHODS = ["dense", "bagged", "static_sparse", "dst", "edst", "prune_and_tune", "ltr", "prune_finetune", "snapshot", "fge"]
+METHODS += ["imp", "multi_ticket"]
 
 
 def test_these_are_all_methods():

@@ -77,12 +77,7 @@ def test_exported_tickets_predict_the_same_in_torch(demo):
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     out, _ = demo
-    sys.path.insert(0, str(ROOT / "experiments"))
-    try:
-        import paraphrases
-    finally:
-        sys.path.remove(str(ROOT / "experiments"))
-    data = paraphrases.pairs(1000, 3)
+    data = jt.data.paraphrases("validation")
     stored = np.load(out / "random_lt" / "predictions.npz", allow_pickle=False)["predictions"]
     for number in range(2):
         model = transformers.AutoModelForSequenceClassification.from_pretrained(out / "random_lt" / "tickets" / str(number)).eval()

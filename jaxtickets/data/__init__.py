@@ -6,6 +6,7 @@ Dataset(digits: 1347 examples, x=uint8[1347, 8, 8, 1], classes=10)
 """
 
 from jaxtickets.arrays import from_arrays
+from jaxtickets.data import made_up
 from jaxtickets.data.augment import CropFlip, Standardise
 from jaxtickets.data.bundled import digits
 from jaxtickets.data.cifar import cifar10, cifar100
@@ -15,6 +16,7 @@ from jaxtickets.data.glue_tasks import GLUE_TASKS, GlueTask
 from jaxtickets.data.image_stream import ImageStream, ImageTest
 from jaxtickets.data.imagenet import image_test, image_train, imagenet, imagenet_a
 from jaxtickets.data.loading import load, pair
+from jaxtickets.data.made_up import paraphrases
 
 __all__ = [
     "GLUE_TASKS",
@@ -35,5 +37,7 @@ __all__ = [
     "imagenet",
     "imagenet_a",
     "load",
+    "made_up",
     "pair",
+    "paraphrases",
 ]

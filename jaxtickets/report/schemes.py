@@ -71,7 +71,7 @@ def schemes_table(found: Mapping[str, Any]) -> Group:
 
 def notes(found: Mapping[str, Any]) -> str:
     """What the columns mean."""
-    made = " The data are synthetic, made by the script: they show that it runs, and rank nothing." if found["synthetic"] else ""
+    made = " The data are synthetic, a made-up language: they show that it runs, and rank nothing." if found["synthetic"] else ""
     return (
         f"{found['metric']} in % on {found['dataset']['name']}, {found['dataset']['validation']:,} validation examples; "
         f"{found['seeds']} seeds "
