@@ -132,6 +132,17 @@ def _conv_cpu_jvp(strides, pads, primals, tangents):
 _conv_cpu.defjvp(_conv_cpu_jvp, symbolic_zeros=True)
 
 
+def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Multiplies [..., I] by a kernel [I, O]: [..., O].
+
+    As one matrix product over all leading axes together: of a product with several of them XLA's CPU compiler computes the gradients
+    at half the speed. 32 x 128 tokens, 384 -> 1536 -> 384 with a GELU between, the gradient: 317 -> 154 (Intel Xeon, 2 cores).
+    """
+    if x.ndim <= 2:
+        return x @ kernel
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """Largest of each 2x2 block, [B, H, W, C] -> [B, H // 2, W // 2, C]; an odd last row or column is dropped.
 

@@ -87,22 +87,26 @@ class Layer(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, attended: jax.Array, words: Words | None) -> jax.Array:
-        """Maps [B, T, W] to the same shape; `attended` bool [B, T] says which tokens are seen."""
-        c, (batch, tokens, _) = self.config, x.shape
+    def __call__(self, x: jax.Array, attended: jax.Array, words: Words | None, first_only: bool = False) -> jax.Array:
+        """Maps [B, T, W] to the same shape, or to what the first token becomes, [B, 1, W].
+
+        `attended`, bool [B, T], says which tokens are seen.
+        """
+        c = self.config
+        read, x = x, x[:, :1] if first_only else x
         first_site = 1 + 3 * self.number
 
         def norm(name: str) -> LayerNorm:
             return LayerNorm(c.eps, self.dtype, name=name)
 
-        def by_head(name: str) -> jax.Array:
-            return _dense(c, c.width, name, self.dtype)(x).reshape(batch, tokens, c.heads, -1)
+        def by_head(name: str, x: jax.Array) -> jax.Array:
+            return _dense(c, c.width, name, self.dtype)(x).reshape(*x.shape[:2], c.heads, -1)
 
-        query = by_head("query") * jnp.asarray((c.width // c.heads) ** -0.5, self.dtype)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, by_head("key"), preferred_element_type=jnp.float32)
+        query = by_head("query", x) * jnp.asarray((c.width // c.heads) ** -0.5, self.dtype)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, by_head("key", read), preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(jnp.where(attended[:, None, None, :], scores, jnp.finfo(jnp.float32).min))
         weights = dropout(weights.astype(self.dtype), c.attention_dropout, words, first_site, (c.positions**2, c.positions, 1))
-        y = jnp.einsum("bhqk,bkhd->bqhd", weights, by_head("value")).reshape(batch, tokens, c.width)
+        y = jnp.einsum("bhqk,bkhd->bqhd", weights, by_head("value", read)).reshape(x.shape)
         y = _dense(c, c.width, "attention_output", self.dtype)(y)
         x = norm("attention_norm")(x + dropout(y, c.dropout, words, first_site + 1, (c.width, 1)))
         y = nn.gelu(_dense(c, c.intermediate, "intermediate", self.dtype)(x), approximate=False)
@@ -119,7 +123,8 @@ class Encoder(nn.Module):
       dtype: computation dtype; parameters, softmax and layer norms are float32.
 
     Differs:
-      An attended padding token's row in the tables is trained like any other; torch leaves it as it is.
+      An attended padding token's row in the tables is trained like any other; torch leaves it as it is. For a classifier the last
+      layer makes the first token only (`first_only`), a sixth of the work of six layers less, with the same outputs.
     """
 
     config: TransformerConfig
@@ -135,16 +140,19 @@ class Encoder(nn.Module):
         if self.with_pooler:
             self.pooler = _dense(c, c.width, None, self.dtype)
 
-    def __call__(self, x: Mapping[str, jax.Array], train: bool) -> Encoded:
-        """Maps `{"input_ids", "attention_mask"}`, and if there are any `"token_type_ids"`, each integers [B, T], to `Encoded`."""
+    def __call__(self, x: Mapping[str, jax.Array], train: bool, first_only: bool = False) -> Encoded:
+        """Maps `{"input_ids", "attention_mask"}`, and if there are any `"token_type_ids"`, each integers [B, T], to `Encoded`.
+
+        With `first_only` the last layer makes nothing but the first token, [B, 1, W]: all that a classifier reads of it.
+        """
         c = self.config
         ids, attended, types = _texts(x, c)
         words = key_words(self.make_rng("dropout")) if train and max(c.dropout, c.attention_dropout) > 0 else None
         y = self.word(ids) + self.token_type(types) + self.position(_positions(ids, c))
         y = dropout(self.norm(y), c.dropout, words, 0, (c.width, 1))
         layers = [y]
-        for layer in self.layer:
-            layers.append(layer(layers[-1], attended, words))
+        for number, layer in enumerate(self.layer, 1):
+            layers.append(layer(layers[-1], attended, words, first_only and number == c.layers))
         return Encoded(tuple(layers), jnp.tanh(self.pooler(layers[-1][:, 0])) if self.with_pooler else None)
 
 
@@ -209,7 +217,7 @@ class TextClassifier(nn.Module):
 
     def __call__(self, x: Mapping[str, jax.Array], train: bool) -> jax.Array:
         """Maps B texts to logits [B, C], float32; for regression to values [B]."""
-        encoded = self.encoder(x, train)
+        encoded = self.encoder(x, train, first_only=True)
         out = self.head(encoded.last[:, 0] if encoded.pooled is None else encoded.pooled, train)
         return out[:, 0] if self.num_classes is None else out
 

@@ -159,10 +159,16 @@ def test_the_forward_flops_of_a_layer_are_those_of_the_formula():
     square, wide = 2 * tokens * c.width**2, 2 * tokens * c.width * c.intermediate
     kernels = {"query": square, "key": square, "value": square, "attention_output": square, "intermediate": wide, "output": wide}
     assert layer == {f"encoder/layer_1/{part}/kernel": n for part, n in kernels.items()}
+    # Of the last layer a classifier wants the first token: keys and values are of all of them, the rest is of one.
+    last = {path: n for path, n in flops.by_path.items() if path.startswith(f"encoder/layer_{c.layers - 1}/") and n}
+    short = {part: n if part in ("key", "value") else n // tokens for part, n in kernels.items()}
+    assert last == {f"encoder/layer_{c.layers - 1}/{part}/kernel": n for part, n in short.items()}
     # Scores and the weighted sum of values: heads x tokens^2 x (width / heads), each.
-    assert flops.other == c.layers * 2 * (2 * tokens**2 * c.width)
+    attention = 4 * tokens**2 * c.width
+    assert flops.other == (c.layers - 1) * attention + attention // tokens
     assert flops.by_path["encoder/pooler/kernel"] == 2 * c.width**2
-    assert flops.total == c.layers * (sum(kernels.values()) + 4 * tokens**2 * c.width) + 2 * c.width**2 + 2 * c.width * 2
+    full = (c.layers - 1) * (sum(kernels.values()) + attention)
+    assert flops.total == full + sum(short.values()) + attention // tokens + 2 * c.width**2 + 2 * c.width * 2
     assert flops.inexact == ()
 
 
@@ -177,8 +183,8 @@ def test_integers_of_any_dtype_are_the_same_text():
     dtypes = [{}, {"input_ids": np.int32, "attention_mask": bool, "token_type_ids": np.uint8}, dict.fromkeys(x, np.int16)]
     batches = [{n: v.astype(kinds.get(n, v.dtype)) for n, v in x.items()} for kinds in dtypes]
     outs = run(lambda p, *batches: [model.apply(p, x, train=False) for x in batches], params, *batches)
-    np.testing.assert_array_equal(outs[0], outs[1])
-    np.testing.assert_array_equal(outs[0], outs[2])
+    for other in outs[1:]:  # three copies in one program are fused in different ways: a unit in the last place
+        np.testing.assert_allclose(outs[0], other, atol=1e-8)
 
 
 def test_a_token_beyond_the_vocabulary_is_not_taken_for_another():
