@@ -230,7 +230,7 @@ WRONG = {
     "rounds": (lambda: jt.imp(rounds=0), r"rounds is at least 1; got 0"),
     "sparsity of imp": (lambda: jt.imp(sparsity=1.0), r"in all rounds, in \(0, 1\); got 1.0"),
     "scheme": (lambda: jt.multi_ticket("lt"), r"scheme is one of baseline, bagging, base_lt, active_lt, random_lt; got 'lt'"),  # pyright: ignore
-    "tau": (lambda: jt.multi_ticket(tau=-1.0), r"strength is a number, at least 0"),
+    "tau": (lambda: jt.multi_ticket(tau=-1.0), r"tau is a finite number, at least 0; got -1.0"),
     "momentum 1": (lambda: Train(Length(1), momentum=Linear(0.5, 1.2)), r"momentum is in \[0, 1\) throughout"),
     "override": (lambda: Override("("), r"Override's pattern is a regular expression"),
     "override lr": (lambda: Override("b", -1.0), r"Override's lr is a finite number, at least 0"),

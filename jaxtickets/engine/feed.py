@@ -111,7 +111,9 @@ class DeviceFeed:
             order = _draw_order(self._keys, epoch, len(self._dataset), self.rows)
             self._order, self._epoch = members.place(order, self._layout, "member"), epoch
             if self._lengths is not None:
-                batches = np.asarray(order)[:, : self.rows // self._batch_size * self._batch_size].reshape(len(order), -1, self._batch_size)
+                batches = members.fetch(order)[:, : self.rows // self._batch_size * self._batch_size].reshape(
+                    len(order), -1, self._batch_size
+                )
                 self._longest = self._lengths[batches].max((0, 2))
         return self._data, self._order, np.int32(position)
 

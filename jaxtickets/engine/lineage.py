@@ -248,14 +248,9 @@ def train_step(
                 scope=how.scope,
                 prunable=task.prunable,
             )
-            updates, state = tx.update(grads, GradualPruningState(lineage.step, lineage.mask, moments), lineage.params)
-            assert isinstance(state, GradualPruningState)
-            ever_active = lineage.ever_active
+            view = GradualPruningState(lineage.step, lineage.mask, moments)
         elif evolve is None:
-            tx = keep_masked(inner, lineage.mask)
-            updates, state = tx.update(grads, KeepMaskedState(lineage.mask, moments), lineage.params)
-            assert isinstance(state, KeepMaskedState)
-            ever_active = lineage.ever_active
+            tx, view = keep_masked(inner, lineage.mask), KeepMaskedState(lineage.mask, moments)
         else:
             growth_key = jax.random.fold_in(key, GROWTH)
             tx = prune_grow(
@@ -270,9 +265,9 @@ def train_step(
                 track_ever_active=True,
             )
             view = PruneGrowState(lineage.step, growth_key, lineage.mask, lineage.ever_active, moments)
-            updates, state = tx.update(grads, view, lineage.params)
-            assert isinstance(state, PruneGrowState)
-            ever_active = state.ever_active
+        updates, state = tx.update(grads, view, lineage.params)
+        assert isinstance(state, type(view))
+        ever_active = state.ever_active if isinstance(state, PruneGrowState) else lineage.ever_active
         params = optax.apply_updates(lineage.params, updates)
         moments = state.inner.inner if penalty is not None else state.inner
         moved = Lineage(params, model_state, state.mask, ever_active, moments, lineage.step + 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import dataclasses
+from typing import Any, Literal, get_args
 
 from jaxtickets import checks
 from jaxtickets.penalties import L1
@@ -78,8 +79,7 @@ def imp(
       Kobayashi et al. correct that, as here. It also keeps the trained head from round to round (`rewind_head=False`).
     """
     checks.at_least_1("rounds", rounds)
-    if not (checks.is_number(sparsity) and 0 < sparsity < 1):
-        raise PlanError(f"sparsity is the share of weights that are pruned in all rounds, in (0, 1); got {sparsity!r}.")
+    _check_sparsity(sparsity)
     length = as_length(epochs)
     back = Rewind("first", () if rewind_head else head)
     search: list[Phase] = []
@@ -158,12 +158,15 @@ def multi_ticket(
     if scheme in ("baseline", "bagging"):
         train = Train(length, lr, optimizer, bag=bag if scheme == "bagging" else 1.0)
         return Plan(scheme, (Start(members), train, Collect(collect)), batch_size, reference=length, validation=validation)
-    penalty = None
-    if scheme != "base_lt":
-        strength = Linear(float(tau)) if checks.is_number(tau) and tau >= 0 else tau  # pyright: ignore
-        on: Literal["earlier", "random"] = "earlier" if scheme == "active_lt" else "random"
-        share = {"share": 1 - sparsity} if on == "random" and checks.is_number(sparsity) and 0 < sparsity < 1 else {}
-        penalty = L1(strength, on, decoupled=decoupled, **share)  # pyright: ignore[reportArgumentType]
+    _check_sparsity(sparsity)
+    if not isinstance(tau, Schedule):
+        checks.at_least_0("tau", tau)
+    strength = tau if isinstance(tau, Schedule) else Linear(tau)
+    penalties = {
+        "base_lt": None,
+        "active_lt": L1(strength, "earlier", decoupled=decoupled),
+        "random_lt": L1(strength, "random", 1 - sparsity, decoupled),
+    }
     plan = imp(
         members,
         sparsity,
@@ -171,7 +174,7 @@ def multi_ticket(
         epochs,
         lr=lr,
         optimizer=optimizer,
-        penalty=penalty,
+        penalty=penalties[scheme],
         rewind_head=rewind_head,
         head=head,
         scope=scope,
@@ -179,4 +182,9 @@ def multi_ticket(
         collect=collect,
         validation=validation,
     )
-    return Plan(scheme, plan.phases, batch_size, reference=length, validation=validation)
+    return dataclasses.replace(plan, name=scheme)
+
+
+def _check_sparsity(sparsity: Any) -> None:
+    if not (checks.is_number(sparsity) and 0 < sparsity < 1):
+        raise PlanError(f"sparsity is the share of weights that are pruned in all rounds, in (0, 1); got {sparsity!r}.")
