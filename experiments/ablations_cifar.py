@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import cifar
 import running
+from flags import Several
 from rich.console import Console
 from sweeps import SCALES, SWEEPS, Point
 
@@ -30,7 +31,7 @@ from jaxtickets import engine, evaluation, report
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Several):
     """Which sweep, on what."""
 
     preset: Literal["demo", "small", "paper"] = "demo"
@@ -39,30 +40,8 @@ class Config:
         "sparsity", "structure", "masks_and_schedule", "ensemble_size", "exploration", "q", "growth", "ticket_sparsity", "members"
     ] = "sparsity"
     """What is swept."""
-    seeds: tuple[int, ...] = (0,)
-    """One run of every point for each; the figure has the mean and, for several, its standard error."""
-    dataset: Literal["digits", "cifar10", "cifar100"] | None = None
-    """Another data set than the preset's."""
-    data_dir: Path | None = None
-    """Where CIFAR lies; see the other scripts."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of computation."""
-    bins: int = 15
-    """Bins of the expected calibration error."""
     out: Path | None = None
     """Folder of the run folders; runs/ablation-SWEEP-PRESET if not given. The same command resumes."""
-    cost: bool = False
-    """Print what every point would cost in theoretical FLOPs, and end."""
-    checkpoint_every: float = 60.0
-    """Seconds between checkpoints."""
-    layout: Literal["auto", "one_by_one", "unroll", "vmap"] = "auto"
-    """How members lie on the hardware."""
-
-    def own(self, config: Any, seed: int) -> Any:
-        """An experiment with these flags."""
-        names = ("data_dir", "precision", "bins", "checkpoint_every", "layout")
-        given = {name: getattr(self, name) for name in names} | {"seed": seed}
-        return dataclasses.replace(config, **given | ({"dataset": self.dataset} if self.dataset else {}))
 
 
 def main() -> None:
@@ -77,7 +56,7 @@ def sweep(config: Config) -> None:
     console = Console()
     what = SWEEPS[config.sweep]
     points = what.points(SCALES[config.preset])
-    first = config.own(points[0].experiment, 0)
+    first = config.hand_on(points[0].experiment, 0)
     # Every plan is made before anything is trained, so that what is wrong is said at once.
     flops = [training_flops(config, point) for point in points]
     if config.cost:
@@ -123,7 +102,7 @@ def sweep(config: Config) -> None:
 
 def training_flops(config: Config, point: Point) -> float:
     """Theoretical training FLOPs of the members that a point counts, and of their parent."""
-    experiment = config.own(point.experiment, 0)
+    experiment = config.hand_on(point.experiment, 0)
     ledger = jt.cost(point.plan(), cifar.make_task(experiment), cifar.blank(experiment.dataset))
     return sum(phase.flops for phase in ledger.phases)
 
@@ -156,11 +135,11 @@ def measure(config: Config, point: Point, seed: int, data: tuple[jt.Dataset, jt.
 
 def train(config: Config, point: Point, seed: int, train: jt.Dataset, out: Path, folder: Path) -> jt.TicketEnsemble:
     """The tickets of a point's run, trained or loaded; its parent before it."""
-    experiment = config.own(point.experiment, seed)
+    experiment = config.hand_on(point.experiment, seed)
     if not experiment.augment:
         train = dataclasses.replace(train, augment=None)
     if point.parent is not None:
-        parent = config.own(point.parent, seed)
+        parent = config.hand_on(point.parent, seed)
         task = cifar.make_task(parent)
         at = out / f"parent-{task.name.replace(' ', '')}-seed{seed}"
         running.fit(parent, parent.plan(), task, train, at)

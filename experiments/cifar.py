@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
+from flags import Hardware
 
 import jaxtickets as jt
 from jaxtickets.plan import SGD, Adam, Optimizer, Plan
@@ -21,11 +22,9 @@ DEPTHS = {"wide_resnet": 28, "resnet": 18, "densenet": 121}
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Hardware):
     """Flags of how any image experiment is run."""
 
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of computation; parameters, scores and statistics stay float32."""
     batch_size: int = 128
     """Examples per step and member."""
     momentum: float = 0.9
@@ -42,18 +41,12 @@ class RunConfig:
     """Run folder; runs/EXPERIMENT-PRESET-seedN if not given. The same command resumes an interrupted run."""
     cost: bool = False
     """Print what the run would cost in theoretical FLOPs, and end."""
-    checkpoint_every: float = 60.0
-    """Seconds between checkpoints."""
-    layout: Literal["auto", "one_by_one", "unroll", "vmap"] = "auto"
-    """How members lie on the hardware; auto chooses what was fastest for the backend."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(RunConfig):
     """Flags of every CIFAR experiment."""
 
-    preset: str = "demo"
-    """What the other flags start from."""
     dataset: Literal["digits", "cifar10", "cifar100"] = "cifar10"
     """digits comes with scikit-learn; CIFAR is looked for in --data-dir and downloaded if it is nowhere."""
     data_dir: Path | None = None
@@ -210,9 +203,3 @@ def blank(dataset: str) -> jt.Dataset:
     """A data set of the right shapes that holds nothing: enough to count FLOPs."""
     examples, shape, classes = SHAPES[dataset]
     return jt.Dataset(np.broadcast_to(np.float32(0), (examples, *shape)), np.broadcast_to(np.int32(0), examples), classes, name=dataset)
-
-
-def make_layout(config: RunConfig, members: int) -> jt.Layout | None:
-    """The layout that the flag names; None for the backend's own."""
-    choices = {"one_by_one": jt.Layout(1, "unroll"), "unroll": jt.Layout(members, "unroll"), "vmap": jt.Layout(members, "vmap")}
-    return choices.get(config.layout)

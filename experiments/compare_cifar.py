@@ -22,6 +22,7 @@ import dst_cifar
 import edst_cifar
 import prune_and_tune_cifar
 import running
+from flags import Several
 from published import published
 from rich.console import Console
 
@@ -37,7 +38,7 @@ ALL = tuple(TITLES)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Several):
     """Which methods, on what, how often."""
 
     preset: Literal["digits", "small", "table1", "paper"] = "digits"
@@ -45,10 +46,6 @@ class Config:
     epochs of LeNet-L in all. small: LeNet-M on a CPU. paper: WRN-28-10, each method as published."""
     methods: tuple[str, ...] = ()
     """Which methods; all that the preset has if not given."""
-    seeds: tuple[int, ...] = (0,)
-    """One run of every method for each; the table has the mean and, for several, its standard error."""
-    dataset: Literal["digits", "cifar10", "cifar100"] | None = None
-    """Another data set than the preset's."""
     model: Literal["wide_resnet", "lenet", "resnet", "densenet"] | None = None
     """Another network than the preset's."""
     depth: int | None = None
@@ -57,29 +54,12 @@ class Config:
     """How a lenet's weights are drawn, if not as the preset has it."""
     batch_size: int | None = None
     """Another batch size than the preset's."""
-    data_dir: Path | None = None
-    """Where CIFAR lies; see the other scripts."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of computation."""
-    bins: int = 15
-    """Bins of the expected calibration error."""
     out: Path | None = None
     """Folder of the run folders; runs/compare-PRESET if not given. The same command resumes."""
-    cost: bool = False
-    """Print what every method would cost in theoretical FLOPs, and end."""
-    checkpoint_every: float = 60.0
-    """Seconds between checkpoints."""
-    layout: Literal["auto", "one_by_one", "unroll", "vmap"] = "auto"
-    """How members lie on the hardware."""
 
     def experiment(self, method: str, seed: int) -> cifar.Config:
         """The experiment of one row and seed."""
-        names = ("data_dir", "precision", "bins", "checkpoint_every", "layout")
-        given = {name: getattr(self, name) for name in names} | {"seed": seed}
-        given |= {
-            name: getattr(self, name) for name in ("dataset", "model", "depth", "initial", "batch_size") if getattr(self, name) is not None
-        }
-        return dataclasses.replace(PRESETS[self.preset].methods[method](), **given)
+        return self.hand_on(PRESETS[self.preset].methods[method](), seed, "model", "depth", "initial", "batch_size")
 
 
 @dataclasses.dataclass(frozen=True)

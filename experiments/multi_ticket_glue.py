@@ -21,10 +21,11 @@ from typing import Any, Literal, get_args
 
 import running
 import texts
+from flags import Hardware
 from rich.console import Console
 
 import jaxtickets as jt
-from jaxtickets import engine, report
+from jaxtickets import engine, evaluation, report
 from jaxtickets.methods.multi_ticket import Scheme
 from jaxtickets.plan import Plan
 from jaxtickets.schedules import Linear
@@ -33,7 +34,7 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Hardware):
     """Which schemes, on what, from how many seeds."""
 
     preset: Literal["demo", "small", "paper"] = "demo"
@@ -83,12 +84,6 @@ class Config:
     """Write every ticket as a Hugging Face checkpoint too, SCHEME/tickets/N."""
     pretrain_steps: int = 1000
     """Steps of the demo's pretraining; a folder that has a pretrained network keeps it."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of computation."""
-    layout: Literal["auto", "one_by_one", "unroll", "vmap"] = "auto"
-    """How members lie on the hardware."""
-    checkpoint_every: float = 60.0
-    """Seconds between checkpoints."""
     seed: int = 0
     """Every member's key is derived from it."""
     out: Path | None = None
@@ -171,7 +166,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     given = texts.prepare(config, console)
     task, train, validation = given.task, given.train, given.validation
     console.print(f"{task.name} on {train.name}, {len(train):,} training and {len(validation):,} validation examples", highlight=False)
-    rows, predictions = [], {}
+    rows, predictions, gains = [], {}, {}
     for scheme, plan in plans.items():
         console.print(f"{texts.TITLES[scheme]}: {folder / scheme}", highlight=False, soft_wrap=True)
         tickets = jt.fit(
@@ -180,14 +175,16 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             train,
             key=config.seed,
             out=folder / scheme,
-            layout=texts.make_layout(config, plan.width),
-            checkpoint_every=config.checkpoint_every,
+            **config.how(plan.width),
         )
         if config.export:
             texts.export(tickets, given.sizes, folder / scheme / "tickets")
-        predictions[scheme] = texts.stored_predictions(tickets, validation, folder / scheme / "predictions.npz")
-        rows.append(texts.row(config, scheme, tickets, predictions[scheme], validation, jt.cost(plan, task, train), folder / scheme))
-    texts.compare(config, rows, predictions, validation.y)
+        probabilities = texts.stored_predictions(tickets, validation, folder / scheme / "predictions.npz")
+        gain = evaluation.ensemble_gain(probabilities, validation.y, texts.metric(config), sizes=config.sizes, groups=config.groups)
+        cost = jt.cost(plan, task, train)
+        rows.append(texts.row(config, scheme, tickets, probabilities, gain, validation, cost, folder / scheme))
+        predictions[scheme], gains[scheme] = probabilities, gain
+    texts.compare(config, rows, predictions, gains, validation.y)
     found = report.finite(
         {
             "command": running.shown_command(sys.argv),

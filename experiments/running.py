@@ -155,7 +155,7 @@ def fit_and_score(
 
 def fit(config: cifar.RunConfig, plan: Plan, task: jt.Task, train: Any, folder: Path, start_from: Path | None = None) -> jt.TicketEnsemble:
     """`jt.fit` as the flags say; a finished folder is loaded."""
-    how: dict[str, Any] = {"layout": cifar.make_layout(config, plan.width), "checkpoint_every": config.checkpoint_every}
+    how = config.how(plan.width)
     return jt.fit(plan, task, train, key=config.seed, out=folder, start_from=start_from, **how)
 
 

@@ -46,13 +46,13 @@ def prepare(config: Config, console: Console) -> Given:
     if config.task == "paraphrases":
         console.print("The demo's language, its text and its paraphrases are synthetic: made up. They rank nothing.", highlight=False)
         checkpoint = pretrain(config)
-        task = jt.fine_tuning(checkpoint, 2, dtype=dtype(config), new_pooler=True)
+        task = jt.fine_tuning(checkpoint, 2, dtype=jnp.dtype(config.precision), new_pooler=True)
         return Given(task, checkpoint.config, jt.data.paraphrases("train"), jt.data.paraphrases("validation"), True)
     checkpoint = jt.read_checkpoint(config.model)
     splits = GLUE_TASKS[config.task].splits[:2]
     found = jt.data.glue(config.task, config.tokenizer or config.model, config.data_dir, max_length=config.max_length, splits=splits)
     classes = len(GLUE_TASKS[config.task].class_names) or None
-    task = jt.fine_tuning(checkpoint, classes, dtype=dtype(config))
+    task = jt.fine_tuning(checkpoint, classes, dtype=jnp.dtype(config.precision))
     return Given(task, checkpoint.config, found[splits[0]], found[splits[1]], False)
 
 
@@ -91,17 +91,6 @@ def blank(config: Config) -> tuple[jt.Task, jt.Dataset]:
     return jt.classification(model, prunable=rules, name=name), jt.Dataset(x, np.zeros(examples, np.int32), classes, name=config.task)
 
 
-def dtype(config: Config) -> Any:
-    """Computation dtype."""
-    return {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
-
-
-def make_layout(config: Config, members: int) -> jt.Layout | None:
-    """The layout that the flag names; None for the backend's own."""
-    choices = {"one_by_one": jt.Layout(1, "unroll"), "unroll": jt.Layout(members, "unroll"), "vmap": jt.Layout(members, "vmap")}
-    return choices.get(config.layout)
-
-
 def metric(config: Config) -> str:
     """What the task is judged by."""
     return "accuracy" if config.task == "paraphrases" else GLUE_TASKS[config.task].metrics[0]
@@ -127,12 +116,18 @@ def stored_predictions(tickets: jt.TicketEnsemble, validation: jt.Dataset, file:
 
 
 def row(
-    config: Config, scheme: str, tickets: jt.TicketEnsemble, predictions: np.ndarray, validation: jt.Dataset, cost: Any, folder: Path
+    config: Config,
+    scheme: str,
+    tickets: jt.TicketEnsemble,
+    predictions: np.ndarray,
+    gain: evaluation.EnsembleGain,
+    validation: jt.Dataset,
+    cost: Any,
+    folder: Path,
 ) -> dict[str, Any]:
     """What is measured of one scheme, as JSON."""
     y, pruned = validation.y, scheme.endswith("_lt")
     classes = validation.num_classes is not None
-    gain = evaluation.ensemble_gain(predictions, y, metric(config), sizes=config.sizes, groups=config.groups)
     overlap = evaluation.mask_overlap(tickets) if pruned and len(tickets) > 1 else None
     name = validation.name
     family = "roberta" if "roberta" in config.model else "bert"
@@ -157,11 +152,16 @@ def row(
     }
 
 
-def compare(config: Config, rows: list[dict[str, Any]], predictions: dict[str, np.ndarray], y: np.ndarray) -> None:
+def compare(
+    config: Config,
+    rows: list[dict[str, Any]],
+    predictions: dict[str, np.ndarray],
+    gains: dict[str, evaluation.EnsembleGain],
+    y: np.ndarray,
+) -> None:
     """Adds to every row the tests of its largest ensembles against those of BASELINE and BASE-LT."""
     size = max(config.sizes)
-    how = {"sizes": (size,), "groups": config.groups}
-    scores = {s: evaluation.ensemble_gain(p, y, metric(config), **how).ensemble_scores[size].ravel() for s, p in predictions.items()}
+    scores = {scheme: gain.ensemble_scores[size].ravel() for scheme, gain in gains.items()}
     for other in ("baseline", "base_lt"):
         for one in rows:
             scheme = one["scheme"]

@@ -21,3 +21,12 @@ def strict_arithmetic(ranks_as_written):
     """Nor is a dtype promoted. (Optax's own optimizers do not pass under this.)"""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="module")
+def programs_are_compiled_once(tmp_path_factory):
+    """The scripts that a module runs, each in a process of its own, share compiled programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "programs"))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+        yield

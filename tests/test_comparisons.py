@@ -16,6 +16,7 @@ from jaxtickets.plan import Adam, Collect, Evolve, Fork, Train
 from jaxtickets.schedules import Constant
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.usefixtures("programs_are_compiled_once")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,15 +24,6 @@ def experiments_are_importable():
     sys.path.insert(0, str(ROOT / "experiments"))
     yield
     sys.path.remove(str(ROOT / "experiments"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs_are_compiled_once(tmp_path_factory):
-    """The scripts run here, each in a process of its own, share compiled programs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "programs"))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-        yield
 
 
 def run(script, *flags, status=0):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.usefixtures("programs_are_compiled_once")
 QUICK = ["--preset", "demo", "--members", "2", "--explore", "1", "--refine", "1", "--update-every", "10"]
 
 
@@ -24,15 +25,6 @@ def run(script, *flags, check=True, cwd=None, env=None):
     if check:
         assert done.returncode == 0, done.stderr[-3000:]
     return done
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs_are_compiled_once(tmp_path_factory):
-    """The scripts run here, each in a process of its own, share compiled programs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "programs"))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-        yield
 
 
 @pytest.fixture(scope="module")

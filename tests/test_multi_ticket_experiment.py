@@ -13,15 +13,8 @@ import pytest
 import jaxtickets as jt
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.usefixtures("programs_are_compiled_once")
 QUICK = ("--pretrain-steps", "3", "--seeds", "2", "--sizes", "2", "--rounds", "1", "--epochs", "0.1", "--resamples", "50")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs_are_compiled_once(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "programs"))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-        yield
 
 
 def run(*flags, status=0, **options):
