@@ -13,6 +13,7 @@ from jaxtickets.models.lenet import LeNet
 from jaxtickets.models.masking import MaskTokens
 from jaxtickets.models.mc_dropout import MCDropout
 from jaxtickets.models.mimo import MIMO
+from jaxtickets.models.names import network
 from jaxtickets.models.regression import regression
 from jaxtickets.models.resnet import ResNet
 from jaxtickets.models.tasks import classification
@@ -41,6 +42,7 @@ __all__ = [
     "classification",
     "fine_tuning",
     "masked_language_modelling",
+    "network",
     "read_checkpoint",
     "regression",
     "save_pretrained",
