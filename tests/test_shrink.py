@@ -342,14 +342,14 @@ def test_other_files_say_nothing_of_shapes(tmp_path):
 def forge(path, change):
     from safetensors.numpy import load, save
 
-    from jaxtickets.ticket_file import _digest
+    from jaxtickets.ticket_file.layout import digest
 
     raw = path.read_bytes()
     about = json.loads(json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])["__metadata__"]["jaxtickets"])
     del about["sha256"]
     change(about)
     tensors = load(raw)
-    about["sha256"] = _digest({name: (t.dtype, t.shape) for name, t in tensors.items()}, tensors.__getitem__, about)
+    about["sha256"] = digest({name: (t.dtype, t.shape) for name, t in tensors.items()}, tensors.__getitem__, about)
     path.write_bytes(save(tensors, metadata={"jaxtickets": json.dumps(about)}))
 
 

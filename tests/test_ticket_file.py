@@ -20,6 +20,7 @@ from jaxtickets import masks
 from jaxtickets.ensemble import Ticket, TicketEnsemble
 from jaxtickets.errors import TicketFileError
 from jaxtickets.task import Task
+from jaxtickets.ticket_file import about
 
 SHAPES = {"w1": (20, 37), "w2": (37, 3)}
 
@@ -132,7 +133,7 @@ def resealed(saved, change):
     """The file with its metadata or tensors changed by somebody who knows how to compute the digest anew."""
     from safetensors.numpy import load, save
 
-    from jaxtickets.ticket_file import _digest
+    from jaxtickets.ticket_file.layout import digest
 
     head, _ = split(saved.read_bytes())
     tensors, about = load(saved.read_bytes()), json.loads(head["__metadata__"]["jaxtickets"])
@@ -140,7 +141,7 @@ def resealed(saved, change):
     about = about if changed is None else changed
     if isinstance(about, dict):
         about.pop("sha256", None)
-        about["sha256"] = _digest({name: (t.dtype, t.shape) for name, t in tensors.items()}, tensors.__getitem__, about)
+        about["sha256"] = digest({name: (t.dtype, t.shape) for name, t in tensors.items()}, tensors.__getitem__, about)
     saved.write_bytes(save(tensors, metadata={"jaxtickets": json.dumps(about)}))
 
 
@@ -366,8 +367,20 @@ def test_nothing_is_unpickled(tmp_path):
         refuses(tmp_path / name)
     np.save(tmp_path / "n.npy", np.array([Bomb()], object), allow_pickle=True)
     refuses(tmp_path / "n.npy")
-    script = "import sys, jaxtickets.ticket_file; print('pickle' in sys.modules['jaxtickets.ticket_file'].__dict__)"
+    names = "[m for m in sys.modules if m.startswith('jaxtickets.ticket_file')]"
+    script = f"import sys, jaxtickets.ticket_file; print(any('pickle' in sys.modules[m].__dict__ for m in {names}))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300).stdout.strip() == "False"
+
+
+def test_what_a_file_says_of_itself(saved):
+    told = about(saved)
+    assert (told["task"], told["tickets"], told["plan"]) == ("small", 2, make().plan)
+    other = saved.with_name("b")
+    make(seed=1).save(other)
+    assert about(other)["sha256"] != told["sha256"]
+    other.write_bytes(b"no ticket file")
+    with pytest.raises(TicketFileError, match="is not a ticket file"):
+        about(other)
 
 
 def test_no_file_is_an_error_of_its_own(tmp_path):
