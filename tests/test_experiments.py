@@ -38,7 +38,7 @@ def test_a_run_leaves_what_the_readme_says(quick_run):
     out, done = quick_run
     results = json.loads((out / "results.json").read_text())
     assert {"ensemble", "members", "diversity", "cost", "seconds", "versions", "plan", "command", "seed", "model"} <= results.keys()
-    assert results["ensemble"].keys() == {"accuracy", "nll", "ece", "brier"}
+    assert results["ensemble"].keys() == {"accuracy", "nll", "ece", "adaptive_ece", "brier"}
     assert len(results["members"]) == 2
     assert results["diversity"].keys() == {"disagreement", "kl", "mask_iou"}
     assert {"training", "inference", "density"} <= results["cost"].keys()

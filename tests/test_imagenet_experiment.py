@@ -298,7 +298,7 @@ def test_the_demo_draws_trains_and_evaluates(script, tmp_path, capsys, monkeypat
     assert results["dataset"] == {"name": "synthetic shapes", "train": 640, "test": 200}
     assert (results["examples"], results["subset"]["examples"]) == (200, 100)
     assert len(results["members"]) == len(results["subset"]["members"]) == 2
-    assert results["subset"]["ensemble"].keys() == {"accuracy", "nll", "ece", "brier"}
+    assert results["subset"]["ensemble"].keys() == {"accuracy", "nll", "ece", "adaptive_ece", "brier"}
     said = capsys.readouterr()
     assert "synthetic" in said.out
     # The same command again loads the run, draws nothing and trains nothing.

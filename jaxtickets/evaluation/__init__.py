@@ -1,43 +1,61 @@
-"""How good an ensemble is and how much its members differ. Knows predictions, labels and masks, and nothing else.
+"""How good an ensemble is and how much its members differ. Knows predictions, labels, masks and weights, and nothing of how they came.
 
 `evaluate(tickets, test)` reports everything; the functions that it calls take log-probabilities and labels from any
-framework. What is done with all ensembles of a set of members (`subset_scores`, `ensemble_gain`, the tests between
-schemes) takes probabilities, or the values of a regression.
+framework. A suite of parts (`evaluate(..., suite=[...])`) adds what needs more data or more time. What is done with all
+ensembles of a set of members (`subset_scores`, `ensemble_gain`, the tests between schemes) takes probabilities, or the
+values of a regression.
 """
 
 from jaxtickets.evaluation.bootstrap import BootstrapTest, paired_bootstrap
 from jaxtickets.evaluation.checks import EvaluationError
-from jaxtickets.evaluation.diversity import (
-    disagreement_matrix,
-    kl_matrix,
+from jaxtickets.evaluation.combine import combine
+from jaxtickets.evaluation.corrupted import Corrupted
+from jaxtickets.evaluation.diverse import Diverse
+from jaxtickets.evaluation.diversity import class_disagreement, disagreement_matrix, kl_matrix, pairwise_kl, prediction_disagreement
+from jaxtickets.evaluation.evaluate import evaluate, evaluate_predictions
+from jaxtickets.evaluation.metrics import accuracy, adaptive_ece, as_log_proba, brier, class_accuracy, ece, mean_log_proba, nll, restrict
+from jaxtickets.evaluation.ood import OutOfDistribution, auroc, in_distribution_scores
+from jaxtickets.evaluation.oracle import OracleDiversity, oracle_diversity, oracle_matrices, oracle_outputs
+from jaxtickets.evaluation.pairs import pair_mean
+from jaxtickets.evaluation.parameters import (
+    itop_rates,
+    mask_hamming_matrix,
     mask_iou,
     mask_iou_matrix,
     mask_overlap,
-    pair_mean,
-    pairwise_kl,
-    prediction_disagreement,
+    weight_cosine_matrix,
 )
-from jaxtickets.evaluation.evaluate import Diversity, Evaluation, Scores, evaluate, evaluate_predictions
-from jaxtickets.evaluation.metrics import accuracy, adaptive_ece, as_log_proba, brier, ece, mean_log_proba, nll, restrict
-from jaxtickets.evaluation.oracle import OracleDiversity, oracle_diversity, oracle_matrices, oracle_outputs
 from jaxtickets.evaluation.protocol import EnsembleGain, TTest, ensemble_gain, student_t
+from jaxtickets.evaluation.reliability import Reliability, reliability
+from jaxtickets.evaluation.scores import ClassAccuracy, Diversity, Evaluation, Scores
 from jaxtickets.evaluation.subsets import subset_means, subset_scores
+from jaxtickets.evaluation.suite import Part
 from jaxtickets.evaluation.task_scores import GLUE_METRICS, f1, glue_score, matthews, pearson, spearman
 
 __all__ = [
     "GLUE_METRICS",
     "BootstrapTest",
+    "ClassAccuracy",
+    "Corrupted",
+    "Diverse",
     "Diversity",
     "EnsembleGain",
     "Evaluation",
     "EvaluationError",
     "OracleDiversity",
+    "OutOfDistribution",
+    "Part",
+    "Reliability",
     "Scores",
     "TTest",
     "accuracy",
     "adaptive_ece",
     "as_log_proba",
+    "auroc",
     "brier",
+    "class_accuracy",
+    "class_disagreement",
+    "combine",
     "disagreement_matrix",
     "ece",
     "ensemble_gain",
@@ -45,7 +63,10 @@ __all__ = [
     "evaluate_predictions",
     "f1",
     "glue_score",
+    "in_distribution_scores",
+    "itop_rates",
     "kl_matrix",
+    "mask_hamming_matrix",
     "mask_iou",
     "mask_iou_matrix",
     "mask_overlap",
@@ -60,9 +81,11 @@ __all__ = [
     "pairwise_kl",
     "pearson",
     "prediction_disagreement",
+    "reliability",
     "restrict",
     "spearman",
     "student_t",
     "subset_means",
     "subset_scores",
+    "weight_cosine_matrix",
 ]

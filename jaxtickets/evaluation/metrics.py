@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxtickets.evaluation.checks import EvaluationError, check_bins, check_labels, check_log_proba
-
-EDGE_TOLERANCE = 1e-6
-"""A confidence this close above the edge of a bin counts as on it: exp(log p) need not give p back."""
+from jaxtickets.evaluation.reliability import binned, reliability, top_label
 
 
 def as_log_proba(proba: ArrayLike) -> np.ndarray:
@@ -100,6 +98,29 @@ def accuracy(log_proba: ArrayLike, y: ArrayLike) -> float:
     return float(np.mean(log_p.argmax(-1) == labels))
 
 
+def class_accuracy(log_proba: ArrayLike, y: ArrayLike) -> np.ndarray:
+    """Accuracy on the examples of each class: the recall of every class.
+
+    Args:
+      log_proba: log-probabilities [B, C].
+      y: integer labels [B].
+
+    Returns:
+      float64 [C], in [0, 1]; nan for a class without examples.
+
+    >>> class_accuracy(as_log_proba([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]), [0, 1, 0]).tolist()
+    [1.0, 0.0]
+    """
+    log_p, labels = _checked(log_proba, y)
+    return class_mean(log_p.argmax(-1) == labels, labels, log_p.shape[-1])
+
+
+def class_mean(values: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Mean of `values` [B] over the examples of each class, float64 [C]; nan for a class without examples."""
+    count = np.bincount(labels, minlength=classes)
+    return np.divide(np.bincount(labels, values, classes), count, out=np.full(classes, np.nan), where=count > 0)
+
+
 def nll(log_proba: ArrayLike, y: ArrayLike) -> float:
     """Negative log-likelihood in nats: the mean over examples of -log p(label).
 
@@ -147,8 +168,7 @@ def ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
     """Expected calibration error of the top label, over bins of equal width.
 
     sum over k of |B_k| / B * |accuracy(B_k) - confidence(B_k)|, where B_k holds the examples whose highest probability
-    lies in ((k - 1) / bins, k / bins]. Bins are right-closed: a confidence on an edge (which ties such as 1/3 produce)
-    falls in the lower bin. So does one up to 1e-6 above it, so that float32 and float64 agree on edges.
+    lies in ((k - 1) / bins, k / bins]: the mean gap of the diagram of `reliability`, which says where edges belong.
 
     Args:
       log_proba: log-probabilities [B, C].
@@ -168,11 +188,7 @@ def ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
     >>> round(ece(as_log_proba([[0.9, 0.1], [0.8, 0.2]]), [0, 1], bins=15), 9)
     0.45
     """
-    log_p, labels = _checked(log_proba, y)
-    bins = check_bins(bins)
-    correct, confidence = _top_label(log_p, labels)
-    index = np.ceil((confidence - EDGE_TOLERANCE) * bins).astype(np.int64) - 1
-    return _gap(correct, confidence, np.clip(index, 0, bins - 1), bins)
+    return reliability(log_proba, y, bins).error
 
 
 def adaptive_ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
@@ -202,21 +218,12 @@ def adaptive_ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
     """
     log_p, labels = _checked(log_proba, y)
     bins = check_bins(bins)
-    correct, confidence = _top_label(log_p, labels)
+    correct, confidence = top_label(log_p, labels)
     ranks = -(-np.arange(1, bins + 1) * len(labels) // bins)  # ceil, in integers
     right_edges = np.sort(confidence)[ranks - 1]
-    return _gap(correct, confidence, np.searchsorted(right_edges, confidence, side="left"), bins)
+    return binned(correct, confidence, np.searchsorted(right_edges, confidence, side="left"), bins).error
 
 
 def _checked(log_proba: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     log_p = check_log_proba(log_proba)
     return log_p, check_labels(y, *log_p.shape)
-
-
-def _top_label(log_p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return log_p.argmax(-1) == labels, np.minimum(np.exp(log_p.max(-1)), 1.0)
-
-
-def _gap(correct: np.ndarray, confidence: np.ndarray, index: np.ndarray, bins: int) -> float:
-    """Sum over bins of |sum of (correct - confidence)| / B, which is the weighted gap of every definition above."""
-    return float(np.abs(np.bincount(index, weights=correct - confidence, minlength=bins)).sum() / len(correct))

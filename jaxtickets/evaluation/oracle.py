@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxtickets.evaluation.checks import EvaluationError, check_labels, check_predictions
-from jaxtickets.evaluation.diversity import pair_mean
+from jaxtickets.evaluation.pairs import pair_mean
 
 
 @dataclasses.dataclass(frozen=True)

@@ -118,7 +118,7 @@ def spearman(values: ArrayLike, y: ArrayLike) -> float:
     1.0
     """
     x, targets = _values(values, y)
-    return _correlation(_ranks(x), _ranks(targets))
+    return _correlation(mid_ranks(x), mid_ranks(targets))
 
 
 def glue_score(task: str, predictions: ArrayLike, y: ArrayLike) -> dict[str, float]:
@@ -223,7 +223,8 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1.0, 1.0))
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def mid_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1 to B, float64 [B]; equal values share the mean of theirs."""
     _, group, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
     return (last - (count - 1) / 2)[group]

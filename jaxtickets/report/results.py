@@ -28,7 +28,8 @@ def results(tickets: TicketEnsemble, evaluation: Evaluation, cost: PlanCost, fol
       folder: the run folder, for the measured seconds and versions.
 
     Returns:
-      `ensemble` and `members` (accuracy, nll, ece, brier), `members_mean`, `diversity` (disagreement, kl, mask_iou),
+      what `Evaluation.to_dict` has: `ensemble` and `members` (accuracy, nll, ece, adaptive_ece, brier), `members_mean`,
+      `diversity` (disagreement, kl, mask_iou), `per_class`, `reliability` and more; beside it
       `cost` (training and inference ratio, density, and more), `seconds` (train, compile, total), `versions`, `plan`.
       Only what JSON knows: an infinite or undefined number is None.
     """

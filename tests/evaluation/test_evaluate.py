@@ -13,6 +13,7 @@ from jaxtickets.dataset import Dataset
 from jaxtickets.evaluation import (
     EvaluationError,
     accuracy,
+    adaptive_ece,
     as_log_proba,
     brier,
     ece,
@@ -57,10 +58,12 @@ def test_an_evaluation_is_made_of_the_metrics():
     result = evaluate(tickets, (x, y), bins=10)
     log_p = tickets.member_log_proba(x)
     mean = as_log_proba(np.exp(log_p).mean(0))
-    assert dataclasses.astuple(result.ensemble) == pytest.approx(
-        (accuracy(mean, y), nll(mean, y), ece(mean, y, 10), brier(mean, y)), abs=EXACT
-    )
-    each = [(accuracy(one, y), nll(one, y), ece(one, y, 10), brier(one, y)) for one in log_p]
+
+    def five(one):
+        return accuracy(one, y), nll(one, y), ece(one, y, 10), adaptive_ece(one, y, 10), brier(one, y)
+
+    assert dataclasses.astuple(result.ensemble) == pytest.approx(five(mean), abs=EXACT)
+    each = [five(one) for one in log_p]
     assert [dataclasses.astuple(member) for member in result.members] == each
     assert dataclasses.astuple(result.mean) == pytest.approx(tuple(np.mean(each, axis=0)), abs=EXACT)
     wanted = (prediction_disagreement(log_p), pairwise_kl(log_p), mask_iou(tickets.masks))
@@ -102,9 +105,16 @@ def test_the_dictionary_is_json():
     result = evaluate(Linear(2), examples(), bins=12)
     record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert record == result.to_dict()
-    assert list(record) == ["ensemble", "members", "members_mean", "diversity", "ece_bins", "examples"]
-    four = ["accuracy", "nll", "ece", "brier"]
-    assert [list(part) for part in (record["ensemble"], *record["members"], record["members_mean"])] == [four] * 4
+    first = ["ensemble", "members", "members_mean", "diversity", "ece_bins", "examples"]
+    assert list(record) == [*first, "combine", "per_class", "reliability", "parts"]
+    five = ["accuracy", "nll", "ece", "adaptive_ece", "brier"]
+    assert [list(part) for part in (record["ensemble"], *record["members"], record["members_mean"])] == [five] * 4
+    assert (record["combine"], record["parts"]) == ("proba", {})
+    assert {name: len(values) for name, values in record["per_class"].items()} == {"ensemble": 4, "members_mean": 4, "examples": 4}
+    diagrams = [record["reliability"]["ensemble"], *record["reliability"]["members"]]
+    assert [{name: len(values) for name, values in diagram.items()} for diagram in diagrams] == [
+        {"count": 12, "confidence": 12, "accuracy": 12}
+    ] * 3
     assert list(record["diversity"]) == ["disagreement", "kl", "mask_iou"]
     assert (record["ece_bins"], record["examples"]) == (12, 300)
     assert record["ensemble"]["nll"] == result.ensemble.nll
@@ -134,11 +144,11 @@ def test_how_it_prints():
     lines = [line.split() for line in str(result).splitlines() if line.strip(" ─")]
     assert lines == [
         ["2", "examples"],
-        ["accuracy", "%", "NLL", "ECE", "%", "(15", "bins)", "Brier"],
-        ["member", "0", "100.00", "0.3081", "25.00", "0.1700"],
-        ["member", "1", "50.00", "0.8574", "55.00", "0.6500"],
-        ["mean", "of", "members", "75.00", "0.5827", "40.00", "0.4100"],
-        ["ensemble", "50.00", "0.5431", "40.00", "0.3650"],
+        ["accuracy", "%", "NLL", "ECE", "%", "(15", "bins)", "adaptive", "ECE", "%", "Brier"],
+        ["member", "0", "100.00", "0.3081", "25.00", "25.00", "0.1700"],
+        ["member", "1", "50.00", "0.8574", "55.00", "55.00", "0.6500"],
+        ["mean", "of", "members", "75.00", "0.5827", "40.00", "40.00", "0.4100"],
+        ["ensemble", "50.00", "0.5431", "40.00", "40.00", "0.3650"],
         ["diversity:", "disagreement", "50.00", "%,", "KL", "0.2283,", "mask", "IoU", "1.0000"],
     ]
     console = Console(file=io.StringIO(), width=100, color_system=None)

@@ -210,6 +210,8 @@ def test_sums_within_the_tolerance_are_accepted():
 
 def test_fifteen_bins_unless_said_otherwise():
     log_p, y = predictions(3000, 10, seed=6)
+    log_p *= 0.2  # too sure in some bins and not sure enough in others: where all gaps have one sign, bins do not matter
+    log_p -= np.log(np.exp(log_p).sum(-1, keepdims=True))
     for metric in (ece, adaptive_ece):
         assert metric(log_p, y) == metric(log_p, y, bins=15) != metric(log_p, y, bins=14)
 
