@@ -5,6 +5,8 @@ framework. What is done with all ensembles of a set of members (`subset_scores`,
 schemes) takes probabilities, or the values of a regression.
 """
 
+from jaxtickets.evaluation.adversarial import Adversarial
+from jaxtickets.evaluation.attacks import fgsm, pgd
 from jaxtickets.evaluation.bootstrap import BootstrapTest, paired_bootstrap
 from jaxtickets.evaluation.checks import EvaluationError
 from jaxtickets.evaluation.diversity import (
@@ -26,6 +28,7 @@ from jaxtickets.evaluation.task_scores import GLUE_METRICS, f1, glue_score, matt
 
 __all__ = [
     "GLUE_METRICS",
+    "Adversarial",
     "BootstrapTest",
     "Diversity",
     "EnsembleGain",
@@ -44,6 +47,7 @@ __all__ = [
     "evaluate",
     "evaluate_predictions",
     "f1",
+    "fgsm",
     "glue_score",
     "kl_matrix",
     "mask_iou",
@@ -59,6 +63,7 @@ __all__ = [
     "paired_bootstrap",
     "pairwise_kl",
     "pearson",
+    "pgd",
     "prediction_disagreement",
     "restrict",
     "spearman",
