@@ -20,6 +20,7 @@ from jaxtickets.evaluation.diversity import (
     prediction_disagreement,
 )
 from jaxtickets.evaluation.evaluate import Diversity, Evaluation, Scores, evaluate, evaluate_predictions
+from jaxtickets.evaluation.features import Features
 from jaxtickets.evaluation.metrics import accuracy, adaptive_ece, as_log_proba, brier, ece, mean_log_proba, nll, restrict
 from jaxtickets.evaluation.oracle import OracleDiversity, oracle_diversity, oracle_matrices, oracle_outputs
 from jaxtickets.evaluation.protocol import EnsembleGain, TTest, ensemble_gain, student_t
@@ -34,6 +35,7 @@ __all__ = [
     "EnsembleGain",
     "Evaluation",
     "EvaluationError",
+    "Features",
     "OracleDiversity",
     "Scores",
     "TTest",
