@@ -21,6 +21,7 @@ from jaxtickets.evaluation.diversity import (
 )
 from jaxtickets.evaluation.evaluate import Diversity, Evaluation, Scores, evaluate, evaluate_predictions
 from jaxtickets.evaluation.features import Features
+from jaxtickets.evaluation.landscape import line
 from jaxtickets.evaluation.metrics import accuracy, adaptive_ece, as_log_proba, brier, ece, mean_log_proba, nll, restrict
 from jaxtickets.evaluation.oracle import OracleDiversity, oracle_diversity, oracle_matrices, oracle_outputs
 from jaxtickets.evaluation.protocol import EnsembleGain, TTest, ensemble_gain, student_t
@@ -52,6 +53,7 @@ __all__ = [
     "fgsm",
     "glue_score",
     "kl_matrix",
+    "line",
     "mask_iou",
     "mask_iou_matrix",
     "mask_overlap",

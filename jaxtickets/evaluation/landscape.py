@@ -47,7 +47,7 @@ def line(
       `{"t", "loss", "accuracy", "density"}`, lists of floats (loss: NLL in nats, density: of the prunable weights; of a ticket of
       several heads both scores are those of its mean prediction), and three numbers: "barrier", the largest excess of the loss
       over the line from one end's loss to the other's; "error_barrier", the same of the share of wrong labels; and "instability",
-      the largest excess of that share over the mean of the two ends'. None is negative but "instability", whose ends may differ.
+      the largest excess of that share over the mean of the two ends'. None of them is negative.
 
     Raises:
       EvaluationError: a ticket that there is not; networks of different shapes; fewer than two points; a regression; labels that
@@ -55,12 +55,19 @@ def line(
       DataError: examples that the network cannot take.
 
     References:
-      Frankle et al. 2020, arXiv:1912.05671, section 2 ("instability": linear interpolation instability, of the error); Entezari et
-      al. 2022, arXiv:2110.06296, definition 2.1 ("barrier"); Jordan et al. 2023, arXiv:2211.08403.
+      Frankle et al. 2020, arXiv:1912.05671, section 2 ("instability"); Entezari et al. 2022, arXiv:2110.06296, section 2
+      ("barrier"); Jordan et al. 2023, arXiv:2211.08403.
 
     Differs:
-      Frankle et al. take 30 points and networks of one mask; in "instability" the ends count as points, so it is at least half
-      their difference.
+      Frankle et al. compare networks of one mask. In "instability" the ends count as points, so it is at least half of what they
+      differ by.
+
+    >>> import jaxtickets as jt
+    >>> task = jt.classification((lambda key, x: ({"w": jnp.eye(2)}, {}), lambda p, s, x, train, key: (x @ p["w"], s)), num_classes=2)
+    >>> weights, whole = (np.eye(2, dtype=np.float32), -np.eye(2, dtype=np.float32)), {"w": np.ones((), bool)}
+    >>> two = TicketEnsemble(task, [jt.Ticket({"w": w}, whole, {}, {}) for w in weights], jax.ShapeDtypeStruct((2,), jnp.float32))
+    >>> line(two, 0, 1, (np.eye(2, dtype=np.float32), np.array([0, 1])), points=3)["accuracy"]  # at 0 both classes are equal
+    [1.0, 0.5, 0.0]
     """
     ends = _ends(tickets, i, j)
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
@@ -97,10 +104,15 @@ def _ends(tickets: TicketEnsemble, i: int, j: int) -> tuple[Ticket, Ticket]:
         if isinstance(which, bool) or not isinstance(which, int) or not 0 <= which < len(tickets):
             raise EvaluationError(f"{name}: got {which!r}, wanted a ticket's number, 0 to {len(tickets) - 1}.")
     ends = tickets.tickets[i], tickets.tickets[j]
-    shapes = [[(path, np.shape(leaf)) for path, leaf in zip(masks.leaf_paths(tree), jax.tree.leaves(tree), strict=True)] for tree in (a[:3:2] for a in ends)]
-    if shapes[0] != shapes[1]:
-        (path, first), (_, other) = next((a, b) for a, b in zip(*shapes) if a != b)
-        raise EvaluationError(f"tickets: {path} has the shape {list(first)} in ticket {i} and {list(other)} in {j}; no line joins them.")
+    first, other = ({"params": ticket.params, "model_state": ticket.model_state} for ticket in ends)
+    if jax.tree.structure(first) != jax.tree.structure(other):
+        raise EvaluationError(f"tickets: {i} and {j} are of different networks; no line joins them.")
+    for path, a, b in zip(masks.leaf_paths(first), jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
+        if np.shape(a) != np.shape(b):
+            raise EvaluationError(
+                f"tickets: {path} has the shape {list(np.shape(a))} in {i} and {list(np.shape(b))} in {j}; no line joins them. "
+                "Take them as they were before shrink."
+            )
     return ends
 
 
@@ -124,7 +136,7 @@ def _between(a: Ticket, b: Ticket, t: float) -> Ticket:
             return x if t < 0.5 else y  # a count has no middle
         return ((1 - t) * x.astype(np.float64) + t * y.astype(np.float64)).astype(x.dtype)
 
-    union = jax.tree.map(lambda m, n: np.logical_or(m, n) if np.ndim(m) and np.ndim(n) else np.ones((), bool), a.mask, b.mask)
+    union = jax.tree.map(lambda m, n: np.asarray(np.logical_or(m, n)), a.mask, b.mask)
     return Ticket(jax.tree.map(mix, a.params, b.params), union, jax.tree.map(mix, a.model_state, b.model_state), {})
 
 
