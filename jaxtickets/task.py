@@ -34,6 +34,8 @@ class Task:
       heads: H, how many predictions of each example one network gives (MIMO, BatchEnsemble, ...): all heads of all
         tickets are members of the ensemble's prediction.
       plain: the ordinary network that the costs of this one are compared with; None where it is one itself.
+      features: `(params, model_state, x) -> {layer: [B, ...]}`, what its layers give in evaluation, in order of depth, channels last;
+        None where that is not known.
     """
 
     init: Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]
@@ -45,6 +47,7 @@ class Task:
     name: str = "task"
     heads: int = 1
     plain: Task | None = None
+    features: Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.heads, bool) or not isinstance(self.heads, int) or self.heads < 1:

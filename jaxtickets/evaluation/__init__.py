@@ -6,6 +6,8 @@ ensembles of a set of members (`subset_scores`, `ensemble_gain`, the tests betwe
 values of a regression.
 """
 
+from jaxtickets.evaluation.adversarial import Adversarial
+from jaxtickets.evaluation.attacks import fgsm, pgd
 from jaxtickets.evaluation.bootstrap import BootstrapTest, paired_bootstrap
 from jaxtickets.evaluation.checks import EvaluationError
 from jaxtickets.evaluation.combine import combine
@@ -13,6 +15,8 @@ from jaxtickets.evaluation.corrupted import Corrupted
 from jaxtickets.evaluation.diverse import Diverse
 from jaxtickets.evaluation.diversity import class_disagreement, disagreement_matrix, kl_matrix, pairwise_kl, prediction_disagreement
 from jaxtickets.evaluation.evaluate import evaluate, evaluate_predictions
+from jaxtickets.evaluation.features import Features
+from jaxtickets.evaluation.landscape import line
 from jaxtickets.evaluation.metrics import accuracy, adaptive_ece, as_log_proba, brier, class_accuracy, ece, mean_log_proba, nll, restrict
 from jaxtickets.evaluation.ood import OutOfDistribution, auroc, in_distribution_scores
 from jaxtickets.evaluation.oracle import OracleDiversity, oracle_diversity, oracle_matrices, oracle_outputs
@@ -34,6 +38,7 @@ from jaxtickets.evaluation.task_scores import GLUE_METRICS, f1, glue_score, matt
 
 __all__ = [
     "GLUE_METRICS",
+    "Adversarial",
     "BootstrapTest",
     "ClassAccuracy",
     "Corrupted",
@@ -42,6 +47,7 @@ __all__ = [
     "EnsembleGain",
     "Evaluation",
     "EvaluationError",
+    "Features",
     "OracleDiversity",
     "OutOfDistribution",
     "Part",
@@ -62,10 +68,12 @@ __all__ = [
     "evaluate",
     "evaluate_predictions",
     "f1",
+    "fgsm",
     "glue_score",
     "in_distribution_scores",
     "itop_rates",
     "kl_matrix",
+    "line",
     "mask_hamming_matrix",
     "mask_iou",
     "mask_iou_matrix",
@@ -80,6 +88,7 @@ __all__ = [
     "paired_bootstrap",
     "pairwise_kl",
     "pearson",
+    "pgd",
     "prediction_disagreement",
     "reliability",
     "restrict",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from jaxtickets.evaluation.adversarial import Adversarial
 from jaxtickets.evaluation.checks import EvaluationError
 from jaxtickets.evaluation.diverse import Diverse
+from jaxtickets.evaluation.features import Features
 
 
 @runtime_checkable
@@ -27,7 +29,7 @@ class Part(Protocol):
         ...
 
 
-BY_NAME: dict[str, Callable[[], Part]] = {"diversity": Diverse}
+BY_NAME: dict[str, Callable[[], Part]] = {"adversarial": Adversarial, "diversity": Diverse, "features": Features}
 """Parts that need nothing but the tickets and the test set, by name."""
 
 TO_BE_TOLD = {

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtickets.masks import KERNELS, Rules
+from jaxtickets.models.features import features_of
 from jaxtickets.models.heads import Heads
 from jaxtickets.models.tasks import Model, functions, name_of
 from jaxtickets.task import Task
@@ -38,7 +39,8 @@ def regression(model: Model, *, prunable: Rules = KERNELS, name: str | None = No
     classes = getattr(model, "num_classes", None)
     if classes is not None:
         raise ValueError(f"regression: the model tells {classes} classes apart. Give it num_classes=None, or write classification(model).")
-    return Task(init, apply, squared_error, value, prunable, None, name_of(model) if name is None else name)
+    title = name_of(model) if name is None else name
+    return Task(init, apply, squared_error, value, prunable, None, title, features=features_of(model))
 
 
 def value(outputs: jax.Array) -> jax.Array:

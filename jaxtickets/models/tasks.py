@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen, nnx
 
 from jaxtickets.masks import KERNELS, Rules
+from jaxtickets.models.features import features_of
 from jaxtickets.models.heads import Heads, by_example, linen_mode
 from jaxtickets.task import PyTree, Task
 
@@ -82,6 +83,7 @@ def classification(
         prunable=prunable,
         num_classes=int(classes),
         name=name_of(model) if name is None else name,
+        features=features_of(model),
         **several,
     )
 
