@@ -19,8 +19,8 @@ GLASS = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))
 MOTION = ((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5))
 """Radius and standard deviation of the streak; its direction is within 45 degrees of the horizontal."""
 
-ZOOM = (6, 11, 16, 21, 26)
-"""How many enlargements, 1.00, 1.01, 1.02 and so on, are averaged. (Floating point gives the authors' ranges one more at some.)"""
+ZOOM = (7, 12, 16, 21, 26)
+"""How many enlargements (1.00, 1.01, 1.02 and so on) are averaged, as many as NumPy's `arange` gives the authors."""
 
 
 def gaussian_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
@@ -31,7 +31,7 @@ def gaussian_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 def defocus_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """The mean over a disk with a soft rim; pixels outside are mirrored at the centre of the edge's."""
     radius, alias = DEFOCUS[severity - 1]
-    row, column = np.mgrid[-3:4, -3:4]
+    row, column = np.mgrid[-2:3, -2:3]
     disk = (row**2 + column**2 <= radius**2).astype(np.float64)
     rim = np.exp(-(np.arange(-1, 2) ** 2) / (2 * alias**2))
     for axis in (0, 1):

@@ -20,8 +20,8 @@ def drawn(draws: Draws, draw: Callable[[np.random.Generator], np.ndarray | float
 def zoom_matrix(size: int, factor: float) -> np.ndarray:
     """Linear enlargement of an axis about its centre: [size, size] float32, whose product with a line is the line enlarged.
 
-    The central `ceil(size / factor)` pixels are stretched over `round(factor)` times as many, end to end, and the
-    central `size` of those remain.
+    The central `ceil(size / factor)` pixels are stretched, end to end, over `factor` times as many (rounded), and the central
+    `size` of those remain.
 
     >>> zoom_matrix(4, 2.0) @ np.array([0, 3, 6, 9], np.float32)
     array([3., 4., 5., 6.], dtype=float32)
