@@ -110,9 +110,7 @@ def read(published: Published, split: str, data_dir: StrPath | None = None, down
     """
     if split not in ("train", "test"):
         raise DataError(f"{published.name}: split is 'train' or 'test'; got {split!r}")
-    found, looked = search(
-        data_dir, lambda root, remarks: _search(published, split, root, remarks), lambda root: _nothing(published, root)
-    )
+    found, looked = search(data_dir, lambda root, remarks: _search(published, split, root, remarks), lambda root: _nothing(published, root))
     if found is not None:
         return found
     failure = "it was off (download=False)"

@@ -195,7 +195,9 @@ def pixels_of(test: Dataset, scale: float | None, function: str = "corrupted") -
     if scale is None:
         raise DataError(f"{function}: {test.name}: its prepare does not say the largest pixel value. Give it: scale=255")
     if not 0 < scale <= 255 or x.max(initial=0) > scale:
-        raise DataError(f"{function}: {test.name}: scale is the largest pixel value, up to 255; got {scale}, and pixels of {x.max(initial=0)}")
+        raise DataError(
+            f"{function}: {test.name}: scale is the largest pixel value, up to 255; got {scale}, and pixels of {x.max(initial=0)}"
+        )
     return x, float(scale)
 
 

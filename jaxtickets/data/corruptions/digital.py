@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from jaxtickets.data.corruptions.drawing import Draws, drawn
+from jaxtickets.data.corruptions.drawing import Draws
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,31 +71,30 @@ def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 def pixelate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Shrunk and enlarged again, by the mean over boxes."""
-    from PIL import Image
+    from PIL.Image import Resampling
 
     height, width = x.shape[1:3]
     small = (max(1, int(width * PIXELATE[severity - 1])), max(1, int(height * PIXELATE[severity - 1])))
-    box = Image.Resampling.BOX
-    return _by_pillow(x, lambda picture: picture.resize(small, box).resize((width, height), box))
+    return _by_pillow(x, lambda picture: picture.resize(small, Resampling.BOX).resize((width, height), Resampling.BOX))
 
 
 def jpeg_compression(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Written as JPEG and read again; colours at half the resolution."""
-    from PIL import Image
+    from PIL.Image import open as read
 
-    def again(picture: Image.Image) -> Image.Image:
+    def again(picture: Image) -> Image:
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=JPEG[severity - 1])
-        return Image.open(file)
+        return read(file)
 
     return _by_pillow(x, again)
 
 
 def _by_pillow(x: np.ndarray, change: Callable[[Image], Image]) -> np.ndarray:
     """Each image as a Pillow image of 8 bits, changed."""
-    from PIL import Image
+    from PIL.Image import fromarray
 
     pixels = np.rint(x * 255).astype(np.uint8)
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    changed = np.stack([np.asarray(change(Image.fromarray(image))) for image in pixels])
+    changed = np.stack([np.asarray(change(fromarray(image))) for image in pixels])
     return changed.reshape(x.shape).astype(np.float32) / 255

@@ -111,8 +111,8 @@ def _shine(liquid: np.ndarray) -> np.ndarray:
     shine = np.zeros_like(liquid)
     for i in np.flatnonzero(liquid.any((1, 2))):
         wet = liquid[i] > 0
-        rim = wet & ~ndimage.binary_erosion(wet, border_value=1)
-        distance = np.minimum(ndimage.distance_transform_edt(~rim), 20) if rim.any() else np.full(wet.shape, 20.0)
+        rim = wet & ~np.asarray(ndimage.binary_erosion(wet, border_value=1), bool)
+        distance = np.minimum(np.asarray(ndimage.distance_transform_edt(~rim)), 20) if rim.any() else np.full(wet.shape, 20.0)
         distance = _equalised(ndimage.uniform_filter(distance, 3, mode="mirror").astype(np.uint8))
         lit = np.clip(ndimage.correlate(distance, relief, mode="mirror"), 0, 255)
         shine[i] = liquid[i] * ndimage.uniform_filter(lit, 3, mode="mirror")
