@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,16 +11,13 @@ from jaxtickets.data.augment import CropFlip, Standardise
 from jaxtickets.data.download import fetch
 from jaxtickets.data.errors import DataError, DataNotFoundError
 from jaxtickets.data.files import read_archive, read_folder
+from jaxtickets.data.places import CACHE, ENVIRONMENT, StrPath, search
 from jaxtickets.data.prepared import find_prepared, read_prepared
 from jaxtickets.data.published import CIFAR10, CIFAR100, HEIGHT, WIDTH, Published
 from jaxtickets.data.records import binary_size, parse_binary, parse_pickled, pickled_limit
 from jaxtickets.dataset import Dataset
 
-ENVIRONMENT = "JAXTICKETS_DATA"
-"""The variable that names the folder with data sets."""
-
 Arrays = tuple[np.ndarray, np.ndarray]
-StrPath = str | os.PathLike[str]
 
 
 def cifar10(split: str = "train", data_dir: StrPath | None = None, download: bool = True) -> Dataset:
@@ -114,31 +110,20 @@ def read(published: Published, split: str, data_dir: StrPath | None = None, down
     """
     if split not in ("train", "test"):
         raise DataError(f"{published.name}: split is 'train' or 'test'; got {split!r}")
-    cache = Path("~/.cache/jaxtickets").expanduser()
-    elsewhere = {ENVIRONMENT: os.environ.get(ENVIRONMENT), "cache": cache}
-    places = {"data_dir": data_dir} if data_dir is not None else elsewhere
-    looked = []
-    for label, place in places.items():
-        if not place:
-            looked.append(f"{label}: not set")
-            continue
-        remarks: list[str] = []
-        found = _search(published, split, Path(place).expanduser(), remarks)
-        if found is not None:
-            return found
-        looked.append(f"{label}: {place}: " + ("; ".join(remarks) or _nothing(published, Path(place))))
+    found, looked = search(data_dir, lambda root, remarks: _search(published, split, root, remarks), lambda root: _nothing(published, root))
+    if found is not None:
+        return found
     failure = "it was off (download=False)"
     if download:
-        target = Path(data_dir).expanduser() if data_dir else cache
+        target = Path(data_dir or CACHE).expanduser()
         try:
             archive = fetch(published.url, published.md5, target / published.archives[0])
         except (OSError, DataError) as error:
             failure = f"{published.url}: {error}"
         else:
             return _assemble(published, split, "binary", read_archive(archive, *_wanted(published, split, "binary")))
-    lines = "\n".join(f"  {line}" for line in looked)
     raise DataNotFoundError(
-        f"{published.name}, split {split!r}, was not found. Looked in\n{lines}\nThe download failed or was not tried: {failure}\n"
+        f"{published.name}, split {split!r}, was not found. Looked in\n{looked}\nThe download failed or was not tried: {failure}\n"
         f"Put {published.archives[0]} or {published.archives[1]} from {published.url.rpartition('/')[0]} into a folder and pass it "
         f"as data_dir, or name it in {ENVIRONMENT}. Without a download this runs: python experiments/edst_cifar.py --preset demo"
     )
@@ -185,6 +170,6 @@ def _assemble(published: Published, split: str, form: str, files: Iterator[tuple
 
 
 def _nothing(published: Published, place: Path) -> str:
-    if not place.expanduser().is_dir():
+    if not place.is_dir():
         return "no such folder"
     return f"no {published.binary_folder}, {published.python_folder}, {', '.join(published.archives)} or {published.name}/<version>"

@@ -9,8 +9,9 @@ from typing import Any
 
 from jaxtickets.data.errors import DataError
 from jaxtickets.data.glue_files import Texts
-from jaxtickets.data.glue_sources import CACHE, StrPath, read_glue
+from jaxtickets.data.glue_sources import read_glue
 from jaxtickets.data.glue_tasks import GlueTask, glue_task
+from jaxtickets.data.places import CACHE, StrPath
 from jaxtickets.data.token_cache import cached_tokens, token_key
 from jaxtickets.data.tokenizing import Encoder, encoder
 from jaxtickets.dataset import Dataset

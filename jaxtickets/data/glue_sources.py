@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from jaxtickets.data.errors import DataError, DataNotFoundError
 from jaxtickets.data.glue_files import Texts, read_rows, read_tsv
 from jaxtickets.data.glue_tasks import GlueTask
+from jaxtickets.data.places import ENVIRONMENT, StrPath, search
 from jaxtickets.data.prepared import find_prepared, prepared_examples
 
-ENVIRONMENT = "JAXTICKETS_DATA"
-CACHE = "~/.cache/jaxtickets"
 SOURCES = ("auto", "files", "tfds", "huggingface")
 HUB = "nyu-mll/glue"
 """The repository on the Hugging Face hub; all of its data are parquet files."""
 
 Splits = dict[str, Texts]
-StrPath = str | os.PathLike[str]
 
 
 def read_glue(task: GlueTask, splits: tuple[str, ...], root: StrPath | None, source: str, download: bool) -> Splits:
@@ -41,22 +38,16 @@ def read_glue(task: GlueTask, splits: tuple[str, ...], root: StrPath | None, sou
     """
     if source not in SOURCES:
         raise DataError(f"glue: source is one of {', '.join(SOURCES)}; got {source!r}")
-    if root is not None:
-        places: dict[str, StrPath | None] = {"root": root}
-        if not Path(root).expanduser().is_dir():
-            raise DataNotFoundError(f"glue/{task.name}: root: {root}: no such folder. {_advice(task)}")
-    else:
-        places = {ENVIRONMENT: os.environ.get(ENVIRONMENT), "cache": CACHE}
-    looked = []
-    for label, place in places.items():
-        if not place:
-            looked.append(f"{label}: not set")
-            continue
-        remarks: list[str] = []
-        found = _search(task, splits, Path(place).expanduser(), source, remarks)
-        if found is not None:
-            return found
-        looked.append(f"{label}: {place}: " + ("; ".join(remarks) or _nothing(task, Path(place).expanduser(), source)))
+    if root is not None and not Path(root).expanduser().is_dir():
+        raise DataNotFoundError(f"glue/{task.name}: root: {root}: no such folder. {_advice(task)}")
+    found, looked = search(
+        root,
+        lambda place, remarks: _search(task, splits, place, source, remarks),
+        lambda place: _nothing(task, place, source),
+        argument="root",
+    )
+    if found is not None:
+        return found
     failure = "root was given" if root is not None else "it was off (download=False)" if not download else f"source is {source!r}"
     if source in ("auto", "huggingface") and root is None and download:
         try:
@@ -65,9 +56,8 @@ def read_glue(task: GlueTask, splits: tuple[str, ...], root: StrPath | None, sou
             if source == "huggingface":
                 raise
             failure = str(error)
-    lines = "\n".join(f"  {line}" for line in looked)
     raise DataNotFoundError(
-        f"glue/{task.name}, {' and '.join(splits)}, was not found. Looked in\n{lines}\n"
+        f"glue/{task.name}, {' and '.join(splits)}, was not found. Looked in\n{looked}\n"
         f"The Hugging Face hub was not reached or not tried: {failure}\n{_advice(task)}"
     )
 

@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxtickets.data.cifar import ENVIRONMENT
 from jaxtickets.data.class_folders import among, pictures_in, scan
 from jaxtickets.data.errors import DataError, DataNotFoundError
 from jaxtickets.data.flat_val import scan_flat
 from jaxtickets.data.image_stream import ImageStream, ImageTest
-
-StrPath = str | os.PathLike[str]
+from jaxtickets.data.places import ENVIRONMENT, StrPath
 
 LAYOUTS = ("", "imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC")
 """Where `train` and `val` lie below the folder that is given."""

@@ -1,0 +1,104 @@
+"""Some rows of a `.npy` file, which may lie inside a tar archive: the header is checked, and nothing else is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import tarfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+
+from jaxtickets.data.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Npy:
+    """An array in a file.
+
+    Args:
+      path: the file, or the archive that it is in.
+      where: its name, for messages.
+      start: its first byte in `path`.
+      size: its bytes.
+    """
+
+    path: Path
+    where: str
+    start: int
+    size: int
+
+    def check(self, kinds: str, shape: tuple[int, ...]) -> None:
+        """Raises `DataError` unless the header says so, and the size agrees with it; see `rows`."""
+        with self.path.open("rb") as file:
+            self._header(file, kinds, shape)
+
+    def rows(self, first: int, count: int, kinds: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Rows `first` to `first + count - 1`.
+
+        Args:
+          first, count: of axis 0.
+          kinds: dtypes that will do, such as "|u1 <i8".
+          shape: that it must have.
+
+        Raises:
+          DataError: not a `.npy` file of NumPy's format 1.0 in C order, another dtype or shape, or another number of bytes
+            than those give. No pickle is read.
+        """
+        with self.path.open("rb") as file:
+            dtype = self._header(file, kinds, shape)
+            width = dtype.itemsize * int(np.prod(shape[1:]))
+            file.seek(first * width, 1)
+            raw = file.read(count * width)
+        if len(raw) != count * width:
+            raise DataError(f"{self.where}: {len(raw):,} bytes read, {count * width:,} expected. Is it still being written?")
+        return np.frombuffer(raw, dtype).reshape(count, *shape[1:])
+
+    def _header(self, file: BinaryIO, kinds: str, shape: tuple[int, ...]) -> np.dtype:
+        """The dtype; the file is then at the first row."""
+        file.seek(self.start)
+        try:
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"format {version}, (1, 0) expected")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what Python 2 has written
+                found, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        except (ValueError, SyntaxError, TypeError, EOFError) as error:
+            raise DataError(f"{self.where}: header: not an array of NumPy: {error}. Fetch it again") from error
+        if dtype.str not in kinds.split():
+            raise DataError(f"{self.where}: dtype: {dtype} found, {' or '.join(str(np.dtype(k)) for k in kinds.split())} expected")
+        if found != shape or fortran:
+            order = " by columns" if fortran else ""
+            raise DataError(f"{self.where}: shape: {list(found)}{order} found, {list(shape)} expected")
+        size = file.tell() - self.start + dtype.itemsize * int(np.prod(shape))
+        if size != self.size:
+            raise DataError(f"{self.where}: size: {self.size:,} bytes found, {size:,} expected. Fetch it again")
+        return dtype
+
+
+def in_folder(folder: Path, names: Iterable[str]) -> dict[str, Npy]:
+    """Those of the files that are there, by name."""
+    paths = {name: folder / name for name in names}
+    return {name: Npy(path, str(path), 0, path.stat().st_size) for name, path in paths.items() if path.is_file()}
+
+
+def in_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, Npy]:
+    """Those of the files that are in a folder of a tar archive, by name. It is not unpacked; links are not followed.
+
+    Raises:
+      DataError: a damaged or compressed archive.
+    """
+    wanted = {PurePosixPath(folder, name): name for name in names}
+    found = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                name = wanted.get(PurePosixPath(member.name))
+                if name is not None and member.isreg() and not member.issparse():
+                    found[name] = Npy(path, f"{path}: {member.name}", member.offset_data, member.size)
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise DataError(f"{path}: a damaged, incomplete or compressed archive: {error}. Delete it and fetch it again") from error
+    return found
