@@ -10,6 +10,15 @@ from jaxtickets.report.markdown import markdown_benchmark as markdown_benchmark
 from jaxtickets.report.markdown import markdown_results as markdown_results
 from jaxtickets.report.markdown import read_results as read_results
 from jaxtickets.report.markdown import replace_block as replace_block
+from jaxtickets.report.pictures import draw_corruptions as draw_corruptions
+from jaxtickets.report.pictures import draw_depth as draw_depth
+from jaxtickets.report.pictures import draw_layers as draw_layers
+from jaxtickets.report.pictures import draw_matrix as draw_matrix
+from jaxtickets.report.pictures import draw_paths as draw_paths
+from jaxtickets.report.pictures import draw_reliability as draw_reliability
+from jaxtickets.report.pictures import draw_severities as draw_severities
+from jaxtickets.report.pictures import draw_subsets as draw_subsets
+from jaxtickets.report.pictures import draw_trajectories as draw_trajectories
 from jaxtickets.report.results import finite as finite
 from jaxtickets.report.results import results as results
 from jaxtickets.report.results import results_table as results_table
