@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ def new_figure(size: tuple[float, float]) -> Any:
     except ImportError:
         return None
     figure = Figure(figsize=size, layout="constrained")
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.07, h_pad=0.07)  # inches of white around everything
     FigureCanvasAgg(figure)
     return figure
 
@@ -84,10 +87,10 @@ def drawn(value: Any, times: float = 1.0) -> float:
     return math.nan if value is None else times * float(value)
 
 
-def headline(axes: Any, text: str) -> None:
+def headline(figure: Any, text: str) -> None:
     """A title at the left, in as many lines as it takes."""
-    width = axes.figure.get_figwidth()
-    axes.set_title("\n".join(textwrap.wrap(text, max(20, int(12.5 * width)))), loc="left", fontsize="medium")
+    lines = textwrap.wrap(text, max(20, int(12.5 * (figure.get_figwidth() - 0.2))))
+    figure.suptitle("\n".join(lines), x=0.07 / figure.get_figwidth(), ha="left", fontsize="medium")
 
 
 def legend_below(figure: Any, handles: Sequence[Any]) -> None:
@@ -95,8 +98,34 @@ def legend_below(figure: Any, handles: Sequence[Any]) -> None:
     if not handles:
         return
     width, height = figure.get_size_inches()
-    longest = max(len(handle.get_label()) for handle in handles)
-    columns = max(1, min(len(handles), 6, int((width - 0.2) / (0.072 * longest + 0.62))))
-    lines = math.ceil(len(handles) / columns)
-    figure.set_size_inches(width, height + 0.17 * lines)
+    inches = [0.075 * len(handle.get_label()) + 0.65 for handle in handles]
+    columns = min(len(handles), 6)
+    while columns > 1 and _width(inches, columns) > width - 0.2:
+        columns -= 1
+    figure.set_size_inches(width, height + 0.17 * math.ceil(len(handles) / columns))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
+
+
+def _width(inches: Sequence[float], columns: int) -> float:
+    """Of a legend that fills its columns one after another, the first ones with one more where they are not equal.
+
+    >>> _width([1, 2, 3], 2)
+    5
+    """
+    each, longer = divmod(len(inches), columns)
+    begins = [column * each + min(column, longer) for column in range(columns + 1)]
+    return sum(max(inches[begin:end]) for begin, end in itertools.pairwise(begins))
+
+
+def readable(paths: Sequence[str]) -> list[str]:
+    """Paths without the ends that all of them have.
+
+    >>> readable(["params/Dense_0/kernel", "params/Block_1/Dense_0/kernel"]), readable(["Dense_0/kernel"])
+    (['Dense_0', 'Block_1/Dense_0'], ['Dense_0/kernel'])
+    """
+    parts = [path.split("/") for path in paths]
+    while len(parts) > 1 and min(map(len, parts)) > 1 and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
+    while len(parts) > 1 and min(map(len, parts)) > 1 and len({part[0] for part in parts}) == 1:
+        parts = [part[1:] for part in parts]
+    return ["/".join(part) for part in parts]

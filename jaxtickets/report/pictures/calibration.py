@@ -9,13 +9,14 @@ from typing import Any
 from jaxtickets.report.canvas import COLOURS, absent, drawn, headline, legend_below, new_figure, save_figure
 
 BLUE, ORANGE = COLOURS[:2]
+_ENOUGH = 10  # examples in a bin: one of them moves its accuracy by a tenth
 
 
 def draw_reliability(evaluation: Mapping[str, Any], file: str | Path, *, title: str = "") -> Path | None:
     """Accuracy against confidence in equal bins of confidence, of the ensemble and of its members; below, how many examples each bin has.
 
     Above the diagonal a predictor is less sure than it may be, below it more. The members' line is of all their predictions taken
-    together; each member's own is thin and grey.
+    together; each member's own is thin and grey. Bins of fewer than ten examples, which chance rules, are faint and not joined.
 
     Args:
       evaluation: an `Evaluation` as a dictionary: its `reliability`, and of `ensemble` and `members_mean` the `ece`.
@@ -45,18 +46,18 @@ def draw_reliability(evaluation: Mapping[str, Any], file: str | Path, *, title: 
         series.append((f"its {len(members)} members", together, evaluation["members_mean"]["ece"], ORANGE, "s", "--"))
     edges = [100 * i / bins for i in range(bins + 1)]
     for number, (who, diagram, ece, colour, marker, line) in enumerate(series):
-        told = f"{who}: {'mean ' if number else ''}ECE {drawn(ece, 100):.2f} %"
+        told = f"{who}: {'mean ' if number else ''}ECE {drawn(ece, 100):.2f} % ({bins} bins)"
         style: dict[str, Any] = {"color": colour, "ls": line}
-        handles.append(
-            panels[0].plot(*_line(diagram), **style, marker=marker, ms=5, lw=1.8, mfc="white" if number else colour, label=told)[0]
-        )
+        dots: dict[str, Any] = {"marker": marker, "ms": 5, "mfc": "white" if number else colour}
+        handles.append(panels[0].plot(*_line(diagram), **style, **dots, lw=1.8, label=told)[0])
+        panels[0].plot(*_line(diagram, few=True), **style | dots | {"ls": "none"}, alpha=0.3)
         total = sum(diagram["count"]) or 1
         shares = [100 * count / total for count in diagram["count"]]
         panels[1].stairs(shares, edges, fill=not number, color=colour, alpha=1 if number else 0.45, ls=line, lw=1.6)
-    panels[0].set(ylabel=f"right, % of the examples ({bins} bins)", xlim=(0, 100), ylim=(0, 102))
+    panels[0].set(ylabel="right, %", xlim=(0, 100), ylim=(0, 102))
     panels[1].set(xlabel="confidence, %", ylabel="examples, %")
     panels[1].set_ylim(bottom=0)
-    headline(panels[0], title or "Reliability")
+    headline(figure, title or "Reliability")
     legend_below(figure, handles)
     who = {name: measured["ensemble"]} | ({"all members": together} if together else {})
     who |= {f"member {number}": member for number, member in enumerate(members)}
@@ -69,9 +70,9 @@ def draw_reliability(evaluation: Mapping[str, Any], file: str | Path, *, title: 
     return save_figure(figure, file, rows)
 
 
-def _line(diagram: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """Confidence and accuracy in per cent of the bins that have examples."""
-    places = [i for i, count in enumerate(diagram["count"]) if count]
+def _line(diagram: Mapping[str, Any], few: bool = False) -> tuple[list[float], list[float]]:
+    """Confidence and accuracy in per cent of the bins that have examples enough, or of those that have a few."""
+    places = [i for i, count in enumerate(diagram["count"]) if (0 < count < _ENOUGH if few else count >= _ENOUGH)]
     return [drawn(diagram["confidence"][i], 100) for i in places], [drawn(diagram["accuracy"][i], 100) for i in places]
 
 

@@ -48,11 +48,11 @@ def draw_severities(found: Mapping[str, Any], file: str | Path, *, title: str = 
         ]
     for axes, (_, label, *_) in zip(panels, _SCORES, strict=True):
         axes.set_ylabel(label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xticks(range(max(row["severity"] for row in data) + 1))
     panels[0].set_xlabel("severity (0: the clean test set)")
     panels[2].set_xlabel("severity")
     panels[1].tick_params(labelbottom=False)
-    headline(panels[0], _title(title or f"{found['test']['name']}, mean over corruptions", rows))
+    headline(figure, _title(title or f"{found['test']['name']}, mean over corruptions", rows))
     legend_below(figure, handles)
     return save_figure(figure, file, data)
 
@@ -91,7 +91,7 @@ def draw_corruptions(found: Mapping[str, Any], file: str | Path, *, title: str =
     axes.set_ylim(len(corruptions) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("accuracy, %, mean over severities")
-    headline(axes, _title(title or found["test"]["name"], rows))
+    headline(figure, _title(title or found["test"]["name"], rows))
     legend_below(figure, handles)
     return save_figure(figure, file, data)
 

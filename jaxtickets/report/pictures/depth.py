@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtickets.report.canvas import drawn, headline, legend_below, new_figure, save_figure, series_style
+from jaxtickets.report.canvas import drawn, headline, legend_below, new_figure, readable, save_figure, series_style
 
 _NAMED = 40  # layers up to which each has its name below the axis
 
@@ -26,7 +26,7 @@ def draw_depth(found: Mapping[str, Any], file: str | Path, *, title: str = "") -
       Liu et al. 2022, FreeTickets, arXiv:2106.14568, figure 2.
     """
     rows = [row for row in found["rows"] if ((row["evaluation"].get("parts") or {}).get("features") or {}).get("layers")]
-    figure = new_figure((7, 4)) if rows else None
+    figure = new_figure((7, 3.7)) if rows else None
     if figure is None:
         return None
     axes = figure.subplots()
@@ -40,16 +40,19 @@ def draw_depth(found: Mapping[str, Any], file: str | Path, *, title: str = "") -
             {"row": row["name"], "depth": depth, "layer": name, "KL between features (nats, mean over pairs)": value}
             for depth, (name, value) in enumerate(zip(features["layers"], features["kl"], strict=True), 1)
         ]
-    layers = each[0]["layers"]
-    if all(features["layers"] == layers for features in each) and len(layers) <= _NAMED:
-        flat = sum(len(name) + 2 for name in layers) < 75
-        how: dict[str, Any] = {} if flat else {"rotation": 90 if len(layers) > 14 else 40}
-        how |= {} if flat or len(layers) > 14 else {"ha": "right", "rotation_mode": "anchor"}
-        axes.set_xticks(range(1, len(layers) + 1), layers, fontsize="small" if len(layers) <= 14 else "x-small", **how)
+    layers = readable(each[0]["layers"])
+    if all(features["layers"] == each[0]["layers"] for features in each) and len(layers) <= _NAMED:
+        steep, longest = len(layers) > 14, max(map(len, layers))
+        how: dict[str, Any] = (
+            {"rotation": 90, "fontsize": "x-small"} if steep else {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+        )
+        flat = sum(map(len, layers)) + 2 * len(layers) < 75
+        axes.set_xticks(range(1, len(layers) + 1), layers, **{"fontsize": "small"} | ({} if flat else how))
+        figure.set_figheight(figure.get_figheight() + (0 if flat else (0.07 if steep else 0.055) * longest))
     else:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("layer, from the input to the output")
     axes.set_ylabel("KL between features, nats")
-    headline(axes, title or f"{found['test']['name']}: features of members, mean over pairs")
-    legend_below(figure, handles if len(rows) > 1 else [])
+    headline(figure, title or f"{found['test']['name']}: features of members, mean over pairs")
+    legend_below(figure, handles)
     return save_figure(figure, file, data)

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxtickets.errors import ReportError
 from jaxtickets.masks import leaf_paths
-from jaxtickets.report.canvas import COLOURS, headline, legend_below, new_figure, save_figure
+from jaxtickets.report.canvas import COLOURS, headline, legend_below, new_figure, readable, save_figure
 
 PyTree = Any
 
@@ -57,12 +57,12 @@ def draw_layers(masks: Sequence[PyTree], file: str | Path, *, title: str = "Weig
     handles.append(axes.axvline(100 * whole, color=ORANGE, ls="--", lw=1.2, label=f"all layers: {100 * whole:.1f} %"))
     points = 72 * (figure.get_figheight() - 1.1) / len(names)  # of height for each layer
     step = max(1, math.ceil(5.5 / points))
-    short = [f"{name}  {_size(size)}" for name, size in zip(_readable(names), sizes, strict=True)]
+    short = [f"{name} ({_size(size)})" for name, size in zip(readable(names), sizes, strict=True)]
     axes.set_yticks(heights[::step], short[::step], fontsize=min(8.5, max(5.0, 0.85 * points)))
     axes.tick_params(axis="y", length=0)
     axes.set(xlabel="weights that remain, %", ylim=(len(names) - 0.4, -0.6))
     axes.set_xlim(0, max(float(100 * high.max()) * 1.04, 1e-3) if high.max() < 0.9 else 103)
-    headline(axes, title)
+    headline(figure, title)
     legend_below(figure, handles)
     rows = [
         {
@@ -100,16 +100,6 @@ def remaining(masks: Sequence[PyTree]) -> tuple[list[str], np.ndarray, np.ndarra
     each = [[np.asarray(jax.tree.leaves(mask)[found[name]]) for name in names] for mask in masks]
     shares = np.array([[leaf.mean() for leaf in leaves] for leaves in each])
     return names, np.array([leaf.size for leaf in each[0]], np.int64), shares
-
-
-def _readable(names: Sequence[str]) -> list[str]:
-    """Paths without the ends that all of them have: `Dense_0/kernel` and `Dense_1/kernel` are Dense_0 and Dense_1."""
-    parts = [name.split("/") for name in names]
-    while min(map(len, parts)) > 1 and len({part[-1] for part in parts}) == 1:
-        parts = [part[:-1] for part in parts]
-    while min(map(len, parts)) > 1 and len({part[0] for part in parts}) == 1:
-        parts = [part[1:] for part in parts]
-    return ["/".join(part) for part in parts]
 
 
 def _size(count: int) -> str:

@@ -82,7 +82,7 @@ def draw_matrix(
         axes.set(xlabel="member", ylabel="member")
     if coloured.count():
         figure.colorbar(image, ax=axes, label=label, shrink=0.9)
-    headline(axes, title)
+    headline(figure, title)
     rows = [
         {"member": called[i], "other member": called[j], f"{title} ({'share' if percent else label})": float(values[i, j])}
         for i, j in np.ndindex(values.shape)

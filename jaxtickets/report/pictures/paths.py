@@ -64,7 +64,7 @@ def draw_paths(
         handles.append(line)
     panels[0].set_ylabel("loss, nats")
     panels[1].set(ylabel="accuracy, %", xlabel="from one member (0) to the other (1)")
-    headline(panels[0], title)
+    headline(figure, title)
     legend_below(figure, handles)
     rows = [
         {"pair": name, "t": t, "loss (nats)": loss, "accuracy (share)": accuracy, "barrier (nats)": pair.get("barrier")}

@@ -46,6 +46,6 @@ def draw_subsets(found: Mapping[str, Any], file: str | Path, *, title: str = "")
         ]
     axes.set(xlabel="members of an ensemble", ylabel="test accuracy, %")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    headline(axes, title or f"{found['test']['name']}: all ensembles of so many members; dark one standard deviation, light the range")
-    legend_below(figure, handles if len(rows) > 1 else [])
+    headline(figure, title or f"{found['test']['name']}: all ensembles of so many members (dark: one standard deviation, light: the range)")
+    legend_below(figure, handles)
     return save_figure(figure, file, data)

@@ -64,7 +64,7 @@ def draw_trajectories(
     handles.append(axes.plot([], [], "*", color="0.3", ms=11, label="end")[0])
     axes.set(xticks=[], yticks=[], xlabel="first dimension of t-SNE", ylabel="second")
     axes.margins(0.06)
-    headline(axes, title)
+    headline(figure, title)
     legend_below(figure, handles)
     rows = [
         {
