@@ -4,10 +4,13 @@ from jaxtickets.report.comparison import THEORETICAL as THEORETICAL
 from jaxtickets.report.comparison import comparison_table as comparison_table
 from jaxtickets.report.comparison import markdown_comparison as markdown_comparison
 from jaxtickets.report.comparison import summary as summary
+from jaxtickets.report.evaluations import evaluation_table as evaluation_table
 from jaxtickets.report.figures import draw_comparison as draw_comparison
 from jaxtickets.report.figures import draw_sweep as draw_sweep
+from jaxtickets.report.latex import latex_table as latex_table
 from jaxtickets.report.markdown import markdown_benchmark as markdown_benchmark
 from jaxtickets.report.markdown import markdown_results as markdown_results
+from jaxtickets.report.markdown import markdown_table as markdown_table
 from jaxtickets.report.markdown import read_results as read_results
 from jaxtickets.report.markdown import replace_block as replace_block
 from jaxtickets.report.pictures import draw_corruptions as draw_corruptions
@@ -26,4 +29,6 @@ from jaxtickets.report.schemes import draw_gains as draw_gains
 from jaxtickets.report.schemes import draw_overlaps as draw_overlaps
 from jaxtickets.report.schemes import markdown_schemes as markdown_schemes
 from jaxtickets.report.schemes import schemes_table as schemes_table
+from jaxtickets.report.table import Column as Column
+from jaxtickets.report.table import ScoreTable as ScoreTable
 from jaxtickets.report.timeline import draw_run as draw_run

@@ -13,7 +13,7 @@ from typing import Any
 # Okabe and Ito's colours, told apart by colour-blind readers and in print; without their yellow, which white paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX*<>"
-LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)))
+LINES = ("-", "--", "-.")  # 7, 10 and 3 have no common divisor: it is long until a series is like another
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -118,14 +118,14 @@ def _width(inches: Sequence[float], columns: int) -> float:
 
 
 def readable(paths: Sequence[str]) -> list[str]:
-    """Paths without the ends that all of them have.
+    """Paths without the beginning, and without the last name, that all of them have.
 
     >>> readable(["params/Dense_0/kernel", "params/Block_1/Dense_0/kernel"]), readable(["Dense_0/kernel"])
     (['Dense_0', 'Block_1/Dense_0'], ['Dense_0/kernel'])
     """
     parts = [path.split("/") for path in paths]
-    while len(parts) > 1 and min(map(len, parts)) > 1 and len({part[-1] for part in parts}) == 1:
-        parts = [part[:-1] for part in parts]
     while len(parts) > 1 and min(map(len, parts)) > 1 and len({part[0] for part in parts}) == 1:
         parts = [part[1:] for part in parts]
+    if len(parts) > 1 and min(map(len, parts)) > 1 and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
     return ["/".join(part) for part in parts]

@@ -59,12 +59,12 @@ def draw_reliability(evaluation: Mapping[str, Any], file: str | Path, *, title: 
     panels[1].set_ylim(bottom=0)
     headline(figure, title or "Reliability")
     legend_below(figure, handles)
-    who = {name: measured["ensemble"]} | ({"all members": together} if together else {})
-    who |= {f"member {number}": member for number, member in enumerate(members)}
+    everyone = {name: measured["ensemble"]} | ({"all members": together} if together else {})
+    everyone |= {f"member {number}": member for number, member in enumerate(members)}
     rows = [
-        {"predictor": name, "bin from (confidence, share)": i / bins, "bin to (confidence, share)": (i + 1) / bins}
+        {"predictor": who, "bin from (confidence, share)": i / bins, "bin to (confidence, share)": (i + 1) / bins}
         | {"examples": diagram["count"][i], "confidence (share)": diagram["confidence"][i], "accuracy (share)": diagram["accuracy"][i]}
-        for name, diagram in who.items()
+        for who, diagram in everyone.items()
         for i in range(bins)
     ]
     return save_figure(figure, file, rows)
