@@ -29,3 +29,7 @@ class TicketFileError(ValueError):
 
 class CheckpointError(ValueError):
     """A pretrained checkpoint that is not there, is damaged, or is of another network; names the file and the tensor."""
+
+
+class ReportError(ValueError):
+    """Results that cannot be drawn or put in a table; names what is missing or does not fit."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxtickets.report.timeline import COLOURS
+from jaxtickets.report.canvas import COLOURS, MARKERS, drawn, new_figure, save_figure
 
 BLUE, ORANGE, GREEN, PINK, _, SKY = COLOURS[:6]
 # One colour for each kind of method; a method of no kind named here is grey.
@@ -18,7 +18,6 @@ KINDS = (
     ("along one dense run", PINK, ("snapshot", "fge")),
     ("within one network", SKY, ("mc_dropout", "treenet", "batch_ensemble", "mimo")),
 )
-MARKERS = "osD^vPX*<>"
 
 
 def draw_comparison(found: Mapping[str, Any], file: str | Path) -> Path | None:
@@ -26,7 +25,7 @@ def draw_comparison(found: Mapping[str, Any], file: str | Path) -> Path | None:
 
     Args:
       found: what `compare_cifar.py` writes.
-      file: the picture to write.
+      file: the picture to write; its data go into the .csv beside it.
 
     Returns:
       Its path; None where matplotlib is not installed.
@@ -53,7 +52,14 @@ def draw_comparison(found: Mapping[str, Any], file: str | Path) -> Path | None:
     figure.legend(handles=lines, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     runs = f", mean of {len(found['seeds'])} runs" if len(found["seeds"]) > 1 else ""
     axes.set_title(f"{found['network']} on {found['dataset']['name']}{runs}", loc="left", fontsize="medium")
-    return save_figure(figure, file)
+    rows = [
+        {"method": row["method"], "title": row["title"], "members": row["members"]}
+        | {"training FLOPs (multiples of one dense network's, theoretical)": row["scores"]["training"]["mean"]}
+        | {f"accuracy (share, {name.replace('_', ' ')})": row["scores"]["accuracy"][name] for name in ("mean", "standard_error")}
+        | {"accuracy of the members (share, mean)": row["scores"]["members_accuracy"]["mean"]}
+        for row in found["rows"]
+    ]
+    return save_figure(figure, file, rows)
 
 
 def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
@@ -62,7 +68,7 @@ def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
     Args:
       found: what `ablations_cifar.py` writes: `title`, `label` of the swept setting, and `points` (`series`, `x`, `accuracy`,
         `members_accuracy`, `disagreement`, and a `standard_error` or None).
-      file: the picture to write.
+      file: the picture to write; its data go into the .csv beside it.
 
     Returns:
       Its path; None where matplotlib is not installed.
@@ -85,7 +91,7 @@ def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
         panels[0].plot(
             x, [100 * p["members_accuracy"] for p in mine], **style | {"ms": 4}, mfc="white", ls="none" if categories else ":", lw=1.2
         )
-        panels[1].plot(x, [_percent(p["disagreement"]) for p in mine], **style, **joined, lw=1.8)
+        panels[1].plot(x, [drawn(p["disagreement"], 100) for p in mine], **style, **joined, lw=1.8)
     if categories:
         panels[1].set_xticks(range(len(places)), places)
         panels[1].set_xlim(-0.5, len(places) - 0.5)
@@ -99,30 +105,9 @@ def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
     handles = panels[0].get_legend_handles_labels()[0] if len(names) > 1 else []
     handles.append(panels[0].plot([], [], "o:", mfc="white", color="0.3", label="mean of the members")[0])
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
-    return save_figure(figure, file)
-
-
-def new_figure(size: tuple[float, float]) -> Any:
-    """An empty figure that no window belongs to, of so many inches; None where matplotlib is not installed."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Any, file: str | Path) -> Path:
-    """The figure in the house's dress, as a picture; its path."""
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        if not axes.images:  # (a heat map wants no lines)
-            axes.grid(color="0.92")
-        axes.set_axisbelow(True)
-    figure.savefig(file, dpi=110)
-    return Path(file)
+    shares = {name: f"{name.replace('_', ' ')} (share)" for name in ("accuracy", "standard_error", "members_accuracy", "disagreement")}
+    rows = [{"series": p["series"], found["label"]: p["x"]} | {label: p[name] for name, label in shares.items()} for p in found["points"]]
+    return save_figure(figure, file, rows)
 
 
 def _colour(method: str) -> str:
@@ -131,10 +116,6 @@ def _colour(method: str) -> str:
 
 def _label(row: Mapping[str, Any]) -> str:
     return row["title"] + (f" ({row['members']})" if row["members"] > 1 else "")
-
-
-def _percent(share: float | None) -> float:
-    return float("nan") if share is None else 100 * share
 
 
 def _labels_at_the_right(axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:

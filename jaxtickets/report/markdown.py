@@ -1,11 +1,37 @@
-"""Committed result files as Markdown tables."""
+"""Tables of scores and committed result files in Markdown."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from jaxtickets.report.table import ScoreTable
+
+
+def markdown_table(table: ScoreTable, *, notes: bool = True) -> str:
+    """The table in Markdown, the best of each column bold; below it the notes, a paragraph.
+
+    Args:
+      table: of `evaluation_table`, or your own.
+      notes: whether they are written.
+
+    >>> from jaxtickets.report import Column
+    >>> print(markdown_table(ScoreTable((Column("NLL", better="lower"),), ("a|b", "c"), ((0.5,), (None,)), ("Of little.",))))
+    | | NLL ↓ |
+    | --- | ---: |
+    | a\\|b | 0.50 |
+    | c | |
+    <BLANKLINE>
+    Of little.
+    """
+    lines = ["| | " + " | ".join(_escape(column.heading) for column in table.columns) + " |", "| --- |" + " ---: |" * len(table.columns)]
+    for name, line in zip(table.names, table.lines(), strict=True):
+        cells = "".join(f" **{text}** |" if best else f" {text} |" if text else " |" for text, best in line)
+        lines.append(f"| {_escape(name)} |{cells}")
+    return "\n".join(lines + (["", " ".join(table.notes)] if notes and table.notes else []))
 
 
 def markdown_results(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -69,3 +95,8 @@ def _line(what: str, scores: Mapping[str, Any], *rest: str, bold: bool = False) 
     mark = "**" if bold else ""
     cells = (f"{100 * scores['accuracy']:.2f}", f"{scores['nll']:.3f}", f"{100 * scores['ece']:.1f}", *rest)
     return f"| {mark}{what}{mark} | " + " | ".join(f"{mark}{cell}{mark}" if cell else "" for cell in cells) + " |"
+
+
+def _escape(text: str) -> str:
+    """Names as they are: what Markdown would read as marks is shown, not obeyed."""
+    return re.sub(r"([\\`*_|<\[\]])", r"\\\1", text).replace("\n", " ")

@@ -11,8 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from jaxtickets.report.figures import MARKERS, new_figure, save_figure
-from jaxtickets.report.timeline import COLOURS
+from jaxtickets.report.canvas import COLOURS, MARKERS, new_figure, save_figure
 
 MEASURES = ("q", "ratio_errors", "negative_double_fault", "disagreement", "correlation")
 _SHORT = ("Q", "R", "ND", "D", "C")
@@ -95,7 +94,7 @@ def draw_gains(found: Mapping[str, Any], file: str | Path) -> Path | None:
     """Figure 3: the score of ensembles by their size, relative to the mean score of single baseline members.
 
     Returns:
-      The picture's path; None where matplotlib is not installed.
+      The picture's path, the numbers in the .csv beside it; None where matplotlib is not installed.
     """
     figure = new_figure((6.5, 4.2))
     if figure is None:
@@ -112,14 +111,20 @@ def draw_gains(found: Mapping[str, Any], file: str | Path) -> Path | None:
     axes.set_xticks(sorted({1} | {int(size) for row in rows for size in row["gain"]["ensemble"]}))
     axes.set_title(_title(found), loc="left", fontsize="medium")
     axes.legend(frameon=False, fontsize="small")
-    return save_figure(figure, file)
+    data = [
+        {"scheme": row["title"], "members": int(size), f"{found['metric']} (of 1)": score}
+        | {f"points above one {rows[0]['title']} member": 100 * (score - zero)}
+        for row in rows
+        for size, score in {"1": row["gain"]["single"], **row["gain"]["ensemble"]}.items()
+    ]
+    return save_figure(figure, file, data)
 
 
 def draw_overlaps(found: Mapping[str, Any], file: str | Path, most: int = 5) -> Path | None:
     """Figure 4: overlap (intersection over union) of the masks of the first `most` seeds, a panel per scheme that has masks.
 
     Returns:
-      The picture's path; None where matplotlib is not installed or nothing is masked.
+      The picture's path, the numbers in the .csv beside it; None where matplotlib is not installed or nothing is masked.
     """
     rows = [row for row in found["rows"] if row["overlap"]]
     figure = new_figure((2.9 * len(rows) + 0.9, 3.3)) if rows else None
@@ -139,7 +144,13 @@ def draw_overlaps(found: Mapping[str, Any], file: str | Path, most: int = 5) -> 
     panels[0].set_ylabel("seed")
     figure.colorbar(image, ax=list(panels), label="overlap of masks (IoU)", shrink=0.85)
     figure.suptitle(_title(found), fontsize="medium", x=0.01, ha="left")
-    return save_figure(figure, file)
+    data = [
+        {"scheme": row["title"], "seed": i, "other seed": j, "overlap of masks (IoU)": value}
+        for row, matrix in zip(rows, each, strict=True)
+        for i, line in enumerate(matrix)
+        for j, value in enumerate(line)
+    ]
+    return save_figure(figure, file, data)
 
 
 def _title(found: Mapping[str, Any]) -> str:

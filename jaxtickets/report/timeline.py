@@ -7,28 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from jaxtickets.engine import read_metrics
-
-# Okabe and Ito's colours: told apart by colour-blind readers and in print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+from jaxtickets.report.canvas import COLOURS, new_figure, save_figure
 
 
 def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
-    """Draw a run folder's `metrics.jsonl` to `folder/file`.
+    """Draw a run folder's `metrics.jsonl` to `folder/file`; the lines' data go into the .csv beside it.
 
     Returns:
       The figure's path; None where matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
+    figure = new_figure((8, 7))
+    if figure is None:
         return None
     folder = Path(folder)
     records = read_metrics(folder)
     config = json.loads((folder / "config.json").read_text())["run"]
     lines = _by_network(records)
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(4, 1, sharex=True, height_ratios=(1, 1, 1.6, 1.6))
     quantities = (("lr", "learning rate"), ("density", "density"), ("loss", "training loss"), ("accuracy", "training accuracy"))
     several = len(lines) > 1
@@ -46,9 +40,6 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
                 if seen:
                     axes.plot(*zip(*seen, strict=True), color=colours[who], ls=":", label=f"validation {_called(who, lines)}")
         axes.set_ylabel(label)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="0.9")
-        axes.set_axisbelow(True)
     panels[0].set_yscale("log")
     panels[1].set_ylim(0, 1.05)
     panels[-1].set_xlabel("epochs of one lineage")
@@ -59,9 +50,18 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
     child = next((rows for who, rows in sorted(lines.items()) if who[1] >= 0), [])
     _mark_phases(panels, config["plan"]["phases"], lines[min(lines)] + child)
     figure.suptitle(f"{config['plan']['name']}: {config['task']['name']} on {config['data']['name']}", fontsize="medium")
-    path = folder / file
-    figure.savefig(path, dpi=110)
-    return path
+    return save_figure(figure, folder / file, _rows(lines))
+
+
+def _rows(lines: dict[tuple[int, int], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What the lines show, for `write_rows`."""
+    names = {"epoch": "epoch of one lineage", "phase": "phase", "lr": "learning rate", "density": "density (share)"}
+    names |= {"loss": "training loss", "accuracy": "training accuracy (share)", "validation": "validation accuracy (share)"}
+    return [
+        {"lineage": lineage, "child": child if child >= 0 else None} | {label: row.get(name) for name, label in names.items()}
+        for (lineage, child), rows in sorted(lines.items())
+        for row in rows
+    ]
 
 
 def _by_network(records: list[dict[str, Any]]) -> dict[tuple[int, int], list[dict[str, Any]]]:

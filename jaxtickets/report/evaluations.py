@@ -1,0 +1,123 @@
+"""The table of an evaluation.json: every ensemble's scores, robustness, diversity and cost, a row each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxtickets.errors import ReportError
+from jaxtickets.report.comparison import THEORETICAL
+from jaxtickets.report.table import Column, ScoreTable
+
+_OOD = ("max_probability", "entropy", "mutual_information")
+
+Row = Mapping[str, Any]
+Read = Callable[[Row], float | None]
+
+
+def evaluation_table(found: Row, *, ood: str = "max_probability") -> ScoreTable:
+    """Everything measured that goes into one number, as a table for the terminal, Markdown (`markdown_table`) and LaTeX (`latex_table`).
+
+    Corrupted sets, other distributions, attacks and costs have columns where some row has them.
+
+    Args:
+      found: what `experiments/evaluate.py` writes: `test` and `rows`.
+      ood: which score tells examples of other distributions apart: "max_probability", "entropy" or "mutual_information".
+
+    Returns:
+      A `ScoreTable`: a row for each run.
+
+    Raises:
+      ReportError: no rows, or another `ood`.
+    """
+    rows = found["rows"]
+    if not rows:
+        raise ReportError("rows: got none; evaluate at least one ensemble.")
+    if ood not in _OOD:
+        raise ReportError(f"ood: got {ood!r}, wanted one of {', '.join(map(repr, _OOD))}.")
+    columns: list[tuple[Column, Read]] = [
+        (Column("accuracy", "%", 100, 2, "higher"), _score("accuracy")),
+        (Column("NLL", "", 1, 3, "lower"), _score("nll")),
+        (Column("ECE", "%", 100, 2, "lower"), _score("ece")),
+        (Column("Brier", "", 1, 3, "lower"), _score("brier")),
+    ]
+    if _with(rows, "corrupted"):
+        columns += [
+            (Column("cAcc", "%", 100, 2, "higher"), _part("corrupted", "mean", "accuracy")),
+            (Column("cNLL", "", 1, 3, "lower"), _part("corrupted", "mean", "nll")),
+            (Column("cECE", "%", 100, 2, "lower"), _part("corrupted", "mean", "ece")),
+        ]
+    sets = dict.fromkeys(name for row in _with(rows, "ood") for name in _parts(row)["ood"])
+    columns += [(Column(f"AUROC {name}", "%", 100, 2, "higher"), _part("ood", name, ood)) for name in sets]
+    if _with(rows, "adversarial"):
+        columns += [(Column(f"adv. {name}", "%", 100, 2, "higher"), _part("adversarial", name)) for name in ("min", "mean", "max")]
+    columns += [
+        (Column("disagreement", "%", 100, 2), lambda row: row["evaluation"]["diversity"]["disagreement"]),
+        (Column("KL", "", 1, 3), lambda row: row["evaluation"]["diversity"]["kl"]),
+    ]
+    costed = [row for row in rows if row.get("run")]
+    if costed:
+        columns += [
+            (Column("training FLOPs (theoretical)", "x", 1, 2, "lower"), _run("cost", "training")),
+            (Column("inference FLOPs (theoretical)", "x", 1, 2, "lower"), _run("cost", "inference")),
+            (Column("seconds", "", 1, 0), _run("seconds", "train")),
+        ]
+    cells = tuple(tuple(read(row) for _, read in columns) for row in rows)
+    return ScoreTable(tuple(column for column, _ in columns), tuple(_named(row) for row in rows), cells, _notes(found, ood, bool(costed)))
+
+
+def _named(row: Row) -> str:
+    return row["name"] + (f" (M={row['tickets']})" if row["tickets"] > 1 and "M=" not in row["name"] else "")
+
+
+def _score(name: str) -> Read:
+    """A clean score, which is always there: JSON has None where the NLL is infinite."""
+
+    def read(row: Row) -> float:
+        value = row["evaluation"]["ensemble"][name]
+        return math.inf if value is None else value
+
+    return read
+
+
+def _part(*names: str) -> Read:
+    return lambda row: _deep(_parts(row), names)
+
+
+def _run(*names: str) -> Read:
+    return lambda row: _deep(row.get("run"), names)
+
+
+def _deep(value: Any, names: Sequence[str]) -> Any:
+    """What lies under these names, None where one of them is missing."""
+    for name in names:
+        value = (value or {}).get(name)
+    return value
+
+
+def _parts(row: Row) -> Row:
+    return row["evaluation"].get("parts") or {}
+
+
+def _with(rows: Sequence[Row], part: str) -> list[Row]:
+    return [row for row in rows if _parts(row).get(part)]
+
+
+def _notes(found: Row, ood: str, costed: bool) -> tuple[str, ...]:
+    rows, test = found["rows"], found["test"]
+    evaluations = [row["evaluation"] for row in rows]
+    bins = " or ".join(sorted({str(each["ece_bins"]) for each in evaluations}, key=int))
+    notes = [f"{test['name']}, {test['examples']:,} test examples. ECE over {bins} bins."]
+    combined = sorted({each.get("combine", "proba") for each in evaluations} - {"proba"})
+    notes += [f"Members are combined by their {' or '.join(combined)}."] if combined else []
+    if corrupted := [_parts(row)["corrupted"] for row in _with(rows, "corrupted")]:
+        counts = " or ".join(sorted({str(len(part["sets"])) for part in corrupted}, key=int))
+        generated = " that were generated" if any(part["generated"] for part in corrupted) else ""
+        notes.append(f"cAcc, cNLL, cECE: means over {counts} corrupted sets{generated}.")
+    if _with(rows, "ood"):
+        notes.append(f"AUROC: how well {ood.replace('_', ' ')} tells test examples from those of another data set.")
+    if attacked := [_parts(row)["adversarial"] for row in _with(rows, "adversarial")]:
+        attacks = " or ".join(sorted({f"{part['attack'].upper()} of step {part['step']:.3g}" for part in attacked}))
+        notes.append(f"adv.: accuracy under {attacks} crafted on one member: the least, the mean and the most over the members.")
+    return (*notes, *([THEORETICAL] if costed else []))
