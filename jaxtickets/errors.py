@@ -29,3 +29,7 @@ class TicketFileError(ValueError):
 
 class CheckpointError(ValueError):
     """A pretrained checkpoint that is not there, is damaged, or is of another network; names the file and the tensor."""
+
+
+class ReportError(ValueError):
+    """Results that cannot be reported: damaged, too large, or of things that must not stand beside each other; names file and field."""
