@@ -1,7 +1,7 @@
 """The papers' tables, row by row, to stand beside ours in a report. Not a script.
 
-Numbers as printed, accuracies and calibration errors as shares. Of FreeTickets: tables 1 to 5, 7, 8 and 11 to 13; of Prune and Tune: 1 and 2;
-of Multi-Ticket: 1 to 3. Epochs are those of all networks together, where the paper's setting says them.
+Numbers as printed. Of FreeTickets: tables 1 to 5, 7, 8 and 11 to 13; of Prune and Tune: 1 and 2; of Multi-Ticket: 1 to 3. Epochs are those
+of all networks together, where the paper's setting says them.
 """
 
 from __future__ import annotations
@@ -17,27 +17,42 @@ _WRN = "WRN-28-10"
 _SETS = ("cifar10", "cifar100")
 _NAMES = ("accuracy", "nll", "ece", "corrupted_accuracy", "corrupted_nll", "corrupted_ece", "training")
 
-# FreeTickets, tables 1 and 2: title, method, members, sparsity, epochs; then acc, NLL, ECE, cAcc, cNLL, cECE on CIFAR-10 and CIFAR-100; training
-# FLOPs as multiples of the single dense network. `*`: quoted there from Havasi et al. 2021.
+# FreeTickets, tables 1 and 2: title, method, members, sparsity, epochs; then acc, NLL, ECE, cAcc, cNLL, cECE on CIFAR-10 and on CIFAR-100;
+# training FLOPs as multiples of the single dense network. `*`: quoted there from Havasi et al. 2021.
 _FREE_CIFAR = (
-    ("Single Dense Model*", "independent", 1, 0.0, 250, (96.0, 0.159, 0.023, 76.1, 1.050, 0.153), (79.8, 0.875, 0.086, 51.4, 2.700, 0.239), 1.0),
-    ("Monte Carlo Dropout*", "mc_dropout", None, 0.0, 250, (95.9, 0.160, 0.024, 68.8, 1.270, 0.166), (79.6, 0.830, 0.050, 42.6, 2.900, 0.202), 1.0),
-    ("MIMO*", "mimo", 3, 0.0, 250, (96.4, 0.123, 0.010, 76.6, 0.927, 0.112), (82.0, 0.690, 0.022, 53.7, 2.284, 0.129), 1.0),
-    ("EDST Ensemble", "edst", 3, 0.8, 450, (96.3, 0.127, 0.012, 77.9, 0.814, 0.093), (82.2, 0.672, 0.034, 54.0, 2.156, 0.137), 0.61),
-    ("EDST Ensemble", "edst", 7, 0.9, 850, (96.1, 0.122, 0.008, 77.2, 0.803, 0.081), (82.6, 0.653, 0.036, 52.7, 2.410, 0.170), 0.57),
-    ("TreeNet*", "treenet", 3, 0.0, 250, (95.9, 0.158, 0.018, 75.6, 0.969, 0.137), (80.8, 0.777, 0.047, 53.5, 2.295, 0.176), 1.52),
-    ("BatchEnsemble*", "batch_ensemble", 4, 0.0, 250, (96.2, 0.143, 0.021, 77.5, 1.020, 0.129), (81.5, 0.740, 0.056, 54.1, 2.490, 0.191), 1.10),
-    ("LTR Ensemble", "ltr", 3, 0.8, None, (96.2, 0.133, 0.015, 76.7, 0.950, 0.118), (82.2, 0.703, 0.045, 53.2, 2.345, 0.180), 1.75),
-    ("Static Sparse Ensemble", "static_sparse", 3, 0.8, 750, (96.0, 0.133, 0.014, 76.2, 0.920, 0.098), (82.4, 0.691, 0.035, 52.5, 2.468, 0.167), 1.01),
-    ("PF Ensemble", "prune_finetune", 3, 0.8, 1500, (96.4, 0.129, 0.011, 78.2, 0.801, 0.082), (83.2, 0.639, 0.020, 54.2, 2.182, 0.115), 3.75),
-    ("DST Ensemble", "dst", 3, 0.8, 750, (96.3, 0.122, 0.010, 78.8, 0.766, 0.075), (83.3, 0.623, 0.018, 55.0, 2.109, 0.104), 1.01),
-    ("Dense Ensemble*", "dense_ensemble", 4, 0.0, 1000, (96.6, 0.114, 0.010, 77.9, 0.810, 0.087), (82.7, 0.666, 0.021, 54.1, 2.270, 0.138), 4.0),
+    ("Single Dense Model*", "independent", 1, 0.0, 250,
+     (96.0, 0.159, 0.023, 76.1, 1.050, 0.153), (79.8, 0.875, 0.086, 51.4, 2.700, 0.239), 1.0),
+    ("Monte Carlo Dropout*", "mc_dropout", None, 0.0, 250,
+     (95.9, 0.160, 0.024, 68.8, 1.270, 0.166), (79.6, 0.830, 0.050, 42.6, 2.900, 0.202), 1.0),
+    ("MIMO*", "mimo", 3, 0.0, 250,
+     (96.4, 0.123, 0.010, 76.6, 0.927, 0.112), (82.0, 0.690, 0.022, 53.7, 2.284, 0.129), 1.0),
+    ("EDST Ensemble", "edst", 3, 0.8, 450,
+     (96.3, 0.127, 0.012, 77.9, 0.814, 0.093), (82.2, 0.672, 0.034, 54.0, 2.156, 0.137), 0.61),
+    ("EDST Ensemble", "edst", 7, 0.9, 850,
+     (96.1, 0.122, 0.008, 77.2, 0.803, 0.081), (82.6, 0.653, 0.036, 52.7, 2.410, 0.170), 0.57),
+    ("TreeNet*", "treenet", 3, 0.0, 250,
+     (95.9, 0.158, 0.018, 75.6, 0.969, 0.137), (80.8, 0.777, 0.047, 53.5, 2.295, 0.176), 1.52),
+    ("BatchEnsemble*", "batch_ensemble", 4, 0.0, 250,
+     (96.2, 0.143, 0.021, 77.5, 1.020, 0.129), (81.5, 0.740, 0.056, 54.1, 2.490, 0.191), 1.10),
+    ("LTR Ensemble", "ltr", 3, 0.8, None,
+     (96.2, 0.133, 0.015, 76.7, 0.950, 0.118), (82.2, 0.703, 0.045, 53.2, 2.345, 0.180), 1.75),
+    ("Static Sparse Ensemble", "static_sparse", 3, 0.8, 750,
+     (96.0, 0.133, 0.014, 76.2, 0.920, 0.098), (82.4, 0.691, 0.035, 52.5, 2.468, 0.167), 1.01),
+    ("PF Ensemble", "prune_finetune", 3, 0.8, 1500,
+     (96.4, 0.129, 0.011, 78.2, 0.801, 0.082), (83.2, 0.639, 0.020, 54.2, 2.182, 0.115), 3.75),
+    ("DST Ensemble", "dst", 3, 0.8, 750,
+     (96.3, 0.122, 0.010, 78.8, 0.766, 0.075), (83.3, 0.623, 0.018, 55.0, 2.109, 0.104), 1.01),
+    ("Dense Ensemble*", "dense_ensemble", 4, 0.0, 1000,
+     (96.6, 0.114, 0.010, 77.9, 0.810, 0.087), (82.7, 0.666, 0.021, 54.1, 2.270, 0.138), 4.0),
 )  # fmt: skip
 # Prune and Tune, table 2: its own runs (the others are quoted from the tables above, some of them with other digits).
 _PAT_CIFAR = (
-    ("SSE", "snapshot", 5, 0.0, 200, (96.3, 0.131, 0.015, 76.0, 1.060, 0.121), (82.1, 0.661, 0.040, 52.2, 2.595, 0.145), 1.0),
-    ("FGE", "fge", 12, 0.0, 200, (96.3, 0.126, 0.015, 75.4, 1.157, 0.122), (82.3, 0.653, 0.038, 51.7, 2.638, 0.137), 1.0),
-    ("PAT (AR + 1C)", "pat_ar", 6, 0.5, 200, (96.48, 0.113, 0.005, 76.23, 0.972, 0.081), (82.67, 0.634, 0.013, 52.70, 2.487, 0.131), 0.85),
+    ("SSE", "snapshot", 5, 0.0, 200,
+     (96.3, 0.131, 0.015, 76.0, 1.060, 0.121), (82.1, 0.661, 0.040, 52.2, 2.595, 0.145), 1.0),
+    ("FGE", "fge", 12, 0.0, 200,
+     (96.3, 0.126, 0.015, 75.4, 1.157, 0.122), (82.3, 0.653, 0.038, 51.7, 2.638, 0.137), 1.0),
+    ("PAT (AR + 1C)", "pat_ar", 6, 0.5, 200,
+     (96.48, 0.113, 0.005, 76.23, 0.972, 0.081), (82.67, 0.634, 0.013, 52.70, 2.487, 0.131), 0.85),
 )  # fmt: skip
 # FreeTickets, table 3, ResNet-50 on ImageNet: the same, on the validation set and corrupted; the scores on ImageNet-A are left out.
 _FREE_IMAGENET = (
@@ -64,8 +79,8 @@ _NO_EXPLORATION = (
     ("EDST Ensemble (w/o Parameter Exploration)", "edst_without_exploration", (96.0, 0.017, 0.042), (81.8, 0.081, 0.148)),
     ("DST Ensemble (w/o Parameter Exploration)", "static_sparse", (96.0, 0.031, 0.079), (82.4, 0.156, 0.401)),
 )
-# Table 7: disagreement on the first ten classes of CIFAR-100. Its heading splits the class "aquarium fish" in two and leaves out the tenth; here the
-# ten numbers are those of classes 0 to 9.
+# Table 7: disagreement on the first ten classes of CIFAR-100. Its heading splits the class "aquarium fish" in two and leaves out the tenth;
+# here the ten numbers are those of classes 0 to 9.
 _CLASSES = (
     ("LTR Ensemble", "ltr", (0.027, 0.063, 0.140, 0.170, 0.157, 0.070, 0.127, 0.110, 0.027, 0.030)),
     ("EDST Ensemble", "edst", (0.043, 0.067, 0.153, 0.187, 0.137, 0.090, 0.107, 0.080, 0.027, 0.067)),
@@ -76,10 +91,14 @@ _CLASSES = (
 _CORRELATIONS = (("EDST Ensemble", "edst", (0.459, 0.257), (0.979, 0.829)), ("DST Ensemble", "dst", (0.332, 0.319), (0.972, 0.812)))
 # Tables 11 and 12: ROC-AUC against SVHN, the other CIFAR and Gaussian noise. Table 13: FGSM at 8/255, min / mean / max.
 _OOD_AND_FGSM = (
-    ("Static Sparse Ensemble", "static_sparse", 3, 0.8, ((0.9229, 0.9082, 0.9910), (0.8165, 0.8141, 0.9560)), ((39.28, 39.46, 39.77), (16.44, 16.81, 17.19))),
-    ("DST Ensemble", "dst", 3, 0.8, ((0.9533, 0.9114, 0.9969), (0.8207, 0.8221, 0.8865)), ((37.30, 38.49, 39.12), (14.96, 15.59, 15.90))),
-    ("EDST Ensemble", "edst", 3, 0.8, ((0.9487, 0.9045, 0.9928), (0.8585, 0.8137, 0.9046)), ((39.66, 40.35, 41.00), (13.00, 13.19, 13.56))),
-    ("EDST Ensemble", "edst", 7, 0.9, ((0.9658, 0.9115, 0.9956), (0.8092, 0.8148, 0.9436)), ((35.68, 37.74, 38.67), (14.45, 14.93, 15.56))),
+    ("Static Sparse Ensemble", "static_sparse", 3, 0.8,
+     ((0.9229, 0.9082, 0.9910), (0.8165, 0.8141, 0.9560)), ((39.28, 39.46, 39.77), (16.44, 16.81, 17.19))),
+    ("DST Ensemble", "dst", 3, 0.8,
+     ((0.9533, 0.9114, 0.9969), (0.8207, 0.8221, 0.8865)), ((37.30, 38.49, 39.12), (14.96, 15.59, 15.90))),
+    ("EDST Ensemble", "edst", 3, 0.8,
+     ((0.9487, 0.9045, 0.9928), (0.8585, 0.8137, 0.9046)), ((39.66, 40.35, 41.00), (13.00, 13.19, 13.56))),
+    ("EDST Ensemble", "edst", 7, 0.9,
+     ((0.9658, 0.9115, 0.9956), (0.8092, 0.8148, 0.9436)), ((35.68, 37.74, 38.67), (14.45, 14.93, 15.56))),
     ("Single Dense Models", "independent", 1, 0.0, ((0.9655, 0.8847, 0.9803), (0.7584, 0.8045, 0.7374)), None),
 )  # fmt: skip
 
@@ -97,11 +116,11 @@ def all_rows(small_budget: Mapping[str, Mapping[str, tuple[tuple[float, float], 
     for network, rows in small_budget.items():
         for method, each in rows.items():
             alone = method in ("independent", "dropout")
-            for dataset, (accuracy, error) in zip(_SETS, each, strict=True):
-                yield PaperRow(
-                    f"{PAT}, table 1", f"{names[method]}, 16 epochs", method, network, dataset, {"accuracy": accuracy / 100}, 1 if alone else 8,
-                    0.5 if method.startswith("pat") else 0.0, 16, {"accuracy": error / 100},
-                )  # fmt: skip
+            for dataset, (accuracy, deviation) in zip(_SETS, each, strict=True):
+                scores, error = {"accuracy": accuracy / 100}, {"accuracy": deviation / 100}
+                sparsity, members = 0.5 if method.startswith("pat") else 0.0, 1 if alone else 8
+                title = f"{names[method]}, 16 epochs"
+                yield PaperRow(f"{PAT}, table 1", title, method, network, dataset, scores, members, sparsity, 16, error)
 
 
 def _accuracies() -> Iterator[PaperRow]:
@@ -128,7 +147,7 @@ def _accuracies() -> Iterator[PaperRow]:
 def _diversities() -> Iterator[PaperRow]:
     for title, method, members, sparsity, *each in _DIVERSITY:
         for dataset, pair in zip(_SETS, each, strict=True):
-            scores = dict(zip(("disagreement", "kl"), pair, strict=True))
+            scores: dict[str, float] = dict(zip(("disagreement", "kl"), pair, strict=True))
             yield PaperRow(f"{FREE}, table 4", _sized(title, members, sparsity), method, _WRN, dataset, scores, members, sparsity)
     for title, method, *each in _NO_EXPLORATION:
         for dataset, (accuracy, disagreement, kl) in zip(_SETS, each, strict=True):
@@ -146,7 +165,7 @@ def _robustness() -> Iterator[PaperRow]:
     for title, method, members, sparsity, areas, attacked in _OOD_AND_FGSM:
         for which, dataset in enumerate(_SETS):
             names = ("ood_svhn", f"ood_{_SETS[1 - which]}", "ood_gaussiannoise")
-            scores, sized = dict(zip(names, areas[which], strict=True)), _sized(title, members, sparsity)
+            sized, scores = _sized(title, members, sparsity), {str(name): area for name, area in zip(names, areas[which], strict=True)}
             yield PaperRow(f"{FREE}, table {11 + which}", sized, method, _WRN, dataset, scores, members, sparsity)
             if attacked is not None:
                 found = {f"fgsm_{name}": value / 100 for name, value in zip(("min", "mean", "max"), attacked[which], strict=True)}

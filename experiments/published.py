@@ -11,7 +11,7 @@ import dataclasses
 from paper_tables import PAT, all_rows, gains
 
 from jaxtickets.report.html import PaperRow
-from jaxtickets.report.html.papers import network_of
+from jaxtickets.report.html.ours import network_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,8 @@ from jaxtickets.report.html.papers import papers_section
 from jaxtickets.report.html.parts import Figure as Figure
 from jaxtickets.report.html.parts import Section as Section
 from jaxtickets.report.html.parts import Table as Table
-from jaxtickets.report.html.sections import again_section, cost_section, doubts, results_section, runs_section
+from jaxtickets.report.html.runs import again_section, cost_section, doubts, runs_section
+from jaxtickets.report.html.scores import results_section
 
 
 def sections(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtickets.errors import ReportError
@@ -56,13 +57,11 @@ def _caption(run: Run) -> str:
 
 def _told(run: Run) -> str:
     """What the curves come to, for who does not see them."""
-    first, last = run.metrics[0], run.metrics[-1]
+    ends = {name: [_mean(record.numbers(name)) for record in (run.metrics[0], run.metrics[-1])] for name in ("loss", "accuracy")}
+    said = ", ".join(f"training {name} from {first} to {last}" for name, (first, last) in ends.items())
+    return f"Four panels over {run.metrics[-1].number('epoch'):g} epochs: learning rate, density, {said}."
 
-    def mean(name: str, record: object) -> str:
-        values = [value for value in (last if record is last else first).numbers(name) if value is not None]
-        return f"{sum(values) / len(values):.3g}" if values else "undefined"
 
-    return (
-        f"Four panels over {last.number('epoch'):g} epochs: learning rate, density, training loss, from {mean('loss', first)} to {mean('loss', last)}, "
-        f"and training accuracy, from {mean('accuracy', first)} to {mean('accuracy', last)}."
-    )
+def _mean(values: Sequence[float | None]) -> str:
+    there = [value for value in values if value is not None]
+    return f"{sum(there) / len(there):.3g}" if there else "undefined"

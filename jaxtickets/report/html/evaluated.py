@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
-from jaxtickets.report.html.files import Record, printable, shown
+from jaxtickets.report.html.files import Record, printable, shown, shown_nll
 from jaxtickets.report.html.parts import Facts, Part, Section, Table
 
 MOST_CLASSES = 20
@@ -36,9 +36,9 @@ def _clean(rows: Rows) -> Table:
     lines, combines, bins = [], set(), set()
     for name, row in rows:
         ensemble, mean = row.part("ensemble"), row.part("members_mean")
-        line = [name, str(len(row.parts("members"))), shown(ensemble.number("accuracy"), 2, 100), _nll(ensemble.number("nll"))]
+        line = [name, str(len(row.parts("members"))), shown(ensemble.number("accuracy"), 2, 100), shown_nll(ensemble.number("nll"))]
         line += [shown(ensemble.number(score), 1, 100) for score in ("ece", "adaptive_ece")] + [shown(ensemble.number("brier"), 3)]
-        lines.append([*line, shown(mean.number("accuracy"), 2, 100), _nll(mean.number("nll"))])
+        lines.append([*line, shown(mean.number("accuracy"), 2, 100), shown_nll(mean.number("nll"))])
         combines.add(row.text("combine", "proba"))
         bins.add(row.count("ece_bins"))
     note = f"ECE over {_all(bins)} bins. Members are combined by {_all(combines)} (proba: the mean of their probabilities)."
@@ -92,7 +92,7 @@ def _corrupted(rows: Rows) -> list[Part]:
             "generated here" if generated else "published sets",
             shown(mean.number("accuracy"), 2, 100),
         ]
-        lines.append([*line, _nll(mean.number("nll")), shown(mean.number("ece"), 1, 100)])
+        lines.append([*line, shown_nll(mean.number("nll")), shown(mean.number("ece"), 1, 100)])
     note = "Means over the sets' own scores."
     note += (
         " Generated here: pictures corrupted by this library, not the published files; not comparable with the papers' cAcc."
@@ -209,10 +209,6 @@ def _with(rows: Rows, part: str) -> list[tuple[str, Record]]:
 def _best(rows: Rows, score: Callable[[Record], float | None]) -> int:
     values = [score(row) for _, row in rows]
     return max(range(len(values)), key=lambda i: -1.0 if (value := values[i]) is None else value, default=0)
-
-
-def _nll(value: float | None) -> str:
-    return "inf" if value is None else f"{value:.3f}"
 
 
 def _all(values: set[str] | set[int]) -> str:

@@ -231,3 +231,8 @@ def shown(value: float | None, digits: int = 3, times: float = 1, after: str = "
     ('12.34 %', '', '1,234,567')
     """
     return "" if value is None or not math.isfinite(value) else f"{times * value:,.{digits}f}{after}"
+
+
+def shown_nll(value: float | None) -> str:
+    """A negative log-likelihood as it is printed: JSON has null where it is infinite."""
+    return "inf" if value is None else f"{value:.3f}"
