@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 
-PAT = "Whitaker and Whitley 2022"
-FREE = "Liu et al. 2022"
+from paper_tables import PAT, all_rows, gains
+
+from jaxtickets.report.html import PaperRow
+from jaxtickets.report.html.ours import network_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,23 +49,6 @@ _SMALL_BUDGET = {
         "pat_ar": ((86.35, 0.04), (62.09, 0.06)),
     },
 }
-# WRN-28-10: source, then accuracy, NLL and ECE on CIFAR-10, then on CIFAR-100.
-_LARGE_BUDGET = {
-    "independent": (f"{FREE}, table 1*", (96.0, 0.159, 0.023), (79.8, 0.875, 0.086)),
-    "mc_dropout": (f"{FREE}, table 1*", (95.9, 0.160, 0.024), (79.6, 0.830, 0.050)),
-    "mimo": (f"{FREE}, table 1*", (96.4, 0.123, 0.010), (82.0, 0.690, 0.022)),
-    "treenet": (f"{FREE}, table 1*", (95.9, 0.158, 0.018), (80.8, 0.777, 0.047)),
-    "batch_ensemble": (f"{FREE}, table 1*", (96.2, 0.143, 0.021), (81.5, 0.740, 0.056)),
-    "edst": (f"{FREE}, table 1", (96.3, 0.127, 0.012), (82.2, 0.672, 0.034)),
-    "ltr": (f"{FREE}, table 1", (96.2, 0.133, 0.015), (82.2, 0.703, 0.045)),
-    "static_sparse": (f"{FREE}, table 1", (96.0, 0.133, 0.014), (82.4, 0.691, 0.035)),
-    "prune_finetune": (f"{FREE}, table 1", (96.4, 0.129, 0.011), (83.2, 0.639, 0.020)),
-    "dst": (f"{FREE}, table 1", (96.3, 0.122, 0.010), (83.3, 0.623, 0.018)),
-    "dense_ensemble": (f"{FREE}, table 1*", (96.6, 0.114, 0.010), (82.7, 0.666, 0.021)),
-    "snapshot": (f"{PAT}, table 2", (96.3, 0.131, 0.015), (82.1, 0.661, 0.040)),
-    "fge": (f"{PAT}, table 2", (96.3, 0.126, 0.015), (82.3, 0.653, 0.038)),
-    "pat_ar": (f"{PAT}, table 2", (96.48, 0.113, 0.005), (82.67, 0.634, 0.013)),
-}
 # Kobayashi et al. 2022: mean score of single members and of ensembles of five, in per cent: table 1 (BERT-base) and 3 (RoBERTa-base).
 _MULTI_TICKET = {
     "bert": {
@@ -99,11 +84,18 @@ def published(preset: str, dataset: str, network: str, method: str) -> Published
     if preset == "table1":
         found = _SMALL_BUDGET.get(network, {}).get(method)
         return Published(found[which][0], f"{PAT}, table 1", found[which][1]) if found else None
-    if preset == "paper" and network == "WideResNet(28, 10)" and method in _LARGE_BUDGET:
-        source, *scores = _LARGE_BUDGET[method]
-        accuracy, nll, ece = scores[which]
-        return Published(accuracy, source.replace("table 1", f"table {which + 1}") if FREE in source else source, nll=nll, ece=ece)
+    if preset == "paper":  # of several rows of a method the first: EDST with three tickets
+        for row in paper_rows():
+            if (row.method, row.network, row.dataset) == (method, network_of(network), dataset) and "nll" in row.scores:
+                source = row.source + ("*" if "*" in row.title else "")
+                return Published(100 * row.scores["accuracy"], source, nll=row.scores["nll"], ece=row.scores["ece"])
     return None
+
+
+def paper_rows() -> list[PaperRow]:
+    """All rows of the papers' tables, to stand beside ours in a report."""
+    small = {network_of(network): rows for network, rows in _SMALL_BUDGET.items()}
+    return [*all_rows(small), *gains(_MULTI_TICKET, _MULTI_TICKET_DIVERSITY)]
 
 
 def multi_ticket_gain(family: str, task: str, scheme: str) -> dict[str, float | str] | None:

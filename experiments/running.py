@@ -20,6 +20,7 @@ from rich.console import Console
 
 import jaxtickets as jt
 from jaxtickets import engine, report
+from jaxtickets.errors import ReportError
 from jaxtickets.plan import Collect, Plan
 
 C = TypeVar("C", bound=Any)
@@ -30,6 +31,7 @@ MENDABLE = (
     jt.MaskError,
     jt.PlanError,
     jt.RunError,
+    ReportError,
     jt.TicketError,
     jt.TicketFileError,
     jt.NonFiniteLoss,

@@ -32,4 +32,4 @@ class CheckpointError(ValueError):
 
 
 class ReportError(ValueError):
-    """Results that cannot be drawn or put in a table; names what is missing or does not fit."""
+    """Results that cannot be reported: damaged, too large, incomplete, or of things that do not go together; names what and where."""

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtickets.ensemble import TicketEnsemble
 from jaxtickets.evaluation.attacks import CRAFTED_AT_ONCE, check_share, check_steps, craft, images_of
 from jaxtickets.evaluation.checks import EvaluationError, check_labels
-from jaxtickets.evaluation.metrics import mean_log_proba
+from jaxtickets.evaluation.combine import Combine
+from jaxtickets.evaluation.combine import combine as combine_members
 
 Attack = Literal["fgsm", "pgd"]
 
@@ -62,7 +63,7 @@ class Adversarial:
         return {"fgsm": 8 / 255, "pgd": 2 / 255}[self.attack] if self.step is None else self.step
 
     def __call__(
-        self, tickets: TicketEnsemble, test: Any, *, bins: int = 15, batch_size: int | None = None, combine: str = "proba"
+        self, tickets: TicketEnsemble, test: Any, *, bins: int = 15, batch_size: int | None = None, combine: Combine = "proba"
     ) -> dict[str, Any]:
         """Attack every member and the ensemble.
 
@@ -88,7 +89,7 @@ class Adversarial:
         def accuracy(x: np.ndarray) -> float:
             options = {} if batch_size is None else {"batch_size": batch_size}
             each = tickets.member_log_proba(dataclasses.replace(images.data, x=x), **options)
-            return float(np.mean(_predicted(each, combine) == labels))
+            return float(np.mean(combine_members(each, combine).argmax(-1) == labels))
 
         def attacked(on: int | None) -> float:
             key = None if self.key is None else jax.random.fold_in(jax.random.key(self.key), members if on is None else on)
@@ -108,15 +109,3 @@ class Adversarial:
             "clean": accuracy(images.x),
         }
         return result | ({"steps": self.steps, "radius": self.radius} if self.attack == "pgd" else {})
-
-
-def _predicted(member_log_proba: np.ndarray, combine: str) -> np.ndarray:
-    """The ensemble's labels, int [B]; of equal ones the lowest."""
-    if combine == "proba":
-        return mean_log_proba(member_log_proba).argmax(-1)
-    if combine == "logits":
-        return member_log_proba.mean(0, dtype=np.float64).argmax(-1)
-    if combine == "vote":
-        votes = member_log_proba.argmax(-1)
-        return np.stack([(votes == c).sum(0) for c in range(member_log_proba.shape[-1])], -1).argmax(-1)
-    raise EvaluationError(f"combine: got {combine!r}, wanted 'proba', 'logits' or 'vote'.")

@@ -1,0 +1,169 @@
+"""Rows of ours as the papers' tables would have them: of runs, of comparisons, of schemes, of evaluations."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jaxtickets.plan import Plan, Train
+from jaxtickets.report.html.files import Record
+from jaxtickets.report.html.found import Found, Run
+
+COMPARED = ("accuracy", "nll", "ece", "training", "disagreement", "kl")
+
+
+@dataclasses.dataclass(frozen=True)
+class OurRow:
+    """A row of ours: as a `PaperRow` of one run or the mean over several that differ in their seed."""
+
+    title: str
+    method: str
+    network: str
+    dataset: str
+    scores: Mapping[str, float]
+    members: int | None = None
+    sparsity: float | None = None
+    epochs: float | None = None
+    runs: int = 1
+
+
+def network_of(model: str) -> str:
+    """The network as the papers name it, whatever wraps it.
+
+    >>> network_of("MIMO(WideResNet(28, 10), 3)"), network_of("LeNet(L, initial=torch)"), network_of("fine_tuning(bert-base-uncased, 2)")
+    ('WRN-28-10', 'LeNet-L', 'bert-base')
+    """
+    found = re.search(r"(WideResNet|ResNet|DenseNet|LeNet)\(([^()]*)\)", model)
+    if found:
+        sizes = [word.strip() for word in found[2].split(",") if "=" not in word]
+        return "-".join([found[1].replace("WideResNet", "WRN"), *sizes])
+    tuned = re.search(r"(roberta|bert)-(base|large)", model)
+    return tuned[0] if tuned else model
+
+
+def our_rows(found: Found) -> list[OurRow]:
+    """What there is to compare: runs (those that differ only in their seed as their mean), comparisons, schemes, evaluations."""
+    groups: dict[tuple[object, ...], list[tuple[Run, Mapping[str, float]]]] = {}
+    taken: set[int] = set()
+    for run in found.runs:
+        if run.results is None:
+            continue
+        scores = _scores_of(run.results)
+        for row in _evaluated(found):
+            if _is_of(row, run):
+                scores |= evaluated_scores(row.part("evaluation"))
+                taken.add(id(row.data))
+        key = (run.method, run.model, run.dataset, len(run.results.parts("members")), run.plan)
+        groups.setdefault(key, []).append((run, scores))
+    rows = [_mean(each) for each in groups.values()]
+    for row in _evaluated(found):
+        if id(row.data) not in taken:
+            test = next(record.part("test") for record in found.evaluations if record.file == row.file)
+            method, members = row.text("method", "unknown"), row.count("tickets")
+            method = "independent" if method == "dense" and members == 1 else method
+            scores = evaluated_scores(row.part("evaluation"))
+            rows.append(OurRow(row.text("name"), method, network_of(row.text("model")), test.text("name"), scores, members))
+    for record in found.comparisons:
+        rows += [row for row in _compared(record) if not any(_same(row, other) for other in rows)]
+    for record in found.schemes:
+        rows += _schemes(record)
+    return rows
+
+
+def evaluated_scores(evaluation: Record) -> dict[str, float]:
+    """Scores of an evaluation by the names of `SCORES`."""
+    scores: dict[str, float | None] = {name: evaluation.part("ensemble").number(name) for name in ("accuracy", "nll", "ece")}
+    parts = evaluation.maybe("parts")
+    diversity = parts.maybe("diversity") if parts else None
+    diversity = diversity or evaluation.maybe("diversity")
+    if diversity is not None:
+        scores |= {name: diversity.number(name) for name in ("disagreement", "kl")}
+        scores |= {f"class_{i}": value for i, value in enumerate(diversity.numbers("class_disagreement")[:10])}
+    corrupted = parts.maybe("corrupted") if parts else None
+    if corrupted is not None and not corrupted.flag("generated"):  # the papers' are the published sets
+        mean = corrupted.part("mean")
+        scores |= {f"corrupted_{name}": mean.number(name) for name in ("accuracy", "nll", "ece")}
+    ood = parts.maybe("ood") if parts else None
+    for name in ood.data if ood is not None else ():
+        scores["ood_" + re.sub("[^a-z0-9]", "", name.lower())] = ood.part(name).number("max_probability") if ood else None
+    adversarial = parts.maybe("adversarial") if parts else None
+    if adversarial is not None and adversarial.text("attack", "") == "fgsm" and abs((adversarial.number("step") or 0) - 8 / 255) < 1e-6:
+        scores |= {f"fgsm_{name}": adversarial.number(name) for name in ("min", "mean", "max")}
+    return {name: value for name, value in scores.items() if value is not None}
+
+
+def _scores_of(results: Record) -> dict[str, float]:
+    scores = {name: results.part("ensemble").number(name) for name in ("accuracy", "nll", "ece")}
+    scores |= {name: results.part("diversity").number(name) for name in ("disagreement", "kl")}
+    scores["training"] = results.part("cost").number("training")
+    return {name: value for name, value in scores.items() if value is not None}
+
+
+def _mean(each: Sequence[tuple[Run, Mapping[str, float]]]) -> OurRow:
+    run = each[0][0]
+    assert run.results is not None
+    names = [name for name in each[0][1] if all(name in scores for _, scores in each)]
+    scores = {name: statistics.fmean(scores[name] for _, scores in each) for name in names}
+    density = run.results.part("cost").number("density")
+    epochs = run.plan.width * run.plan.epochs(1) if run.plan is not None and _in_epochs(run.plan) else None
+    title = run.name if len(each) == 1 else run.method
+    return OurRow(
+        title, run.method, network_of(run.model), run.dataset, scores, len(run.results.parts("members")),
+        None if density is None else 1 - density, epochs, len(each),
+    )  # fmt: skip
+
+
+def _in_epochs(plan: Plan) -> bool:
+    return all(phase.length.unit == "epochs" for phase in plan.phases if isinstance(phase, Train))
+
+
+def _evaluated(found: Found) -> list[Record]:
+    return [row for record in found.evaluations for row in record.parts("rows")]
+
+
+def _is_of(row: Record, run: Run) -> bool:
+    """Whether a row of an evaluation is of that run's tickets: its source is the folder or a file in it."""
+    source, folder = Path(row.text("source", "")), run.source.resolve()
+    for place in ((Path() / source).resolve(), (row.file.parent / source).resolve()):
+        if folder in (place, place.parent):
+            return True
+    beside = row.file.resolve().parent in (folder, folder.parent)  # written elsewhere, moved together
+    return beside and folder.name in (source.name, source.parent.name)
+
+
+def _compared(record: Record) -> list[OurRow]:
+    network, dataset = network_of(record.text("network")), record.part("dataset").text("name")
+    rows = []
+    for row in record.parts("rows"):
+        scores = {name: part.number("mean") for name in COMPARED if (part := row.part("scores").maybe(name)) is not None}
+        there = {name: value for name, value in scores.items() if value is not None}
+        density = row.number("density")
+        sparsity = None if density is None else 1 - density
+        runs = len(row.numbers("seeds")) or 1
+        rows.append(OurRow(row.text("title"), row.text("method"), network, dataset, there, row.count("members"), sparsity, None, runs))
+    return rows
+
+
+def _same(one: OurRow, other: OurRow) -> bool:
+    return (one.method, one.network, one.dataset, one.members) == (other.method, other.network, other.dataset, other.members)
+
+
+def _schemes(record: Record) -> list[OurRow]:
+    network, dataset = network_of(record.text("network")), record.part("dataset").text("name")
+    rows = []
+    for row in record.parts("rows"):
+        single, size = row.part("gain").number("single"), str(record.count("size"))
+        ensemble = row.part("gain").part("ensemble").number(size)
+        scores: dict[str, float | None] = {"single": single, "ensemble": ensemble}
+        if single is not None and ensemble is not None:
+            scores["difference"] = ensemble - single
+        oracle = row.maybe("oracle")
+        if oracle is not None:
+            scores |= {name: oracle.number(name) for name in ("q", "ratio_errors", "negative_double_fault", "correlation")}
+            scores["oracle_disagreement"] = oracle.number("disagreement")
+        there = {name: value for name, value in scores.items() if value is not None}
+        rows.append(OurRow(row.text("title"), row.text("scheme"), network, dataset, there, int(size)))
+    return rows

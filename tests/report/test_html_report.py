@@ -1,0 +1,391 @@
+"""The report in HTML: what stands in it, that nothing in a file is obeyed, and errors that name file and field."""
+
+import base64
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from run_folders import evaluation, metrics, pat, results, write_run
+
+import jaxtickets as jt
+from jaxtickets.errors import ReportError
+from jaxtickets.report import html
+from jaxtickets.report.html import files, found, ours
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+VOID = {"meta", "link", "img", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags, texts and table rows of a page, read by the standard library's parser; every tag must be closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.rows, self.headings, self.addresses, self.alts = [], [], [], [], [], []
+        self.words = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.addresses += [value for name, value in attrs if name in ("href", "src", "action", "srcset", "data", "poster")]
+        assert not [name for name, _ in attrs if name.startswith("on")]
+        if tag == "img":
+            self.alts.append(dict(attrs)["alt"])
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words += data
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+    def row(self, name, number=0):
+        return [row for row in self.rows if row[0] == name][number]
+
+
+def page_of(*paths, published=(), title="Report", **how):
+    return Page(html.render(title, "about", html.sections(html.read_found([Path(path) for path in paths]), published, **how)))
+
+
+@pytest.fixture
+def published(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    import published
+
+    return published.paper_rows()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "pat_ar-seed0", pat(), results(pat()))
+
+
+def test_a_fitting_row_has_its_difference_to_the_paper(run, published):
+    page = page_of(run, published=published)
+    assert page.row("ours: pat_ar-seed0") == ["ours: pat_ar-seed0", "75.72", "LeNet-L on cifar10"]
+    # Whitaker and Whitley, table 1: 75.75 +- 0.06; 75.72 - 75.75 by hand.
+    assert page.row("paper: PAT (AR), 16 epochs") == ["paper: PAT (AR), 16 epochs", "75.75 ± 0.06", "LeNet-L on cifar10"]
+    assert page.row("difference")[1] == "-0.03"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "LeNet(M)"}, "another network (LeNet-L)"),
+        ({"members": 4}, "another size (M=8)"),
+        ({"plan": jt.prune_and_tune(8, 40, 20)}, "another budget (16 epochs)"),
+    ],
+)
+def test_what_does_not_fit_has_no_difference_and_says_why(tmp_path, published, change, words):
+    plan = change.get("plan", pat())
+    rest = {name: value for name, value in change.items() if name != "plan"}
+    page = page_of(
+        write_run(tmp_path / "run", plan, results(plan, **rest)), published=[row for row in published if "table 1" in row.source]
+    )
+    assert words in page.row("paper: PAT (AR), 16 epochs")[-1]
+    assert "not comparable" in page.row("paper: PAT (AR), 16 epochs")[-1]
+    assert not [row for row in page.rows if row[0] == "difference"]
+
+
+def test_runs_of_several_seeds_are_compared_by_their_mean(tmp_path, published):
+    for seed, accuracy in enumerate((0.75, 0.76)):
+        write_run(tmp_path / f"pat-seed{seed}", pat(), results(pat(), accuracy, seed=seed))
+    page = page_of(tmp_path, published=published)
+    assert page.row("ours: pat_ar (mean of 2 runs)")[1] == "75.50"
+    assert page.row("difference")[1] == "-0.25"
+
+
+def test_the_papers_rows_are_those_of_the_papers(published):
+    found = {(row.source, row.title, row.dataset): row for row in published if not row.network.startswith(("ResNet-18", "DenseNet"))}
+    assert len(found) == len(published) - 20  # two networks of five methods on two data sets
+    row = found["Liu et al. 2022, table 2", "DST Ensemble (M=3, S=0.8)", "cifar100"]
+    assert (row.scores["accuracy"], row.scores["nll"], row.scores["corrupted_ece"]) == (pytest.approx(0.833), 0.623, 0.104)
+    assert found["Liu et al. 2022, table 12", "EDST Ensemble (M=7, S=0.9)", "cifar100"].scores["ood_cifar10"] == 0.8148
+    assert found["Liu et al. 2022, table 13", "DST Ensemble (M=3, S=0.8)", "cifar10"].scores["fgsm_mean"] == pytest.approx(0.3849)
+    assert found["Kobayashi et al. 2022, table 1", "RANDOM-LT", "mrpc"].scores["difference"] == pytest.approx(0.0152)
+    assert found["Liu et al. 2022, table 7", "DST Ensemble", "cifar100"].scores["class_3"] == 0.277
+    # A table without repeats of a row: 12 methods twice.
+    assert len([row for row in published if row.source in ("Liu et al. 2022, table 1", "Liu et al. 2022, table 2")]) == 24
+
+
+def test_networks_are_named_as_the_papers_do():
+    assert ours.network_of("MCDropout(WideResNet(28, 10, dropout=0.3), 8, 0)") == "WRN-28-10"
+    assert ours.network_of("ResNet(50)") == "ResNet-50"
+    assert ours.network_of("fine_tuning(roberta-base, 2)") == "roberta-base"
+    assert ours.network_of("something else") == "something else"
+
+
+def test_results_cost_commands_and_what_was_run(run):
+    page = page_of(run, command="python experiments/report.py runs")
+    assert page.row("pat_ar-seed0")[:10] == ["pat_ar-seed0", "8", "75.72", "0.500", "2.1", "0.300", "72.72", "22.7", "0.379", "0.287"]
+    assert page.row("pat_ar-seed0", 1)[1:8] == ["0.75x", "4.00x", "0.500", "68.4", "2,502", "9", "2,511"]
+    for words in ("FLOPs are theoretical", str(pat()), "cpu: 1 x cpu", "8bf49a4d7d3215a2", "2026-01-02T03:04:05"):
+        assert words in page.words
+    for command in ("python experiments/compare_cifar.py --preset table1 --data-dir DIR", "python experiments/report.py runs"):
+        assert command in page.words
+
+
+def test_an_unfinished_run_is_said_to_be_one(tmp_path, run):
+    write_run(tmp_path / "late", jt.dense(1, 16), None, finished=False, records=metrics(range(1, 5), 16))
+    page = page_of(run, tmp_path / "late")
+    # 4 of 16 epochs.
+    assert page.row("late")[1] == "not finished: 25 % trained"
+    assert "late: not finished" in page.words
+    assert "no command is kept" in page.words
+
+
+def test_progress_counts_parents_and_children(tmp_path):
+    """Eight epochs of the parent and eight children of one epoch each: the parent and two children are 10 of 16."""
+    parent = metrics(range(1, 9), 8)
+    children = [record | {"epoch": 9.0, "phase": 3, "children": [child]} for child in (0, 1) for record in metrics([1], 1)]
+    (late,) = html.read_found([write_run(tmp_path / "late", pat(), None, finished=False, records=parent + children)]).runs
+    assert late.progress == pytest.approx(10 / 16)
+
+
+def test_every_part_of_an_evaluation_has_its_numbers(tmp_path, published):
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation(("edst", "other"), generated=False)))
+    page = page_of(tmp_path / "evaluation.json", published=published)
+    assert page.row("edst")[:9] == ["edst", "2", "96.10", "0.500", "2.1", "2.3", "0.300", "95.10", "0.500"]
+    assert ["edst", "4", "published sets", "77.77", "0.800", "9.0"] in page.rows
+    assert ["fog", "75.00", "75.00"] in page.rows  # of .8 and .7
+    assert ["severity 2", "70.00", "70.00"] in page.rows
+    assert ["edst", "svhn", "26,032", "0.9487", "0.9500", ""] in page.rows
+    assert ["edst", "fgsm", "8/255", "10,000", "96.30", "37.00", "39.00", "40.00", "41.00"] in page.rows
+    assert ["edst", "0.031", "0.073", "0.360", "0.200", "0.100", "0.730", "0.91", "1.50", "-0.02", "0.05", "0.40"] in page.rows
+    assert ["edst", "dense1", "0.0456"] in page.rows
+    assert ["edst", "4", "50.0", "25.0", "25.0"] in page.rows
+    assert ["edst", "2", "95.50", "0.10", "95.40", "95.60"] in page.rows
+    assert ["edst", *(f"{90 + c}.0" for c in range(10))] in page.rows
+    # FreeTickets, table 1: EDST (M=3) has 77.9 corrupted; ours 77.77.
+    assert page.row("difference")[4] == "-0.1"
+    assert "generated here" not in page.words
+
+
+def test_generated_corruptions_are_marked_and_never_compared(tmp_path, published):
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation(generated=True)))
+    page = page_of(tmp_path / "evaluation.json", published=published)
+    assert ["edst", "4", "generated here", "77.77", "0.800", "9.0"] in page.rows
+    assert not [row for row in page.rows if "cAcc %" in [cell.replace("\xa0", " ") for cell in row] and "of" in row[-1:]]
+
+
+def test_an_evaluation_beside_the_runs_belongs_to_them(tmp_path, run, published):
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation(("PAT",), sources=("elsewhere/pat_ar-seed0/tickets.safetensors",))))
+    page = page_of(run, published=published)
+    assert "Evaluation" in page.words
+    assert not [row for row in page.rows if row[0] == "ours: PAT"]  # it is the run's own row that gains its scores
+
+
+def test_nothing_that_a_file_says_is_markup(tmp_path):
+    evil = "<script>alert(1)</script>"
+    plan = jt.dense(1, 8)
+    about = results(plan, name=f"{evil}\x00\u202e", members=1) | {"command": f"python '\"><img src=x onerror=alert(1)> {evil}"}
+    folder = write_run(tmp_path / evil.replace("/", "⁄"), plan, about, name=evil)
+    found = evaluation((evil,))
+    found["rows"][0]["evaluation"]["parts"]["ood"] = {f"{evil}' onload='x": {"max_probability": 0.5}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(found))
+    text = html.render(evil, evil, html.sections(html.read_found([folder])))
+    assert "<script" not in text
+    assert "\x00" not in text
+    assert "\u202e" not in text
+    page = Page(text)  # finds no event handler and every tag closed
+    assert page.words.count("alert(1)") > 6
+    assert {tag for tag, _ in page.tags} & {"script", "iframe", "object", "embed", "form", "base"} == set()
+
+
+def test_addresses_are_data_anchors_or_the_papers(run, published, tmp_path):
+    curves = html.timelines(html.read_found([run]), tmp_path)
+    page = page_of(run, published=published, timelines=curves)
+    kinds = {address.split(",")[0] if address.startswith("data:") else address for address in page.addresses}
+    papers = {kind for kind in kinds if not kind.startswith(("data:", "#"))}
+    assert papers == {"https://arxiv.org/abs/2202.11782"}
+    assert {kind for kind in kinds if kind.startswith("data:")} == {"data:", "data:image/png;base64", "data:text/csv;charset=utf-8;base64"}
+    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_a_figure_carries_its_numbers_and_is_told_in_words(run, tmp_path):
+    page = page_of(run, timelines=html.timelines(html.read_found([run]), tmp_path))
+    assert page.alts == [
+        "Timeline of pat_ar-seed0. Four panels over 3 epochs: learning rate, density, training loss from 1 to 0.333, "
+        "training accuracy from 0.5 to 0.833."
+    ]
+    link = next(address for address in page.addresses if address.startswith("data:text/csv"))
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(link.split(",")[1]).decode())))
+    assert [float(row["loss"]) for row in rows] == [1.0, 0.5, 1 / 3]
+    assert sorted(path.name for path in run.iterdir()) == [
+        "config.json", "metrics.jsonl", "results.json", "tickets", "tickets.safetensors", "timing.json"
+    ]  # fmt: skip
+
+
+def test_headings_are_in_order_and_tables_named(run, tmp_path):
+    page = page_of(run, ROOT / "experiments" / "results" / "compare-table1.json")
+    assert page.headings[0] == 1
+    assert page.headings.count(1) == 1
+    assert all(after - before <= 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("table") == tags.count("caption") > 3
+    assert all("scope" in attrs for tag, attrs in page.tags if tag == "th")
+    assert next(attrs for tag, attrs in page.tags if tag == "html")["lang"] == "en"
+    names = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(names) == len(set(names))
+    assert {attrs["aria-labelledby"] for _, attrs in page.tags if "aria-labelledby" in attrs} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("results.json", lambda text: text[: len(text) // 2], ["results.json", "damaged", "line 1"]),
+        (
+            "results.json",
+            lambda text: text.replace('"nll": 0.5', '"nll": "low"', 1),
+            ["results.json", "ensemble.nll is 'low', wanted a number"],
+        ),
+        ("results.json", lambda text: text.replace('"nll": 0.5', '"nll": NaN', 1), ["results.json", "NaN is no JSON"]),
+        (
+            "results.json",
+            lambda text: text.replace('"members": [', '"members": 3, "x": [', 1),
+            ["results.json", "members is 3, wanted a list"],
+        ),
+        ("results.json", lambda text: "[" * 100_000, ["results.json"]),
+        ("results.json", lambda text: '{"ensemble": ' + "9" * 5000 + "}", ["results.json"]),
+        ("results.json", lambda text: "[1]", ["results.json", "wanted a JSON object"]),
+        ("config.json", lambda text: text.replace('"examples": 50000', '"examples": -1'), ["config.json", "run.data.examples is -1"]),
+        ("config.json", lambda text: text.replace('"task"', '"tusk"'), ["config.json", "run.task is missing"]),
+        ("metrics.jsonl", lambda text: "{\n" + text, ["metrics.jsonl, line 1", "damaged"]),
+        (
+            "metrics.jsonl",
+            lambda text: text.replace('"loss": [1.0]', '"loss": [1.0, 2.0]'),
+            ["metrics.jsonl", "line 1.loss", "one for each"],
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_with_its_field(run, file, change, words):
+    before = (run / file).read_text()
+    (run / file).write_text(change(before))
+    assert (run / file).read_text() != before
+    with pytest.raises(ReportError) as caught:
+        html.sections(html.read_found([run]))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_last_line_that_was_cut_off_is_passed_over(run):
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4.0, "lo')
+    assert len(html.read_found([run]).runs[0].metrics) == 3
+
+
+def test_no_file_is_read_beyond_its_limit(run, monkeypatch):
+    monkeypatch.setattr(files, "MOST_JSON", 1000)
+    with pytest.raises(ReportError, match=r"\.json: larger than"):
+        html.read_found([run])
+    with pytest.raises(ReportError, match="no PNG"):
+        files.picture_address(run / "config.json")
+    monkeypatch.setattr(found, "MOST_RUNS", 0)
+    with pytest.raises(ReportError, match="more than 0 runs"):
+        html.read_found([run])
+
+
+def test_runs_on_different_test_sets_are_an_error_that_names_both(tmp_path):
+    for name, prints in (("one", "aaaa"), ("other", "bbbb")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(evaluation(fingerprint=prints)))
+    with pytest.raises(ReportError) as caught:
+        html.read_found([tmp_path / "one" / "evaluation.json", tmp_path / "other" / "evaluation.json"])
+    for word in ("one/evaluation.json", "other/evaluation.json", "aaaa", "bbbb", "different test sets"):
+        assert word in str(caught.value)
+    left = write_run(tmp_path / "left", pat(), results(pat()))
+    right = write_run(tmp_path / "right", pat(), results(pat(), test=450))
+    with pytest.raises(ReportError, match=r"left/results.json .* 10,000 examples, .*right/results.json .* 450 examples"):
+        html.read_found([left, right])
+
+
+def test_what_contradicts_itself_is_said(tmp_path, run):
+    other = results(jt.dense(1, 16), 0.7, members=1, seed=3) | {"ece_bins": 10}
+    write_run(tmp_path / "other", jt.dense(1, 8), other, fingerprint="1234")
+    words = page_of(run, tmp_path / "other").words
+    for part in ("another plan than config.json", "seed 3", "Different bins of ECE: 15 (pat_ar-seed0); 10 (other)", "1234 (other)"):
+        assert part in words
+
+
+def test_committed_results_can_be_reported(published):
+    for name in (
+        "compare-digits",
+        "compare-table1-lecun",
+        "edst-small-cifar10",
+        "multi-ticket-demo",
+        "ablation-structure-digits",
+        "benchmark-cpu",
+    ):
+        page = page_of(ROOT / "experiments" / "results" / f"{name}.json", published=published)
+        assert len(page.rows) > 3, name
+    page = page_of(ROOT / "experiments" / "results" / "compare-digits.json", published=published)
+    assert "not comparable: another network (WRN-28-10), other data (cifar10)" in page.words
+    assert not [row for row in page.rows if row[0] == "difference"]
+
+
+def test_tables_are_those_of_the_page(run, published):
+    read = html.read_found([run])
+    assert [table.title for table in html.tables(read, published)] == [
+        "Runs", "Whitaker and Whitley 2022, table 1", "Theoretical FLOPs and measured seconds", "Ledger by phase"
+    ]  # fmt: skip
+
+
+def test_a_table_with_a_short_row_is_an_error():
+    with pytest.raises(ValueError, match="row 0 has 1 cells, the header 2"):
+        html.Table("t", ("", "a"), (("x",),))
+
+
+def command(*flags):
+    done = [sys.executable, str(ROOT / "experiments" / "report.py"), *map(str, flags)]
+    return subprocess.run(done, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_writes_one_file_of_ten_runs_in_time(tmp_path):
+    for seed in range(10):
+        write_run(tmp_path / "runs" / f"pat-seed{seed}", pat(), results(pat(), seed=0))
+    began = time.monotonic()
+    done = command(tmp_path / "runs", "-o", tmp_path / "report.html")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 20  # what is promised; some four seconds without other work on the machine
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert len(page.alts) == 10
+    assert "10 runs" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "runs"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["nowhere"], ["ReportError", "nowhere: no such file or folder"]),
+        ([str(ROOT / "tests")], ["ReportError", "no run folder", "config.json"]),
+        ([str(ROOT / "pyproject.toml")], ["ReportError", "damaged"]),
+        ([str(ROOT / "experiments/results/compare-digits.json"), "-o", "nowhere/report.html"], ["--out nowhere/report.html"]),
+    ],
+)
+def test_mistakes_are_one_line(flags, words, tmp_path):
+    done = command(*flags, *([] if "-o" in flags else ["-o", tmp_path / "report.html"]))
+    assert done.returncode == 2
+    for word in words:
+        assert word in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
