@@ -63,11 +63,11 @@ def motion_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 def zoom_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """The mean of the image and of its enlargements about the centre, as of a lens that zooms during exposure."""
     n, height, width, channels = x.shape
-    factors = np.arange(1, ZOOM[severity - 1], 0.01)
-    mean = sparse.csr_array(np.eye(height * width, dtype=np.float32))
+    factors = [1.0, *np.arange(1, ZOOM[severity - 1], 0.01)]  # the image itself first
+    mean = sparse.csr_array((height * width, height * width), dtype=np.float32)
     for factor in factors:
         mean += sparse.kron(sparse.csr_array(zoom_matrix(height, factor)), sparse.csr_array(zoom_matrix(width, factor)), "csr")
-    mean /= np.float32(1 + len(factors))
+    mean /= np.float32(len(factors))
     pixels = x.transpose(1, 2, 0, 3).reshape(height * width, n * channels)
     return (mean @ pixels).reshape(height, width, n, channels).transpose(2, 0, 1, 3)
 
