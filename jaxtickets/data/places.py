@@ -34,7 +34,7 @@ def search(
     >>> search("/nowhere", lambda folder, remarks: None, lambda folder: "no such folder")
     (None, '  data_dir: /nowhere: no such folder')
     """
-    places = {argument: given} if given is not None else {ENVIRONMENT: os.environ.get(ENVIRONMENT), "cache": CACHE}
+    places = {argument: given} if given is not None else {ENVIRONMENT: os.environ.get(ENVIRONMENT), f"cache ({CACHE})": CACHE}
     looked = []
     for label, place in places.items():
         if not place:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import struct
 import tarfile
 
 import numpy as np
@@ -120,3 +121,64 @@ def archive_of():
 @pytest.fixture
 def cpickle():
     return python2_pickle
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    """`prepare(splits, name, version) -> folder`: array_record files of eight examples each."""
+    tfds = pytest.importorskip("tensorflow_datasets", reason="pip install tensorflow-datasets importlib_resources")
+    pytest.importorskip("array_record.python.array_record_module", reason="pip install array_record")
+    image = pytest.importorskip("PIL.Image", reason="pip install pillow")
+
+    def write(splits, name="cifar10", version="3.0.2", shape=(32, 32, 3), labels=100):
+        folder = tmp_path / name / version
+        folder.mkdir(parents=True)
+        features = {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=shape),
+            "label": tfds.features.ClassLabel(num_classes=labels),
+        }
+        if name == "cifar100":
+            features["coarse_label"] = tfds.features.ClassLabel(num_classes=20)
+        own, _, config = name.partition("/")
+        identity = tfds.core.dataset_info.DatasetIdentity(
+            name=own, config_name=config or None, version=tfds.core.Version(version), data_dir=str(folder), module_name="none"
+        )
+        info = tfds.core.DatasetInfo(builder=identity, features=tfds.features.FeaturesDict(features))
+        writer = tfds.core.SequentialWriter(info, max_examples_per_shard=8, file_format="array_record")
+        writer.initialize_splits(list(splits))
+        writer.add_examples(
+            {split: [example(image, i, x, y, name) for i, (x, y) in enumerate(zip(*data, strict=True))] for split, data in splits.items()}
+        )
+        writer.close_all()
+        return folder
+
+    return write
+
+
+def example(image, i, pixels, label, name):
+    png = io.BytesIO()
+    image.fromarray(pixels).save(png, "PNG")
+    png.seek(0)
+    coarse = {"coarse_label": 3} if name == "cifar100" else {}
+    return {"id": f"train_{i:05d}", "image": png, "label": int(label), **coarse}
+
+
+@pytest.fixture
+def to_tfrecord():
+    """`to_tfrecord(folder)`: the same shards in the other format: frames of length, checksum, record, checksum (both left 0)."""
+    array_record = pytest.importorskip("array_record.python.array_record_module", reason="pip install array_record")
+
+    def rewrite(folder):
+        for path in list(folder.glob("*.array_record-*")):
+            reader = array_record.ArrayRecordReader(str(path))
+            records = reader.read_all()
+            reader.close()
+            path.with_name(path.name.replace("array_record", "tfrecord")).write_bytes(
+                b"".join(struct.pack("<QI", len(record), 0) + record + bytes(4) for record in records)
+            )
+            path.unlink()
+        info = folder / "dataset_info.json"
+        info.write_text(info.read_text().replace("array_record", "tfrecord"))
+
+    return rewrite

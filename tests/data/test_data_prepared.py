@@ -1,6 +1,5 @@
 """Sets prepared by tensorflow-datasets, written and read by the real library, without TensorFlow."""
 
-import io
 import struct
 import sys
 
@@ -10,46 +9,7 @@ import pytest
 from jaxtickets.data import DataError, DataNotFoundError, load
 from jaxtickets.data.prepared import find_prepared, read_frames
 
-tfds = pytest.importorskip("tensorflow_datasets", reason="pip install tensorflow-datasets importlib_resources")
-array_record = pytest.importorskip("array_record.python.array_record_module", reason="pip install array_record")
-image = pytest.importorskip("PIL.Image", reason="pip install pillow")
-
-
-@pytest.fixture
-def prepare(tmp_path):
-    """`prepare(splits, name, version) -> folder`: array_record files of eight examples each."""
-
-    def write(splits, name="cifar10", version="3.0.2", shape=(32, 32, 3), labels=100):
-        folder = tmp_path / name / version
-        folder.mkdir(parents=True)
-        features = {
-            "id": tfds.features.Text(),
-            "image": tfds.features.Image(shape=shape),
-            "label": tfds.features.ClassLabel(num_classes=labels),
-        }
-        if name == "cifar100":
-            features["coarse_label"] = tfds.features.ClassLabel(num_classes=20)
-        identity = tfds.core.dataset_info.DatasetIdentity(
-            name=name, version=tfds.core.Version(version), data_dir=str(folder), module_name="none"
-        )
-        info = tfds.core.DatasetInfo(builder=identity, features=tfds.features.FeaturesDict(features))
-        writer = tfds.core.SequentialWriter(info, max_examples_per_shard=8, file_format="array_record")
-        writer.initialize_splits(list(splits))
-        writer.add_examples(
-            {split: [example(i, x, y, name) for i, (x, y) in enumerate(zip(*data, strict=True))] for split, data in splits.items()}
-        )
-        writer.close_all()
-        return folder
-
-    return write
-
-
-def example(i, pixels, label, name):
-    png = io.BytesIO()
-    image.fromarray(pixels).save(png, "PNG")
-    png.seek(0)
-    coarse = {"coarse_label": 3} if name == "cifar100" else {}
-    return {"id": f"train_{i:05d}", "image": png, "label": int(label), **coarse}
+pytest.importorskip("tensorflow_datasets", reason="pip install tensorflow-datasets importlib_resources")
 
 
 def some(count, classes, seed=0):
@@ -57,23 +17,9 @@ def some(count, classes, seed=0):
     return rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, classes, count)
 
 
-def to_tfrecord(folder):
-    """The same shards in the other format: frames of length, checksum, record, checksum (both left 0)."""
-    for path in list(folder.glob("*.array_record-*")):
-        reader = array_record.ArrayRecordReader(str(path))
-        records = reader.read_all()
-        reader.close()
-        path.with_name(path.name.replace("array_record", "tfrecord")).write_bytes(
-            b"".join(struct.pack("<QI", len(record), 0) + record + bytes(4) for record in records)
-        )
-        path.unlink()
-    info = folder / "dataset_info.json"
-    info.write_text(info.read_text().replace("array_record", "tfrecord"))
-
-
 @pytest.mark.parametrize("form", ["array_record", "tfrecord"])
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
-def test_reads_what_was_prepared(alone, tmp_path, prepare, name, classes, form):
+def test_reads_what_was_prepared(alone, tmp_path, prepare, to_tfrecord, name, classes, form):
     train, test = some(20, classes), some(5, classes, seed=1)
     folder = prepare({"train": train, "test": test}, name)
     if form == "tfrecord":
@@ -103,7 +49,7 @@ def test_split_that_was_not_prepared(alone, tmp_path, prepare):
 
 @pytest.mark.parametrize("form", ["array_record", "tfrecord"])
 @pytest.mark.parametrize("damage", ["missing", "short", "counts", "label", "shape", "format"])
-def test_damage_is_named(alone, tmp_path, prepare, form, damage):
+def test_damage_is_named(alone, tmp_path, prepare, to_tfrecord, form, damage):
     pixels, labels = some(9, 10)
     if damage == "label":
         labels[4] = 10

@@ -19,8 +19,8 @@ GLASS = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))
 MOTION = ((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5))
 """Radius and standard deviation of the streak; its direction is within 45 degrees of the horizontal."""
 
-ZOOM = (7, 12, 16, 21, 26)
-"""How many enlargements (1.00, 1.01, 1.02 and so on) are averaged, as many as NumPy's `arange` gives the authors."""
+ZOOM = (1.06, 1.11, 1.16, 1.21, 1.26)
+"""The enlargements 1.00, 1.01, 1.02 and so on below this are averaged: as many as NumPy's `arange` gives."""
 
 
 def gaussian_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
@@ -63,11 +63,11 @@ def motion_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 def zoom_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """The mean of the image and of its enlargements about the centre, as of a lens that zooms during exposure."""
     n, height, width, channels = x.shape
-    factors = 1 + 0.01 * np.arange(ZOOM[severity - 1])
-    mean = sparse.identity(height * width, np.float32, "csr")
+    factors = [1.0, *np.arange(1, ZOOM[severity - 1], 0.01)]  # the image itself first
+    mean = sparse.csr_array((height * width, height * width), dtype=np.float32)
     for factor in factors:
         mean += sparse.kron(sparse.csr_array(zoom_matrix(height, factor)), sparse.csr_array(zoom_matrix(width, factor)), "csr")
-    mean /= np.float32(1 + len(factors))
+    mean /= np.float32(len(factors))
     pixels = x.transpose(1, 2, 0, 3).reshape(height * width, n * channels)
     return (mean @ pixels).reshape(height, width, n, channels).transpose(2, 0, 1, 3)
 

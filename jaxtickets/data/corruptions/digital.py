@@ -52,7 +52,7 @@ def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """A random affine map, then displacements that are alike for neighbours."""
     alpha, sigma, reach = (share * min(x.shape[1:3]) for share in ELASTIC[severity - 1])
     height, width = x.shape[1:3]
-    grid = np.stack(np.mgrid[:height, :width]).astype(np.float64)
+    grid = np.indices((height, width)).astype(np.float64)
     third, centre = min(height, width) // 3, np.array([height // 2, width // 2], np.float64)
     corners = centre + third * np.array([[1, 1], [-1, 1], [-1, -1]])
     result = np.empty_like(x)
