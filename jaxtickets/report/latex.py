@@ -19,6 +19,8 @@ _ARROWS = {"higher": r"$\uparrow$", "lower": r"$\downarrow$", "none": ""}
 def latex_table(table: ScoreTable, *, caption: str = "", label: str = "") -> str:
     r"""The table in LaTeX: needs `\usepackage{booktabs}`. The best of each column is bold.
 
+    Of a table that is wider than the page `select` the columns that matter.
+
     Args:
       table: of `evaluation_table`, or your own.
       caption: makes a float of it, with the notes in small print below; without one it is a bare tabular, the notes comments.
@@ -28,7 +30,7 @@ def latex_table(table: ScoreTable, *, caption: str = "", label: str = "") -> str
     % 100 % made.
     \begin{tabular}{lr}
     \toprule
-     & accuracy (\%) $\uparrow$ \\
+     & \begin{tabular}[b]{@{}r@{}}accuracy\\(\%) $\uparrow$\end{tabular} \\
     \midrule
     a\_1 & \textbf{90.0} \\
     b \& c & 80.0 \\
@@ -57,8 +59,11 @@ def escape(text: str) -> str:
 
 
 def _heading(column: Column) -> str:
+    """The words below each other, unit and arrow last: headings are longer than numbers."""
     unit = f"({escape(column.unit)})" if column.unit and column.unit != "x" else ""
-    return " ".join(part for part in (escape(column.title), unit, _ARROWS[column.better]) if part)
+    last = " ".join(part for part in (unit, _ARROWS[column.better]) if part)
+    lines = [*map(escape, column.title.split()), *([last] if last else [])]
+    return lines[0] if len(lines) == 1 else r"\begin{tabular}[b]{@{}r@{}}" + r"\\".join(lines) + r"\end{tabular}"
 
 
 def _cell(text: str, best: bool) -> str:

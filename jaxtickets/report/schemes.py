@@ -127,7 +127,7 @@ def draw_overlaps(found: Mapping[str, Any], file: str | Path, most: int = 5) -> 
       The picture's path, the numbers in the .csv beside it; None where matplotlib is not installed or nothing is masked.
     """
     rows = [row for row in found["rows"] if row["overlap"]]
-    figure = new_figure((2.9 * len(rows) + 0.9, 3.3)) if rows else None
+    figure = new_figure((2.9 * len(rows) + 0.9, 3.6)) if rows else None
     if figure is None:
         return None
     panels = figure.subplots(1, len(rows), squeeze=False)[0]

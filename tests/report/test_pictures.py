@@ -59,7 +59,7 @@ def found():
     return {"test": {"name": "digits", "examples": 25}, "rows": [row("EDST"), row("one, alone", members=1)]}
 
 
-@pytest.mark.parametrize("members", [1, 3, 13])
+@pytest.mark.parametrize("members", [1, 2, 3, 13])
 def test_a_matrix_with_a_hole(members, tmp_path):
     matrix = np.random.default_rng(0).uniform(size=(members, members))
     matrix[0, -1] = np.nan

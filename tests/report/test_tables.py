@@ -162,5 +162,5 @@ def test_a_float_has_a_caption_a_label_and_the_notes(found):
     assert r"\caption{Accuracy in \%}" in text
     assert r"\label{tab:one}" in text
     assert r"\footnotesize cifar10, 10,000 test examples." in text
-    begins, ends = (re.findall(rf"\\{word}\{{(\w+)\}}", text) for word in ("begin", "end"))
+    begins, ends = (re.findall(rf"^\\{word}\{{(\w+)\}}", text, re.MULTILINE) for word in ("begin", "end"))
     assert begins == ends[::-1] == ["table", "tabular"]

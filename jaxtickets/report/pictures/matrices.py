@@ -65,7 +65,8 @@ def draw_matrix(
     itself = np.eye(members, dtype=bool) & (not diagonal)
     coloured = np.ma.masked_array(told, itself | ~np.isfinite(told))
     low, high = (float(coloured.min()), float(coloured.max())) if coloured.count() else (0.0, 1.0)
-    high = high if high > low else low + 1e-9
+    if high <= low:  # two members: one number, and colours around it
+        low, high = low - 0.1 * (abs(low) or 1.0), high + 0.1 * (abs(high) or 1.0)
     axes.imshow(np.where(itself, 0.0, np.nan), cmap="Greys", vmin=-0.12, vmax=1, aspect="equal")  # light grey
     image = axes.imshow(coloured, cmap="cividis", vmin=low, vmax=high, aspect="equal")
     digits = _digits(coloured)
