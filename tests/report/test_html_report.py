@@ -4,10 +4,10 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -162,7 +162,8 @@ def test_progress_counts_parents_and_children(tmp_path):
 
 
 def test_every_part_of_an_evaluation_has_its_numbers(tmp_path, published):
-    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation(("edst", "other"), generated=False)))
+    run = {"plan": jt.edst(3).to_json(), "cost": {"density": 0.2}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation(("edst", "other"), run=run)))
     page = page_of(tmp_path / "evaluation.json", published=published)
     assert page.row("edst")[:9] == ["edst", "2", "96.10", "0.500", "2.1", "2.3", "0.300", "95.10", "0.500"]
     assert ["edst", "4", "published sets", "77.77", "0.800", "9.0"] in page.rows
@@ -180,11 +181,20 @@ def test_every_part_of_an_evaluation_has_its_numbers(tmp_path, published):
     assert "generated here" not in page.words
 
 
+def test_an_evaluation_of_an_untold_run_is_not_compared(tmp_path, published):
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation()))
+    page = page_of(tmp_path / "evaluation.json", published=published)
+    assert not [row for row in page.rows if row[0] == "difference"]
+    assert "not comparable: sparsity not told (0.8), budget not told (450 epochs)" in page.words
+
+
 def test_generated_corruptions_are_marked_and_never_compared(tmp_path, published):
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation(generated=True)))
     page = page_of(tmp_path / "evaluation.json", published=published)
     assert ["edst", "4", "generated here", "77.77", "0.800", "9.0"] in page.rows
-    assert not [row for row in page.rows if "cAcc %" in [cell.replace("\xa0", " ") for cell in row] and "of" in row[-1:]]
+    compared = [row for row in page.rows if row[-1] == "of"]
+    assert compared  # there are tables beside the papers, and none has a column for them
+    assert not [row for row in compared if "cAcc\xa0%" in row]
 
 
 def test_an_evaluation_beside_the_runs_belongs_to_them(tmp_path, run, published):
@@ -234,6 +244,13 @@ def test_a_figure_carries_its_numbers_and_is_told_in_words(run, tmp_path):
     assert sorted(path.name for path in run.iterdir()) == [
         "config.json", "metrics.jsonl", "results.json", "tickets", "tickets.safetensors", "timing.json"
     ]  # fmt: skip
+
+
+def test_a_name_is_not_read_as_a_formula(tmp_path):
+    """Matplotlib would typeset what stands between dollars, and stop at a formula that is none."""
+    run = write_run(tmp_path / "run", pat(), results(pat()), name="$\\nonsense{$")
+    (tmp_path / "figures").mkdir()
+    assert list(html.timelines(html.read_found([run]), tmp_path / "figures")) == ["run"]
 
 
 def test_headings_are_in_order_and_tables_named(run, tmp_path):
@@ -286,6 +303,59 @@ def test_a_damaged_file_is_named_with_its_field(run, file, change, words):
         html.sections(html.read_found([run]))
     for word in words:
         assert word in str(caught.value)
+
+
+def ways(value, way=()):
+    """Every place in a JSON value."""
+    yield way
+    for name, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from ways(inner, (*way, name))
+
+
+def replaced(value, way, new):
+    if not way:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[way[0]] = replaced(value[way[0]], way[1:], new)
+    return copy
+
+
+WRONG = pytest.mark.parametrize("wrong", [None, "x", -1, [None], {}], ids=repr)
+
+
+def outcome(path, published):
+    """ "page", or "error": an error for people that names a file. Anything else is raised."""
+    try:
+        assert html.sections(html.read_found([path]), published)
+    except ReportError as error:
+        assert ".json" in str(error)  # noqa: PT017
+        return "error"
+    return "page"
+
+
+@pytest.mark.parametrize("name", ["results.json", "config.json", "evaluation.json"])
+@WRONG
+def test_whatever_stands_in_a_field_of_a_run_there_is_a_page_or_an_error_for_people(tmp_path, published, name, wrong):
+    found = results(pat(), members=1)
+    folder = write_run(tmp_path / "run", pat(), found, finished=False)
+    (folder / "evaluation.json").write_text(json.dumps(evaluation(sources=(str(folder),), run=found)))
+    whole, outcomes = json.loads((folder / name).read_text()), set()
+    for way in ways(whole):
+        (folder / name).write_text(json.dumps(replaced(whole, way, wrong)))
+        outcomes.add(outcome(folder, published))
+    assert outcomes == {"page", "error"}
+
+
+@pytest.mark.parametrize("name", ["compare-table1", "multi-ticket-demo", "ablation-structure-digits", "benchmark-memory-cpu"])
+@WRONG
+def test_whatever_stands_in_a_field_of_a_result_there_is_a_page_or_an_error_for_people(tmp_path, published, name, wrong):
+    whole = json.loads((ROOT / "experiments" / "results" / f"{name}.json").read_text())
+    whole |= {rows: whole[rows][-1:] for rows in ("rows", "points") if rows in whole}
+    for way in ways(whole):
+        (tmp_path / "found.json").write_text(json.dumps(replaced(whole, way, wrong)))
+        outcome(tmp_path / "found.json", published)
+    (tmp_path / "found.json").write_text(json.dumps(whole))
+    assert outcome(tmp_path / "found.json", published) == "page"
 
 
 def test_a_last_line_that_was_cut_off_is_passed_over(run):
@@ -363,10 +433,11 @@ def command(*flags):
 def test_the_command_writes_one_file_of_ten_runs_in_time(tmp_path):
     for seed in range(10):
         write_run(tmp_path / "runs" / f"pat-seed{seed}", pat(), results(pat(), seed=0))
-    began = time.monotonic()
+    before = sum(os.times()[2:4])
     done = command(tmp_path / "runs", "-o", tmp_path / "report.html")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 20  # what is promised; some four seconds without other work on the machine
+    # What is promised is 20 seconds; of the process's own time, which other work on the machine does not stretch, it takes some 6.
+    assert 0.1 < sum(os.times()[2:4]) - before < 20
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert len(page.alts) == 10
     assert "10 runs" in done.stdout
@@ -377,8 +448,6 @@ def test_the_command_writes_one_file_of_ten_runs_in_time(tmp_path):
     ("flags", "words"),
     [
         (["nowhere"], ["ReportError", "nowhere: no such file or folder"]),
-        ([str(ROOT / "tests")], ["ReportError", "no run folder", "config.json"]),
-        ([str(ROOT / "pyproject.toml")], ["ReportError", "damaged"]),
         ([str(ROOT / "experiments/results/compare-digits.json"), "-o", "nowhere/report.html"], ["--out nowhere/report.html"]),
     ],
 )
@@ -389,3 +458,14 @@ def test_mistakes_are_one_line(flags, words, tmp_path):
         assert word in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_run_is_said(tmp_path):
+    unknown = tmp_path / "unknown.json"
+    unknown.write_text("{}")
+    with pytest.raises(ReportError, match=r"no run folder and none in it: there is no config.json"):
+        html.read_found([ROOT / "tests"])
+    with pytest.raises(ReportError, match=r"pyproject.toml: damaged, no JSON at line 1"):
+        html.read_found([ROOT / "pyproject.toml"])
+    with pytest.raises(ReportError, match=r"wanted one of results, evaluation, sweep, comparison, schemes, benchmark"):
+        html.read_found([unknown])
