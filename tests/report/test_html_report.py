@@ -101,8 +101,7 @@ def test_what_does_not_fit_has_no_difference_and_says_why(tmp_path, published, c
     page = page_of(
         write_run(tmp_path / "run", plan, results(plan, **rest)), published=[row for row in published if "table 1" in row.source]
     )
-    assert words in page.row("paper: PAT (AR), 16 epochs")[-1]
-    assert "not comparable" in page.row("paper: PAT (AR), 16 epochs")[-1]
+    assert words in page.row("paper, not comparable: PAT (AR), 16 epochs")[-1]
     assert not [row for row in page.rows if row[0] == "difference"]
 
 
@@ -185,7 +184,7 @@ def test_an_evaluation_of_an_untold_run_is_not_compared(tmp_path, published):
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation()))
     page = page_of(tmp_path / "evaluation.json", published=published)
     assert not [row for row in page.rows if row[0] == "difference"]
-    assert "not comparable: sparsity not told (0.8), budget not told (450 epochs)" in page.words
+    assert page.row("paper, not comparable: EDST Ensemble (M=3, S=0.8)")[-1] == "sparsity not told (0.8), budget not told (450 epochs)"
 
 
 def test_generated_corruptions_are_marked_and_never_compared(tmp_path, published):
@@ -409,7 +408,7 @@ def test_committed_results_can_be_reported(published):
         page = page_of(ROOT / "experiments" / "results" / f"{name}.json", published=published)
         assert len(page.rows) > 3, name
     page = page_of(ROOT / "experiments" / "results" / "compare-digits.json", published=published)
-    assert "not comparable: another network (WRN-28-10), other data (cifar10)" in page.words
+    assert "another network (WRN-28-10), other data (cifar10)" in page.row("paper, not comparable: DST Ensemble (M=3, S=0.8)")[-1]
     assert not [row for row in page.rows if row[0] == "difference"]
 
 
