@@ -103,6 +103,10 @@ _OOD_AND_FGSM = (
 )  # fmt: skip
 
 
+# Tables 4 to 13 are of the networks of tables 1 and 2.
+_EPOCHS = {(method, members): epochs for _, method, members, _, epochs, *_ in _FREE_CIFAR}
+
+
 def all_rows(small_budget: Mapping[str, Mapping[str, tuple[tuple[float, float], ...]]]) -> Iterator[PaperRow]:
     """Every row.
 
@@ -148,14 +152,24 @@ def _diversities() -> Iterator[PaperRow]:
     for title, method, members, sparsity, *each in _DIVERSITY:
         for dataset, pair in zip(_SETS, each, strict=True):
             scores: dict[str, float] = dict(zip(("disagreement", "kl"), pair, strict=True))
-            yield PaperRow(f"{FREE}, table 4", _sized(title, members, sparsity), method, _WRN, dataset, scores, members, sparsity)
+            yield PaperRow(
+                f"{FREE}, table 4",
+                _sized(title, members, sparsity),
+                method,
+                _WRN,
+                dataset,
+                scores,
+                members,
+                sparsity,
+                _EPOCHS[method, members],
+            )
     for title, method, *each in _NO_EXPLORATION:
         for dataset, (accuracy, disagreement, kl) in zip(_SETS, each, strict=True):
             scores = {"accuracy": accuracy / 100, "disagreement": disagreement, "kl": kl}
-            yield PaperRow(f"{FREE}, table 5", _sized(title, 3, 0.8), method, _WRN, dataset, scores, 3, 0.8)
+            yield PaperRow(f"{FREE}, table 5", _sized(title, 3, 0.8), method, _WRN, dataset, scores, 3, 0.8, _EPOCHS.get((method, 3)))
     for title, method, values in _CLASSES:
         scores = {f"class_{i}": value for i, value in enumerate(values)}
-        yield PaperRow(f"{FREE}, table 7", title, method, _WRN, "cifar100", scores, 3, 0.8)
+        yield PaperRow(f"{FREE}, table 7", title, method, _WRN, "cifar100", scores, 3, 0.8, _EPOCHS[method, 3])
     for title, method, *each in _CORRELATIONS:
         for dataset, (pearson, spearman) in zip(_SETS, each, strict=True):
             yield PaperRow(f"{FREE}, table 8", title, method, _WRN, dataset, {"pearson": pearson, "spearman": spearman})
@@ -166,10 +180,10 @@ def _robustness() -> Iterator[PaperRow]:
         for which, dataset in enumerate(_SETS):
             names = ("ood_svhn", f"ood_{_SETS[1 - which]}", "ood_gaussiannoise")
             sized, scores = _sized(title, members, sparsity), {str(name): area for name, area in zip(names, areas[which], strict=True)}
-            yield PaperRow(f"{FREE}, table {11 + which}", sized, method, _WRN, dataset, scores, members, sparsity)
+            yield PaperRow(f"{FREE}, table {11 + which}", sized, method, _WRN, dataset, scores, members, sparsity, _EPOCHS[method, members])
             if attacked is not None:
                 found = {f"fgsm_{name}": value / 100 for name, value in zip(("min", "mean", "max"), attacked[which], strict=True)}
-                yield PaperRow(f"{FREE}, table 13", sized, method, _WRN, dataset, found, members, sparsity)
+                yield PaperRow(f"{FREE}, table 13", sized, method, _WRN, dataset, found, members, sparsity, _EPOCHS[method, members])
 
 
 def gains(

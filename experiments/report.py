@@ -65,7 +65,7 @@ def write(config: Config) -> None:
         page = html.render(config.title or heading(found), about(found), sections)
     html.write(config.out, page)
     console = Console()
-    console.print(f"{len(found.runs)} runs, {len(found.evaluations)} evaluations", highlight=False)
+    console.print(f"{len(found.runs)} runs, {len(found.evaluations)} evaluations, {len(sections)} sections", highlight=False)
     unfinished = [run.name for run in found.runs if not run.finished]
     if unfinished:
         console.print(f"[bold yellow]not finished[/]: {len(unfinished)}", highlight=False)
@@ -85,7 +85,8 @@ def about(found: html.Found) -> str:
     here = versions()
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
     finished = sum(run.finished for run in found.runs)
-    return f"{len(found.runs)} runs, {finished} of them finished. Written {date} with jaxtickets {here['jaxtickets']}."
+    runs = f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}, {finished} finished. " if found.runs else ""
+    return f"{runs}Written {date} with jaxtickets {here['jaxtickets']}."
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
         panels[-1].legend([handles[i] for i in shown], [labels[i] for i in shown], frameon=False, fontsize="small", ncols=2)
     child = next((rows for who, rows in sorted(lines.items()) if who[1] >= 0), [])
     _mark_phases(panels, config["plan"]["phases"], lines[min(lines)] + child)
-    figure.suptitle(f"{config['plan']['name']}: {config['task']['name']} on {config['data']['name']}", fontsize="medium")
+    figure.suptitle(f"{config['plan']['name']}: {config['task']['name']} on {config['data']['name']}", fontsize="medium", parse_math=False)
     return save_figure(figure, folder / file, _rows(lines))
 
 

@@ -67,7 +67,7 @@ def write_run(folder, plan, found=None, finished=True, records=None, **about):
     return folder
 
 
-def evaluation(names=("edst",), fingerprint="c0ffee", generated=False, sources=None):
+def evaluation(names=("edst",), fingerprint="c0ffee", generated=False, sources=None, run=None):
     """An evaluation.json of every part, for a network of 10 classes."""
     rows = []
     for i, name in enumerate(names):
@@ -108,6 +108,6 @@ def evaluation(names=("edst",), fingerprint="c0ffee", generated=False, sources=N
         }
         subset = {"mean": 0.955, "min": 0.954, "max": 0.956, "standard_deviation": 0.001}
         about = {"name": name, "source": (sources or names)[i], "method": "edst", "model": "WideResNet(28, 10)", "tickets": 3}
-        rows.append(about | {"evaluation": found, "run": None, "subsets": {"sizes": [2], "accuracy": {"2": subset}}})
+        rows.append(about | {"evaluation": found, "run": run, "subsets": {"sizes": [2], "accuracy": {"2": subset}}})
     test = {"name": "cifar10", "examples": 10_000, "fingerprint": fingerprint}
     return {"command": "python experiments/evaluate.py runs/edst", "date": "2026-01-02", "versions": {}, "test": test, "rows": rows}

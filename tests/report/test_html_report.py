@@ -4,66 +4,20 @@ import base64
 import csv
 import io
 import json
-import re
+import os
 import subprocess
 import sys
-import time
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from pages import Page, page_of
 from run_folders import evaluation, metrics, pat, results, write_run
 
 import jaxtickets as jt
-from jaxtickets.errors import ReportError
 from jaxtickets.report import html
-from jaxtickets.report.html import files, found, ours
+from jaxtickets.report.html import ours
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-VOID = {"meta", "link", "img", "br", "hr"}
-
-
-class Page(HTMLParser):
-    """Tags, texts and table rows of a page, read by the standard library's parser; every tag must be closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open, self.rows, self.headings, self.addresses, self.alts = [], [], [], [], [], []
-        self.words = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.addresses += [value for name, value in attrs if name in ("href", "src", "action", "srcset", "data", "poster")]
-        assert not [name for name, _ in attrs if name.startswith("on")]
-        if tag == "img":
-            self.alts.append(dict(attrs)["alt"])
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-        if re.fullmatch("h[1-6]", tag):
-            self.headings.append(int(tag[1]))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.words += data
-        if self.open and self.open[-1] in ("td", "th"):
-            self.rows[-1][-1] += data
-
-    def row(self, name, number=0):
-        return [row for row in self.rows if row[0] == name][number]
-
-
-def page_of(*paths, published=(), title="Report", **how):
-    return Page(html.render(title, "about", html.sections(html.read_found([Path(path) for path in paths]), published, **how)))
 
 
 @pytest.fixture
@@ -101,8 +55,7 @@ def test_what_does_not_fit_has_no_difference_and_says_why(tmp_path, published, c
     page = page_of(
         write_run(tmp_path / "run", plan, results(plan, **rest)), published=[row for row in published if "table 1" in row.source]
     )
-    assert words in page.row("paper: PAT (AR), 16 epochs")[-1]
-    assert "not comparable" in page.row("paper: PAT (AR), 16 epochs")[-1]
+    assert words in page.row("paper, not comparable: PAT (AR), 16 epochs")[-1]
     assert not [row for row in page.rows if row[0] == "difference"]
 
 
@@ -162,7 +115,8 @@ def test_progress_counts_parents_and_children(tmp_path):
 
 
 def test_every_part_of_an_evaluation_has_its_numbers(tmp_path, published):
-    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation(("edst", "other"), generated=False)))
+    run = {"plan": jt.edst(3).to_json(), "cost": {"density": 0.2}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation(("edst", "other"), run=run)))
     page = page_of(tmp_path / "evaluation.json", published=published)
     assert page.row("edst")[:9] == ["edst", "2", "96.10", "0.500", "2.1", "2.3", "0.300", "95.10", "0.500"]
     assert ["edst", "4", "published sets", "77.77", "0.800", "9.0"] in page.rows
@@ -180,11 +134,20 @@ def test_every_part_of_an_evaluation_has_its_numbers(tmp_path, published):
     assert "generated here" not in page.words
 
 
+def test_an_evaluation_of_an_untold_run_is_not_compared(tmp_path, published):
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation()))
+    page = page_of(tmp_path / "evaluation.json", published=published)
+    assert not [row for row in page.rows if row[0] == "difference"]
+    assert page.row("paper, not comparable: EDST Ensemble (M=3, S=0.8)")[-1] == "sparsity not told (0.8), budget not told (450 epochs)"
+
+
 def test_generated_corruptions_are_marked_and_never_compared(tmp_path, published):
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation(generated=True)))
     page = page_of(tmp_path / "evaluation.json", published=published)
     assert ["edst", "4", "generated here", "77.77", "0.800", "9.0"] in page.rows
-    assert not [row for row in page.rows if "cAcc %" in [cell.replace("\xa0", " ") for cell in row] and "of" in row[-1:]]
+    compared = [row for row in page.rows if row[-1] == "of"]
+    assert compared  # there are tables beside the papers, and none has a column for them
+    assert not [row for row in compared if "cAcc\xa0%" in row]
 
 
 def test_an_evaluation_beside_the_runs_belongs_to_them(tmp_path, run, published):
@@ -236,6 +199,13 @@ def test_a_figure_carries_its_numbers_and_is_told_in_words(run, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_name_is_not_read_as_a_formula(tmp_path):
+    """Matplotlib would typeset what stands between dollars, and stop at a formula that is none."""
+    run = write_run(tmp_path / "run", pat(), results(pat()), name="$\\nonsense{$")
+    (tmp_path / "figures").mkdir()
+    assert list(html.timelines(html.read_found([run]), tmp_path / "figures")) == ["run"]
+
+
 def test_headings_are_in_order_and_tables_named(run, tmp_path):
     page = page_of(run, ROOT / "experiments" / "results" / "compare-table1.json")
     assert page.headings[0] == 1
@@ -248,75 +218,6 @@ def test_headings_are_in_order_and_tables_named(run, tmp_path):
     names = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(names) == len(set(names))
     assert {attrs["aria-labelledby"] for _, attrs in page.tags if "aria-labelledby" in attrs} <= set(names)
-
-
-@pytest.mark.parametrize(
-    ("file", "change", "words"),
-    [
-        ("results.json", lambda text: text[: len(text) // 2], ["results.json", "damaged", "line 1"]),
-        (
-            "results.json",
-            lambda text: text.replace('"nll": 0.5', '"nll": "low"', 1),
-            ["results.json", "ensemble.nll is 'low', wanted a number"],
-        ),
-        ("results.json", lambda text: text.replace('"nll": 0.5', '"nll": NaN', 1), ["results.json", "NaN is no JSON"]),
-        (
-            "results.json",
-            lambda text: text.replace('"members": [', '"members": 3, "x": [', 1),
-            ["results.json", "members is 3, wanted a list"],
-        ),
-        ("results.json", lambda text: "[" * 100_000, ["results.json"]),
-        ("results.json", lambda text: '{"ensemble": ' + "9" * 5000 + "}", ["results.json"]),
-        ("results.json", lambda text: "[1]", ["results.json", "wanted a JSON object"]),
-        ("config.json", lambda text: text.replace('"examples": 50000', '"examples": -1'), ["config.json", "run.data.examples is -1"]),
-        ("config.json", lambda text: text.replace('"task"', '"tusk"'), ["config.json", "run.task is missing"]),
-        ("metrics.jsonl", lambda text: "{\n" + text, ["metrics.jsonl, line 1", "damaged"]),
-        (
-            "metrics.jsonl",
-            lambda text: text.replace('"loss": [1.0]', '"loss": [1.0, 2.0]'),
-            ["metrics.jsonl", "line 1.loss", "one for each"],
-        ),
-    ],
-)
-def test_a_damaged_file_is_named_with_its_field(run, file, change, words):
-    before = (run / file).read_text()
-    (run / file).write_text(change(before))
-    assert (run / file).read_text() != before
-    with pytest.raises(ReportError) as caught:
-        html.sections(html.read_found([run]))
-    for word in words:
-        assert word in str(caught.value)
-
-
-def test_a_last_line_that_was_cut_off_is_passed_over(run):
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 4.0, "lo')
-    assert len(html.read_found([run]).runs[0].metrics) == 3
-
-
-def test_no_file_is_read_beyond_its_limit(run, monkeypatch):
-    monkeypatch.setattr(files, "MOST_JSON", 1000)
-    with pytest.raises(ReportError, match=r"\.json: larger than"):
-        html.read_found([run])
-    with pytest.raises(ReportError, match="no PNG"):
-        files.picture_address(run / "config.json")
-    monkeypatch.setattr(found, "MOST_RUNS", 0)
-    with pytest.raises(ReportError, match="more than 0 runs"):
-        html.read_found([run])
-
-
-def test_runs_on_different_test_sets_are_an_error_that_names_both(tmp_path):
-    for name, prints in (("one", "aaaa"), ("other", "bbbb")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "evaluation.json").write_text(json.dumps(evaluation(fingerprint=prints)))
-    with pytest.raises(ReportError) as caught:
-        html.read_found([tmp_path / "one" / "evaluation.json", tmp_path / "other" / "evaluation.json"])
-    for word in ("one/evaluation.json", "other/evaluation.json", "aaaa", "bbbb", "different test sets"):
-        assert word in str(caught.value)
-    left = write_run(tmp_path / "left", pat(), results(pat()))
-    right = write_run(tmp_path / "right", pat(), results(pat(), test=450))
-    with pytest.raises(ReportError, match=r"left/results.json .* 10,000 examples, .*right/results.json .* 450 examples"):
-        html.read_found([left, right])
 
 
 def test_what_contradicts_itself_is_said(tmp_path, run):
@@ -339,7 +240,7 @@ def test_committed_results_can_be_reported(published):
         page = page_of(ROOT / "experiments" / "results" / f"{name}.json", published=published)
         assert len(page.rows) > 3, name
     page = page_of(ROOT / "experiments" / "results" / "compare-digits.json", published=published)
-    assert "not comparable: another network (WRN-28-10), other data (cifar10)" in page.words
+    assert "another network (WRN-28-10), other data (cifar10)" in page.row("paper, not comparable: DST Ensemble (M=3, S=0.8)")[-1]
     assert not [row for row in page.rows if row[0] == "difference"]
 
 
@@ -363,10 +264,11 @@ def command(*flags):
 def test_the_command_writes_one_file_of_ten_runs_in_time(tmp_path):
     for seed in range(10):
         write_run(tmp_path / "runs" / f"pat-seed{seed}", pat(), results(pat(), seed=0))
-    began = time.monotonic()
+    before = sum(os.times()[2:4])
     done = command(tmp_path / "runs", "-o", tmp_path / "report.html")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 20  # what is promised; some four seconds without other work on the machine
+    # What is promised is 20 seconds; of the process's own time, which other work on the machine does not stretch, it takes some 6.
+    assert 0.1 < sum(os.times()[2:4]) - before < 20
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert len(page.alts) == 10
     assert "10 runs" in done.stdout
@@ -377,8 +279,6 @@ def test_the_command_writes_one_file_of_ten_runs_in_time(tmp_path):
     ("flags", "words"),
     [
         (["nowhere"], ["ReportError", "nowhere: no such file or folder"]),
-        ([str(ROOT / "tests")], ["ReportError", "no run folder", "config.json"]),
-        ([str(ROOT / "pyproject.toml")], ["ReportError", "damaged"]),
         ([str(ROOT / "experiments/results/compare-digits.json"), "-o", "nowhere/report.html"], ["--out nowhere/report.html"]),
     ],
 )

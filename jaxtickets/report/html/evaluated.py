@@ -179,10 +179,7 @@ def _class_disagreement(rows: Rows) -> list[Part]:
 
 
 def _features(rows: Rows) -> list[Part]:
-    there = [
-        (name, [printable(str(layer), 60) for layer in row.data.get("layers") or []], row.numbers("kl"))
-        for name, row in _with(rows, "features")
-    ]
+    there = [(name, row.texts("layers"), row.numbers("kl")) for name, row in _with(rows, "features")]
     lines = [[name, layer, shown(value, 4)] for name, layers, values in there for layer, value in zip(layers, values, strict=False)]
     note = "KL divergence between the members' features, mean over pairs; layers from the input on."
     return [Table("Features by depth", ["", "layer", "KL"], lines, note=note, texts={1})] if lines else []

@@ -99,6 +99,14 @@ class Record:
             raise self.wrong(name, "a text")
         return printable(value)
 
+    def texts(self, name: str) -> list[str]:
+        """A list of texts, made printable; empty where the field is null or not there."""
+        found = self._list(name)
+        for i, value in enumerate(found):
+            if not isinstance(value, str):
+                raise self.wrong(f"{name}[{i}]", "a text", value)
+        return [printable(value) for value in found]
+
     def flag(self, name: str) -> bool:
         """True or false; false where the field is null or not there."""
         value = self.data.get(name)

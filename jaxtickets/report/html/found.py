@@ -153,7 +153,7 @@ def read_found(paths: Iterable[Path]) -> Found:
     for file, record in files["results"].items():
         _check_results(record)
         if file.parent not in runs:
-            runs[file] = Run(printable(file.stem, 80), file, None, record, record, (), _plan(record))
+            runs[file] = Run(printable(file.stem, 80), file, None, record, record, (), plan_of(record))
     kinds = {name: tuple(files[kind].values()) for name, kind in (("evaluations", "evaluation"), ("comparisons", "comparison"))}
     found = Found(
         _named(list(runs.values())), schemes=tuple(files["schemes"].values()), sweeps=tuple(files["sweep"].values()),
@@ -185,10 +185,11 @@ def _run(folder: Path) -> Run:
     run.part("data").count("examples")
     if results is not None:
         _check_results(results)
-    return Run(printable(folder.resolve().name, 80), folder, config, results, there["timing.json"], metrics, _plan(run))
+    return Run(printable(folder.resolve().name, 80), folder, config, results, there["timing.json"], metrics, plan_of(run))
 
 
-def _plan(record: Record) -> Plan | None:
+def plan_of(record: Record) -> Plan | None:
+    """The plan that a record tells of; None where this version cannot read it."""
     try:
         return Plan.from_json(record.part("plan").data)
     except PlanError:  # of another version

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxtickets.plan import Plan, Train
 from jaxtickets.report.html.files import Record
-from jaxtickets.report.html.found import Found, Run
+from jaxtickets.report.html.found import Found, Run, method_of, plan_of
 
 COMPARED = ("accuracy", "nll", "ece", "training", "disagreement", "kl")
 
@@ -62,10 +62,7 @@ def our_rows(found: Found) -> list[OurRow]:
     for row in _evaluated(found):
         if id(row.data) not in taken:
             test = next(record.part("test") for record in found.evaluations if record.file == row.file)
-            method, members = row.text("method", "unknown"), row.count("tickets")
-            method = "independent" if method == "dense" and members == 1 else method
-            scores = evaluated_scores(row.part("evaluation"))
-            rows.append(OurRow(row.text("name"), method, network_of(row.text("model")), test.text("name"), scores, members))
+            rows.append(_evaluated_row(row, test))
     for record in found.comparisons:
         rows += [row for row in _compared(record) if not any(_same(row, other) for other in rows)]
     for record in found.schemes:
@@ -108,7 +105,7 @@ def _mean(each: Sequence[tuple[Run, Mapping[str, float]]]) -> OurRow:
     names = [name for name in each[0][1] if all(name in scores for _, scores in each)]
     scores = {name: statistics.fmean(scores[name] for _, scores in each) for name in names}
     density = run.results.part("cost").number("density")
-    epochs = run.plan.width * run.plan.epochs(1) if run.plan is not None and _in_epochs(run.plan) else None
+    epochs = _epochs(run.plan)
     title = run.name if len(each) == 1 else run.method
     return OurRow(
         title, run.method, network_of(run.model), run.dataset, scores, len(run.results.parts("members")),
@@ -116,8 +113,21 @@ def _mean(each: Sequence[tuple[Run, Mapping[str, float]]]) -> OurRow:
     )  # fmt: skip
 
 
-def _in_epochs(plan: Plan) -> bool:
-    return all(phase.length.unit == "epochs" for phase in plan.phases if isinstance(phase, Train))
+def _epochs(plan: Plan | None) -> float | None:
+    """Epochs of all networks of a plan together; None where it counts in steps."""
+    lengths = [phase.length for phase in plan.phases if isinstance(phase, Train)] if plan is not None else []
+    return plan.width * plan.epochs(1) if plan is not None and all(length.unit == "epochs" for length in lengths) else None
+
+
+def _evaluated_row(row: Record, test: Record) -> OurRow:
+    """A row of an evaluation whose run is not reported itself."""
+    run, model = row.maybe("run"), row.text("model")
+    plan = plan_of(run) if run is not None and "plan" in run else None
+    density = run.part("cost").number("density") if run is not None and "cost" in run else None
+    method = method_of(plan, model) if plan is not None else row.text("method", "unknown")
+    scores, sparsity = evaluated_scores(row.part("evaluation")), None if density is None else 1 - density
+    title, network = row.text("name"), network_of(model)
+    return OurRow(title, method, network, test.text("name"), scores, row.count("tickets"), sparsity, _epochs(plan))
 
 
 def _evaluated(found: Found) -> list[Record]:
@@ -143,7 +153,8 @@ def _compared(record: Record) -> list[OurRow]:
         density = row.number("density")
         sparsity = None if density is None else 1 - density
         runs = len(row.numbers("seeds")) or 1
-        rows.append(OurRow(row.text("title"), row.text("method"), network, dataset, there, row.count("members"), sparsity, None, runs))
+        epochs = _epochs(plan_of(row)) if "plan" in row else None
+        rows.append(OurRow(row.text("title"), row.text("method"), network, dataset, there, row.count("members"), sparsity, epochs, runs))
     return rows
 
 

@@ -109,7 +109,7 @@ def doubts(found: Found) -> list[Text]:
     rows = [row for record in found.evaluations for row in record.parts("rows")]
     told += _several("ways to combine members", {row.text("name"): row.part("evaluation").text("combine", "proba") for row in rows})
     for record in found.comparisons:
-        told += [f"left out of {record.file.name}: {str(line)[:300]}" for line in record.data.get("failed") or []]
+        told += [f"left out of {record.file.name}: {line}" for line in record.texts("failed")]
     return [Text(text, "warning") for text in told]
 
 
