@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import benchmark_children
+import benchmark_evaluation
 import benchmark_texts
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ from jaxtickets import engine, selection, sparsity
 from jaxtickets.plan import SGD, Length
 from jaxtickets.transforms import keep_masked, prune_grow
 
-Part = Literal["masking", "selection", "members", "vmap", "torch", "start", "shrinking", "memory", "texts"]
+Part = Literal["masking", "selection", "members", "vmap", "torch", "start", "shrinking", "memory", "texts", "evaluation"]
 NETWORKS = {"LeNet-L": (jt.models.LeNet("L"), "adam"), "WRN-16-4": (jt.models.WideResNet(16, 4), "sgd")}
 
 
@@ -46,7 +47,7 @@ NETWORKS = {"LeNet-L": (jt.models.LeNet("L"), "adam"), "WRN-16-4": (jt.models.Wi
 class Config:
     """What to measure."""
 
-    only: tuple[Part, ...] = ("start", "selection", "vmap", "members", "masking", "torch", "shrinking", "memory", "texts")
+    only: tuple[Part, ...] = ("start", "selection", "vmap", "members", "masking", "torch", "shrinking", "memory", "texts", "evaluation")
     """Parts to run."""
     rounds: int = 7
     """How often alternatives take turns."""
@@ -236,6 +237,11 @@ def texts(config: Config) -> list[Row]:
     ]
 
 
+def evaluating(config: Config) -> list[Row]:
+    """Accuracies of all ensembles of 20 members, and what an evaluation takes beside its forward passes."""
+    return [*benchmark_evaluation.all_subsets(config.rounds), *benchmark_evaluation.against_forward_passes(config.rounds)]
+
+
 PARTS: dict[str, Callable[[Config], list[Row]]] = {
     "start": first_step,
     "selection": exact_selection,
@@ -246,6 +252,7 @@ PARTS: dict[str, Callable[[Config], list[Row]]] = {
     "shrinking": shrinking,
     "memory": memory,
     "texts": texts,
+    "evaluation": evaluating,
 }
 
 

@@ -11,6 +11,7 @@ from jaxtickets.evaluation.attacks import fgsm, pgd
 from jaxtickets.evaluation.bootstrap import BootstrapTest, paired_bootstrap
 from jaxtickets.evaluation.checks import EvaluationError
 from jaxtickets.evaluation.combine import combine
+from jaxtickets.evaluation.correlation import AccuracyCorrelation, accuracy_correlation
 from jaxtickets.evaluation.corrupted import Corrupted
 from jaxtickets.evaluation.diverse import Diverse
 from jaxtickets.evaluation.diversity import class_disagreement, disagreement_matrix, kl_matrix, pairwise_kl, prediction_disagreement
@@ -38,6 +39,7 @@ from jaxtickets.evaluation.task_scores import GLUE_METRICS, f1, glue_score, matt
 
 __all__ = [
     "GLUE_METRICS",
+    "AccuracyCorrelation",
     "Adversarial",
     "BootstrapTest",
     "ClassAccuracy",
@@ -55,6 +57,7 @@ __all__ = [
     "Scores",
     "TTest",
     "accuracy",
+    "accuracy_correlation",
     "adaptive_ece",
     "as_log_proba",
     "auroc",

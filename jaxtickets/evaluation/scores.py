@@ -154,7 +154,8 @@ class Evaluation:
     def _part_lines(self) -> Iterator[str]:
         """The single values of each part; what is a list stays in the dictionary."""
         for name, result in self.parts.items():
-            yield f"{name}: " + ", ".join(f"{what} {value}" for what, value in _single_values(result))
+            values = ", ".join(f"{what} {value}" for what, value in _single_values(result))
+            yield f"{name}: {values or 'no single values'}"
 
 
 def plain(value: Any) -> Any:

@@ -28,10 +28,11 @@ def results(tickets: TicketEnsemble, evaluation: Evaluation, cost: PlanCost, fol
       folder: the run folder, for the measured seconds and versions.
 
     Returns:
-      what `Evaluation.to_dict` has: `ensemble` and `members` (accuracy, nll, ece, adaptive_ece, brier), `members_mean`,
-      `diversity` (disagreement, kl, mask_iou), `per_class`, `reliability` and more; beside it
-      `cost` (training and inference ratio, density, and more), `seconds` (train, compile, total), `versions`, `plan`.
-      Only what JSON knows: an infinite or undefined number is None.
+      What `Evaluation.to_dict` has: `ensemble` and `members` (accuracy, nll, ece, adaptive_ece, brier), `members_mean`,
+      `diversity` (disagreement, kl, mask_iou), `per_class`, `reliability` and more; files of before have no
+      `adaptive_ece`, `per_class`, `reliability`, `combine` and `parts`. Beside it `cost` (training and inference ratio,
+      density, and more), `seconds` (train, compile, total), `versions`, `plan`. Only what JSON knows: an infinite or
+      undefined number is None.
     """
     timing = json.loads((Path(folder) / "timing.json").read_text())
     measured = evaluation.to_dict()

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,13 +11,16 @@ import pytest
 from jaxtickets.evaluation import (
     EvaluationError,
     as_log_proba,
+    class_disagreement,
     disagreement_matrix,
     kl_matrix,
+    mask_hamming_matrix,
     mask_iou,
     mask_iou_matrix,
     pair_mean,
     pairwise_kl,
     prediction_disagreement,
+    weight_cosine_matrix,
 )
 
 EXACT = 1e-12  # float64 sums in another order
@@ -160,3 +164,59 @@ def test_predictions_are_checked(measure):
 def test_masks_are_checked(masks, message):
     with pytest.raises(EvaluationError, match=message):
         mask_iou(masks)
+
+
+def test_disagreement_of_classes_against_every_pair():
+    rng = np.random.default_rng(12)
+    log_p = np.log(rng.dirichlet(np.ones(4), (5, 300)))
+    y = rng.integers(0, 3, 300)  # no example of class 3
+    labels = log_p.argmax(-1)
+    pairs = np.array([labels[i] != labels[j] for i in range(5) for j in range(i)])
+    found = class_disagreement(log_p, y)
+    np.testing.assert_allclose(found[:3], [pairs[:, y == c].mean() for c in range(3)], rtol=1e-12)  # sums in another order
+    assert np.isnan(found[3])
+    weighted = found[:3] @ np.bincount(y) / 300
+    assert weighted == pytest.approx(prediction_disagreement(log_p), rel=1e-12)
+    assert np.isnan(class_disagreement(log_p[:1], y)).all()
+    assert class_disagreement(np.repeat(log_p[:1], 3, 0), y)[:3].tolist() == [0.0] * 3
+
+
+def test_hamming_distance_is_that_of_scipy():
+    from scipy.spatial.distance import pdist, squareform
+
+    rng = np.random.default_rng(13)
+    masks = [{"a": rng.random((6, 5)) < 0.3, "b": rng.random(40) < 0.7, "norm": np.array(True)} for _ in range(4)]
+    flat = np.array([np.concatenate([mask["a"].ravel(), mask["b"]]) for mask in masks])
+    np.testing.assert_allclose(mask_hamming_matrix(masks), squareform(pdist(flat, "hamming")), rtol=1e-12)
+    half, dense = {"w": np.array([True, False])}, {"w": np.array(True)}
+    assert mask_hamming_matrix([half, dense]).tolist() == [[0, 0.5], [0.5, 0]]
+    assert np.isnan(mask_hamming_matrix([dense, dense])).all()
+    with pytest.raises(EvaluationError, match="masks: got none"):
+        mask_hamming_matrix([])
+
+
+def test_cosine_of_weights_is_that_of_scipy(monkeypatch):
+    from scipy.spatial.distance import cosine
+
+    monkeypatch.setattr("jaxtickets.evaluation.parameters._AT_ONCE", 7)
+    rng = np.random.default_rng(14)
+    params = [
+        {"conv": {"kernel": rng.standard_normal((3, 4)).astype(np.float32), "bias": np.ones(4)}, "w": rng.standard_normal((5, 2))}
+        for _ in range(3)
+    ]
+    flat = [np.concatenate([p["conv"]["kernel"].ravel().astype(float), p["w"].ravel()]) for p in params]  # no biases
+    found = weight_cosine_matrix(params)
+    for i in range(3):
+        for j in range(3):
+            assert found[i, j] == pytest.approx(1 - cosine(flat[i], flat[j]), abs=1e-12)  # sums in another order
+    zero = jax.tree.map(np.zeros_like, params[0])
+    assert np.isnan(weight_cosine_matrix([params[0], zero])).tolist() == [[False, True], [True, True]]
+    biases = weight_cosine_matrix(params, rules=[("bias", True), (".*", False)])
+    np.testing.assert_allclose(biases, 1.0, rtol=1e-12)
+    for bad, message in (
+        (([],), "params: got none"),
+        (([*params[:1], {"w": params[0]["w"]}],), "another tree or other shapes for member 1"),
+        ((params, [("nothing", True), (".*", False)]), "rules: the rule"),
+    ):
+        with pytest.raises(EvaluationError, match=message):
+            weight_cosine_matrix(*bad)

@@ -7,7 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtickets.evaluation import EvaluationError, accuracy, adaptive_ece, as_log_proba, brier, ece, mean_log_proba, nll
+from jaxtickets.evaluation import (
+    EvaluationError,
+    accuracy,
+    adaptive_ece,
+    as_log_proba,
+    brier,
+    class_accuracy,
+    ece,
+    mean_log_proba,
+    nll,
+    reliability,
+)
 
 METRICS = [accuracy, nll, brier, ece, adaptive_ece]
 EXACT = 1e-12  # float64 sums of some thousand numbers in another order
@@ -220,3 +231,37 @@ def test_device_arrays_are_welcome():
     log_p, y = predictions(100, 5, seed=7, dtype=np.float32)
     for metric in METRICS:
         assert metric(jnp.asarray(log_p), jnp.asarray(y)) == metric(log_p, y), metric.__name__
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_the_reliability_diagram_is_that_of_scikit_learn(bins):
+    calibration = pytest.importorskip("sklearn.calibration")
+    log_p, y = predictions(2000, 5, seed=8)
+    found = reliability(log_p, y, bins)
+    confidence = np.exp(log_p).max(-1)
+    accuracies, means = calibration.calibration_curve(log_p.argmax(-1) == y, confidence, n_bins=bins)  # of filled bins alone
+    filled = np.array(found.count) > 0
+    np.testing.assert_allclose(np.array(found.accuracy)[filled], accuracies, rtol=EXACT)
+    np.testing.assert_allclose(np.array(found.confidence)[filled], means, rtol=EXACT)
+    assert np.isnan(np.array(found.accuracy)[~filled]).all()
+    assert (sum(found.count), len(found.count)) == (2000, bins)
+    assert ece(log_p, y, bins) == found.error
+    assert found == reliability(log_p, y, bins)  # nan in empty bins notwithstanding
+
+
+def test_accuracy_of_classes_is_the_recall_of_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    log_p, y = predictions(500, 4, seed=9)
+    np.testing.assert_allclose(class_accuracy(log_p, y), sklearn.recall_score(y, log_p.argmax(-1), average=None), rtol=EXACT)
+    some = class_accuracy(log_p, 0 * y)
+    assert np.isnan(some).tolist() == [False, True, True, True]
+    assert some[0] == accuracy(log_p, 0 * y)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_sure_predictions_have_one_bin(right):
+    log_p = as_log_proba(np.eye(3)[[0, 1, 2, 2]])
+    y = np.array([0, 1, 2, 2]) if right else np.array([1, 2, 0, 1])
+    found = reliability(log_p, y, 4)
+    assert (found.count, found.accuracy[3], found.confidence[3]) == ((0, 0, 0, 4), float(right), 1.0)
+    assert ece(log_p, y, 4) == adaptive_ece(log_p, y, 4) == float(not right)
