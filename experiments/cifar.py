@@ -209,7 +209,13 @@ def make_data(config: Config) -> tuple[jt.Dataset, jt.Dataset]:
 
 
 def make_probe(config: Config, test: jt.Dataset) -> dict[str, Any]:
-    """What `jt.fit` is told to probe: evenly spaced test images, from which nothing is learned or selected."""
+    """What `jt.fit` is told to probe: evenly spaced test images, from which nothing is learned or selected.
+
+    Raises:
+      PlanError: a negative number of epochs.
+    """
+    if config.probe < 0:
+        raise jt.PlanError(f"--probe is a number of epochs, 0 for no probes; got {config.probe}.")
     if config.probe == 0:
         return {}
     rows = np.arange(min(1000, len(test))) * len(test) // min(1000, len(test))
