@@ -71,6 +71,8 @@ class Config(RunConfig):
     """Take the last iterate, or the best on --validation held-out training images."""
     validation: int = 0
     """Training images held out."""
+    probe: int = 0
+    """Epochs between records of what every network predicts of 1,000 test images (fewer where there are fewer), in OUT/probe; 0: none."""
     compare_dense: bool = False
     """Also train one dense network on the same schedule, up to the first ticket."""
 
@@ -197,6 +199,20 @@ def make_data(config: Config) -> tuple[jt.Dataset, jt.Dataset]:
     """Training and test data as the flags say."""
     train, test = jt.data.pair(config.dataset, data_dir=config.data_dir)
     return (train if config.augment else dataclasses.replace(train, augment=None)), test
+
+
+def make_probe(config: Config, test: jt.Dataset) -> dict[str, Any]:
+    """What `jt.fit` is told to probe: evenly spaced test images, from which nothing is learned or selected.
+
+    Raises:
+      PlanError: a negative number of epochs.
+    """
+    if config.probe < 0:
+        raise jt.PlanError(f"--probe is a number of epochs, 0 for no probes; got {config.probe}.")
+    if config.probe == 0:
+        return {}
+    rows = np.arange(min(1000, len(test))) * len(test) // min(1000, len(test))
+    return {"probe": test.take(rows), "probe_every": config.probe}
 
 
 def blank(dataset: str) -> jt.Dataset:

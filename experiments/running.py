@@ -83,7 +83,9 @@ def run(config: cifar.Config) -> None:
         return
     out = config.out or Path("runs") / f"{config.name}-{config.preset}-seed{config.seed}"
     dense = dense_counterpart(plan) if config.compare_dense else None
-    carry_out(config, config.name, plan, task, cifar.make_data(config), out, dense, start_from=config.start_from)
+    data = cifar.make_data(config)
+    probe = cifar.make_probe(config, data[1])
+    carry_out(config, config.name, plan, task, data, out, dense, start_from=config.start_from, probe=probe)
 
 
 def show_cost(plan: Plan, task: jt.Task, data: Any) -> None:
@@ -149,16 +151,24 @@ def fit_and_score(
     folder: Path,
     start_from: Path | None = None,
     predict_batch: int | None = None,
+    probe: Mapping[str, Any] | None = None,
 ) -> tuple[jt.TicketEnsemble, dict[str, Any]]:
     """Tickets of a plan, trained or loaded, and what a results file says of them; `predict_batch` examples at a time."""
-    tickets = fit(config, plan, task, data[0], folder, start_from)
+    tickets = fit(config, plan, task, data[0], folder, start_from, probe)
     return tickets, score(config, tickets, plan, data, folder, predict_batch)
 
 
-def fit(config: cifar.RunConfig, plan: Plan, task: jt.Task, train: Any, folder: Path, start_from: Path | None = None) -> jt.TicketEnsemble:
+def fit(
+    config: cifar.RunConfig,
+    plan: Plan,
+    task: jt.Task,
+    train: Any,
+    folder: Path,
+    start_from: Path | None = None,
+    probe: Mapping[str, Any] | None = None,
+) -> jt.TicketEnsemble:
     """`jt.fit` as the flags say; a finished folder is loaded."""
-    how = config.how(plan.width)
-    return jt.fit(plan, task, train, key=config.seed, out=folder, start_from=start_from, **how)
+    return jt.fit(plan, task, train, key=config.seed, out=folder, start_from=start_from, **config.how(plan.width), **(probe or {}))
 
 
 def score(
@@ -182,12 +192,13 @@ def share_programs(folder: Path) -> None:
 def scored(config: cifar.Config, data: tuple[jt.Dataset, jt.Dataset], folder: Path) -> dict[str, Any]:
     """Results of the experiment in a folder: read where they have been written, else after training what is left of it."""
     plan, task, file = config.plan(), cifar.make_task(config), folder / "results.json"
+    probe = cifar.make_probe(config, data[1])
     if file.exists() and (folder / "tickets.safetensors").exists():
         results = json.loads(file.read_text())
         if results["ece_bins"] == config.bins:
-            fit(config, plan, task, data[0], folder, config.start_from)  # trains nothing: says if the folder holds another run
+            fit(config, plan, task, data[0], folder, config.start_from, probe)  # trains nothing: says if the folder holds another run
             return results
-    _, results = fit_and_score(config, plan, task, data, folder, config.start_from)
+    _, results = fit_and_score(config, plan, task, data, folder, config.start_from, probe=probe)
     return write_results(config, task, data, folder, results)
 
 

@@ -205,23 +205,33 @@ class TicketEnsemble:
         ticket_file.write(self, Path(path))
 
     def _check(self, x: PyTree, prepare: Any) -> None:
-        leaves = jax.tree.leaves(x)
-        if not leaves or any(np.ndim(leaf) == 0 for leaf in leaves) or leaves[0].shape[0] == 0:
-            raise DataError("x holds no examples; it is a Dataset, or arrays with the example axis first.")
-        if len({leaf.shape[0] for leaf in leaves}) > 1:
-            raise DataError(f"the arrays of x hold {sorted({leaf.shape[0] for leaf in leaves})} examples; row i of each is example i.")
-        got = jax.eval_shape(prepare, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.asarray(a[:1]).dtype), x))
-        same_tree = jax.tree.structure(got) == jax.tree.structure(self.x_spec)
-        if not same_tree or any(
-            (g.shape[1:], g.dtype) != (s.shape, s.dtype) for g, s in zip(jax.tree.leaves(got), jax.tree.leaves(self.x_spec))
-        ):
-            raise DataError(
-                f"x is {_spec(got, 1)} per example; {self.task.name} was trained on {_spec(self.x_spec, 0)}. "
-                "Pass the data set itself, or dataset.prepare(x)."
-            )
-        for leaf in leaves:
-            if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
-                raise DataError("x holds NaN or infinite values; predictions of them mean nothing.")
+        check_inputs(x, prepare, self.x_spec, f"{self.task.name} was trained on")
+
+
+def check_inputs(x: PyTree, prepare: Any, x_spec: PyTree, wants: str, name: str = "x") -> None:
+    """Raise `DataError` unless a network that takes `x_spec` per example can predict `prepare(x)`.
+
+    Args:
+      x: arrays [N, ...], as they are stored.
+      prepare: what makes inputs of them.
+      x_spec: shape (without the batch axis) and dtype of what the network takes.
+      wants: the words before that in an error.
+      name: what an error calls x.
+    """
+    leaves = jax.tree.leaves(x)
+    if not leaves or any(np.ndim(leaf) == 0 for leaf in leaves) or leaves[0].shape[0] == 0:
+        raise DataError(f"{name} holds no examples; it is a Dataset, or arrays with the example axis first.")
+    if len({leaf.shape[0] for leaf in leaves}) > 1:
+        raise DataError(f"the arrays of {name} hold {sorted({leaf.shape[0] for leaf in leaves})} examples; row i of each is example i.")
+    got = jax.eval_shape(prepare, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)), x))
+    same_tree = jax.tree.structure(got) == jax.tree.structure(x_spec)
+    if not same_tree or any((g.shape[1:], g.dtype) != (s.shape, s.dtype) for g, s in zip(jax.tree.leaves(got), jax.tree.leaves(x_spec))):
+        raise DataError(
+            f"{name} is {_spec(got, 1)} per example; {wants} {_spec(x_spec, 0)}. Pass the data set itself, or dataset.prepare(x)."
+        )
+    for leaf in leaves:
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+            raise DataError(f"{name} holds NaN or infinite values; predictions of them mean nothing.")
 
 
 def _spec(tree: PyTree, batch_axes: int) -> str:

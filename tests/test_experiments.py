@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from jaxtickets.engine import read_probes
+
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.usefixtures("programs_are_compiled_once")
-QUICK = ["--preset", "demo", "--members", "2", "--explore", "1", "--refine", "1", "--update-every", "10"]
+QUICK = ["--preset", "demo", "--members", "2", "--explore", "1", "--refine", "1", "--update-every", "10", "--probe", "1"]
 
 
 def command(script, *flags):
@@ -47,6 +49,8 @@ def test_a_run_leaves_what_the_readme_says(quick_run):
     assert results["command"] == " ".join(["python experiments/edst_cifar.py", *QUICK, "--compare-dense"])
     assert 0.1 < results["ensemble"]["accuracy"] <= 1
     assert results["single_dense"]["cost"]["density"] == 1.0
+    # Before the one epoch of exploration and after it, and after those of two refinements; digits has 450 test images.
+    assert [(record["epoch"], record["log_proba"].shape) for record in read_probes(out)] == [(epoch, (450, 10)) for epoch in range(4)]
     assert (out / "timeline.png").read_bytes().startswith(b"\x89PNG")
     for word in ("member 0", "member 1", "mean of members", "edst ensemble", "single dense", "theoretical"):
         assert word in done.stdout

@@ -22,6 +22,7 @@ from jaxtickets.engine.feed import hold_out, make_feed
 from jaxtickets.engine.given import given_network
 from jaxtickets.engine.group import Clock, GroupRun
 from jaxtickets.engine.lineage import Network, child_key
+from jaxtickets.engine.probes import make_probe
 from jaxtickets.engine.programs import Programs
 from jaxtickets.engine.progress import ProgressLine
 from jaxtickets.engine.run import Place, Run, Who
@@ -46,6 +47,8 @@ def fit(
     start_from: PyTree | Ticket | TicketEnsemble | str | Path | None = None,
     checkpoint_every: float = 60.0,
     progress: bool = True,
+    probe: Dataset | PyTree | None = None,
+    probe_every: int = 1,
 ) -> TicketEnsemble:
     """Run `plan` and return its tickets.
 
@@ -64,18 +67,21 @@ def fit(
         there are batch statistics, a `Ticket`, an ensemble of one, or a ticket file.
       checkpoint_every: seconds between checkpoints; 0 for one after every call of the compiled step.
       progress: show a progress line (on standard error).
+      probe: inputs, a `Dataset` (its labels are not read) or arrays as the network takes them, of which every network's predictions
+        are kept along its training: in `out/probe`, read by `jaxtickets.engine.read_probes`. Training is the same without.
+      probe_every: epochs between them; besides, there are those before training and at the end of every training phase.
 
     Returns:
       The tickets in the order lineage by lineage, child by child, and within each as collected. Those of a run folder stay in
       its files and are read when they are asked for.
 
     Raises:
-      DataError: data that cannot be trained on, or that the network cannot take.
+      DataError: data that cannot be trained on, or that the network cannot take; such inputs of `probe`.
       MaskError: a sparsity or rules that the network's layers cannot meet.
       TicketError: a `start_from` that does not fit the network.
-      ValueError: a `key` or `layout` that does not fit the plan.
+      ValueError: a `key` or `layout` that does not fit the plan; a `probe` without `out`, or not every so many whole epochs.
       NonFiniteLoss: a loss became NaN or infinite; what was collected before is in `out/tickets`.
-      RunError: `out` holds a run of another plan, network, data set or key, or is in use by another process.
+      RunError: `out` holds a run of another plan, network, data set, key or probe, or is in use by another process.
 
     >>> import jaxtickets as jt
     >>> train, test = jt.data.pair("digits")
@@ -98,6 +104,7 @@ def fit(
     given = given_network(start_from, task, params, model_state)
     checks.check_given(plan, given)
     units = checks.check_units(plan, task, params, model_state, x_spec)
+    probed = make_probe(probe, probe_every, out, task, x_spec)
     # Nothing is wrong.
     keys = members.member_keys(key, plan.width)
     if isinstance(fitted, Dataset):
@@ -110,7 +117,7 @@ def fit(
         line = ProgressLine(steps, show, compiling=lambda: parts[-1].seconds)
         checkpoints = Checkpoints(folder.checkpoints) if folder else None
         try:
-            whole = Run(*parts, line, folder, checkpoints, checkpoint_every)
+            whole = Run(*parts, line, folder, checkpoints, checkpoint_every, probed)
             collected, seconds = _run_groups(whole, keys)
         finally:
             line.close()
@@ -125,7 +132,8 @@ def fit(
 
     if out is None:
         return run(None)
-    with RunFolder(out, _identity(plan, task, data, key, params, given)) as folder:
+    identity = _identity(plan, task, data, key, params, given) | ({} if probed is None else {"probe": probed.identity()})
+    with RunFolder(out, identity) as folder:
         if not folder.final.exists():
             return run(folder)
         return load(folder.final, task)

@@ -12,6 +12,7 @@ from jaxtickets.dataset import Dataset
 from jaxtickets.engine.checkpoints import Checkpoints
 from jaxtickets.engine.feed import DeviceFeed, HostFeed
 from jaxtickets.engine.lineage import Network
+from jaxtickets.engine.probes import Probe
 from jaxtickets.engine.programs import Programs
 from jaxtickets.engine.progress import ProgressLine
 from jaxtickets.engine.run_folder import RunFolder
@@ -41,6 +42,7 @@ class Run:
     folder: RunFolder | None
     checkpoints: Checkpoints | None
     checkpoint_every: float
+    probe: Probe | None = None
 
     @property
     def keeps_tickets_in_files(self) -> bool:

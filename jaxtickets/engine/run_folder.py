@@ -1,7 +1,8 @@
 """A run folder: what is run, its metrics as they come, its tickets.
 
 `config.json` says what is run and on what, `metrics.jsonl` has one object per report, `tickets/` each ticket as it was
-collected, `checkpoints/` the way back, and at the end there are `tickets.safetensors` and `timing.json`.
+collected, `probe/` what networks predicted on the way (where that was asked for), `checkpoints/` the way back, and at the
+end there are `tickets.safetensors` and `timing.json`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import jax
+import numpy as np
 
 from jaxtickets.ensemble import TicketEnsemble
 from jaxtickets.errors import RunError
@@ -60,6 +62,7 @@ class RunFolder:
         self.path = Path(path)
         self.tickets = self.path / "tickets"
         self.checkpoints = self.path / "checkpoints"
+        self.probes = self.path / "probe"
         self.final = self.path / "tickets.safetensors"
         self.writes = jax.process_index() == 0
         if self.path.exists() and not self.path.is_dir():
@@ -126,6 +129,16 @@ class RunFolder:
         """Keep an ensemble of that one ticket."""
         if self.writes:
             alone.save(self.ticket(index))
+
+    def save_probe(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Keep what one network predicted at one time, in one atomic step: equal arrays are equal bytes."""
+        if not self.writes:
+            return
+        self.probes.mkdir(exist_ok=True)
+        temporary = self.probes / f".{name}"
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+        os.replace(temporary, self.probes / name)
 
 
 def _lock(path: Path) -> IO[str] | None:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtickets import members
 from jaxtickets.engine import best as bests
 from jaxtickets.engine import lineage as lineages
-from jaxtickets.engine import moves
+from jaxtickets.engine import moves, probes
 from jaxtickets.engine.checkpoints import Checkpoints
 from jaxtickets.engine.feed import HostFeed
 from jaxtickets.engine.lineage import Lineage, Numbers, Pruning, Tally
@@ -37,6 +37,8 @@ def train(group: GroupRun, index: int, phase: Train, done: int) -> None:
     per_call = 1 if isinstance(feed, HostFeed) else group.layout.steps_per_call
     if done == 0:
         _prepare_phase(group, index, phase)
+        if group.branch == 0 and group.steps_before(index) == 0:
+            probes.record(group, 0, 0.0)
     pull = coefficients(group, phase.penalty)
     group.meter.count(group.state["lineage"].mask, len(group.who))
     group.run.line.phase(f"{group.name(index)} {_short(phase)}", steps, done)
@@ -51,8 +53,11 @@ def train(group: GroupRun, index: int, phase: Train, done: int) -> None:
         done += take
         group.meter.examples += take * group.run.plan.batch_size * len(group.who)
         group.run.line.advance(take * len(group.who))
-        if done == steps or position + take == feed.steps_per_epoch:
+        whole = position + take == feed.steps_per_epoch
+        if done == steps or whole:
             group.run.line.update(done, _report(group, index, phase, done), force=True)
+            if probes.due(group, epoch + 1 if whole else None, done == steps):
+                probes.record(group, group.steps_before(index) + done, _epochs(group, index, phase, done))
             group.meter.reset()
         elif time.monotonic() - shown > 1:
             shown = time.monotonic()
@@ -135,8 +140,7 @@ def _report(group: GroupRun, index: int, phase: Train, done: int) -> dict[str, A
     group.meter.count(lineage.mask, len(group.who))
     numbers = group.meter.read(group.state["tally"])
     check_finite(group.run.plan, index, group.who, numbers["bad_steps"], group.run.folder)
-    per_epoch, steps = group.run.feed.steps_per_epoch, phase.steps(group.run.feed.steps_per_epoch)
-    before = [p.length.epochs(p.steps_per_epoch(per_epoch)) for p in group.run.plan.phases[:index] if isinstance(p, Train)]
+    steps = phase.steps(group.run.feed.steps_per_epoch)
     record: dict[str, Any] = {
         "group": group.number,
         "branch": group.branch,
@@ -144,7 +148,7 @@ def _report(group: GroupRun, index: int, phase: Train, done: int) -> dict[str, A
         "step_in_phase": done,
         "name": _short(phase),
         "step": group.steps_before(index) + done,
-        "epoch": sum(before) + done / phase.steps_per_epoch(per_epoch),
+        "epoch": _epochs(group, index, phase, done),
         "lineages": [who.lineage for who in group.who],
         "children": [who.child for who in group.who],
         "lr": phase.lr(done - 1, steps),
@@ -167,6 +171,13 @@ def _report(group: GroupRun, index: int, phase: Train, done: int) -> dict[str, A
     group.state["report"] = members.place(report, group.layout, "member")
     group.state["tally"] = group.empty_tally()
     return numbers
+
+
+def _epochs(group: GroupRun, index: int, phase: Train, done: int) -> float:
+    """Epochs of one network's training until `done` steps of phase `index`."""
+    per_epoch = group.run.feed.steps_per_epoch
+    before = [p.length.epochs(p.steps_per_epoch(per_epoch)) for p in group.run.plan.phases[:index] if isinstance(p, Train)]
+    return sum(before) + done / phase.steps_per_epoch(per_epoch)
 
 
 def _save(group: GroupRun, checkpoints: Checkpoints, index: int, done: int) -> None:

@@ -48,7 +48,10 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
         shown = range(len(labels)) if len(labels) <= 12 else (*range(6), len(labels) - 1)  # of 128 children a few tell enough
         panels[-1].legend([handles[i] for i in shown], [labels[i] for i in shown], frameon=False, fontsize="small", ncols=2)
     child = next((rows for who, rows in sorted(lines.items()) if who[1] >= 0), [])
-    _mark_phases(panels, config["plan"]["phases"], lines[min(lines)] + child)
+    rows, phases = lines[min(lines)] + child, config["plan"]["phases"]
+    if not (folder / "tickets.safetensors").exists():  # what comes after the last phase that was begun is not there yet
+        phases = phases[: max(row["phase"] for row in rows) + 1]
+    _mark_phases(panels, phases, rows)
     figure.suptitle(f"{config['plan']['name']}: {config['task']['name']} on {config['data']['name']}", fontsize="medium", parse_math=False)
     return save_figure(figure, folder / file, _rows(lines))
 

@@ -74,6 +74,7 @@ def test_every_phase_has_its_own_best():
 
 
 def test_fit_has_no_place_for_test_data():
+    """Of `probe` predictions are kept; its labels are dropped, and training is the same to the bit without it (`test_probes.py`)."""
     import inspect
 
     assert list(inspect.signature(jt.fit).parameters) == [
@@ -86,6 +87,8 @@ def test_fit_has_no_place_for_test_data():
         "start_from",
         "checkpoint_every",
         "progress",
+        "probe",
+        "probe_every",
     ]
 
 
