@@ -1,4 +1,4 @@
-"""All pictures of an evaluation. Not a script."""
+"""All pictures of an evaluation, and what to say of them. Not a script."""
 
 from __future__ import annotations
 
@@ -10,12 +10,48 @@ from typing import Any
 from sources import Source
 
 from jaxtickets import engine, report
+from jaxtickets.report import html
 
 MATRICES = {
     "disagreement_matrix": ("Prediction disagreement", "share of labels that differ, %", True),
     "kl_matrix": ("KL divergence", "nats", False),
     "mask_iou_matrix": ("Overlap of masks (IoU)", "share, %", True),
 }
+
+
+CAPTIONS = {
+    "subsets": (
+        "Accuracy against the number of members",
+        "All ensembles of so many members: the mean, one standard deviation, the range.",
+    ),
+    "severities": ("Corruptions by severity", "Means over the corruptions; severity 0 is the clean test set."),
+    "corruptions": ("Accuracy under each corruption", "The mean over its severities."),
+    "features": ("Difference of features by depth", "KL divergence between the members' features, from the first layer to the last."),
+    "reliability": ("Reliability", "Accuracy against confidence; above the diagonal a predictor is less sure than it may be."),
+    "disagreement": ("Disagreement of members", "Share of examples whose predicted labels differ."),
+    "kl": ("KL divergence between members", "In nats, both directions averaged."),
+    "mask_iou": ("Overlap of masks", "Weights that both have, as a share of those that either has."),
+    "line": ("Between two members", "Loss and accuracy along the straight line between their weights: a hump is a barrier between basins."),
+    "layers": ("Weights that remain, by layer", "The tickets' mean, and a line from the least to the most."),
+    "trajectories": ("Predictions along training", "t-SNE: a ring where a member starts, a star where it ends."),
+}
+
+
+def beside(evaluation: Path) -> list[html.Figure]:
+    """The pictures that `draw_all` left beside an evaluation.json, in order: those of all rows, then row by row."""
+    folder = evaluation.parent
+    folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    return [
+        html.Figure(
+            title if place == folder else f"{title}: {place.name}",
+            caption,
+            place / f"{stem}.png",
+            place / f"{stem}.csv" if (place / f"{stem}.csv").is_file() else None,
+        )
+        for place in folders
+        for stem, (title, caption) in CAPTIONS.items()
+        if (place / f"{stem}.png").is_file()
+    ]
 
 
 def draw_all(found: Mapping[str, Any], sources: Mapping[str, Source], folder: Path) -> list[Path]:

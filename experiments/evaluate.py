@@ -31,6 +31,8 @@ from rich.progress import Progress
 from jaxtickets import engine, report
 from jaxtickets.errors import ReportError
 
+NO_SETS: Any = jt.data.CorruptedSets("none", (), lambda corruption, severity: None, generated=False)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -110,7 +112,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     console.print(f"{len(found)} sources on {test.name}, {len(test):,} examples: {', '.join(('clean', *parts))}", highlight=False)
     rows = [Row(config, source, test) for source in found]
     with Progress(console=console, transient=True) as progress:
-        sets = wanted["corrupted"].sets if "corrupted" in wanted else ()
+        sets = wanted["corrupted"].sets if "corrupted" in wanted else NO_SETS
         each = ("clean", *(part for part in wanted if part != "corrupted"))
         bar = progress.add_task("", total=len(rows) * (len(each) + len(sets)))
         for row in rows:
@@ -118,11 +120,11 @@ def evaluate(config: Config) -> dict[str, Any]:
                 progress.update(bar, description=f"{row.source.name}: {part}")
                 row.measure(part, wanted.get(part))
                 progress.advance(bar)
-        for number in range(len(sets)):  # each set is made once, for all rows
-            lacking = [row for row in rows if row.lacks(*sets.pairs[number], sets.generated)]
-            one = sets[number] if lacking else None
+        for number, (corruption, severity) in enumerate(sets.pairs):
+            lacking = [row for row in rows if row.lacks(corruption, severity, sets.generated)]
+            one = sets[number] if lacking else None  # each set is made once, for all rows
             for row in lacking:
-                progress.update(bar, description=f"{row.source.name}: {one.name}")
+                progress.update(bar, description=f"{row.source.name}: {corruption}, severity {severity}")
                 row.corrupted(one)
             progress.advance(bar, len(rows))
     result = report.finite(

@@ -23,9 +23,11 @@ from typing import Annotated
 
 import running
 import tyro
+from drawing import beside
 from published import paper_rows
 from rich.console import Console
 
+from jaxtickets import report
 from jaxtickets.engine import versions
 from jaxtickets.errors import ReportError
 from jaxtickets.report import html
@@ -43,6 +45,12 @@ class Config:
     """Its heading; made from the runs' names if not given."""
     timelines: bool = True
     """Draw the training curves of every run."""
+    figures: bool = True
+    """Show the pictures that lie beside an evaluation.json."""
+    markdown: Path | None = None
+    """Write the tables in Markdown too, to this file."""
+    latex: Path | None = None
+    """Write the tables in LaTeX too, to this file; it needs the package booktabs."""
 
 
 def main() -> None:
@@ -59,9 +67,10 @@ def write(config: Config) -> None:
     if config.out.is_dir() or not config.out.absolute().parent.is_dir():
         raise ReportError(f"--out {config.out}: give a file in a folder that is there, such as report.html.")
     found = html.read_found(config.runs)
+    pictures = [figure for record in found.evaluations for figure in beside(record.file)] if config.figures else []
     with tempfile.TemporaryDirectory() as scratch:
         curves = html.timelines(found, Path(scratch)) if config.timelines else {}
-        sections = html.sections(found, paper_rows(), timelines=curves, command=running.shown_command(sys.argv))
+        sections = html.sections(found, paper_rows(), pictures, timelines=curves, command=running.shown_command(sys.argv))
         page = html.render(config.title or heading(found), about(found), sections)
     html.write(config.out, page)
     console = Console()
@@ -70,6 +79,23 @@ def write(config: Config) -> None:
     if unfinished:
         console.print(f"[bold yellow]not finished[/]: {len(unfinished)}", highlight=False)
     console.print(f"wrote {config.out}, {config.out.stat().st_size / 2**20:.1f} MB", markup=False, highlight=False, soft_wrap=True)
+    for file, text in ((config.markdown, as_markdown), (config.latex, as_latex)):
+        if file is not None:
+            file.write_text("\n\n".join(map(text, html.tables(found, paper_rows()))) + "\n")
+            console.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
+
+
+def as_markdown(table: html.Table) -> str:
+    """Title, cells and note."""
+    grid = report.markdown_grid(table.header, table.rows, table.bold, {0, *table.texts})
+    return "\n\n".join([f"**{table.title}**", grid, *([table.note] if table.note else [])])
+
+
+def as_latex(table: html.Table) -> str:
+    """A float."""
+    header = [report.latex_escape(cell) for cell in table.header]
+    notes = [table.note] if table.note else []
+    return report.latex_grid(header, table.rows, table.bold, {0, *table.texts}, caption=table.title, notes=notes)
 
 
 def heading(found: html.Found) -> str:

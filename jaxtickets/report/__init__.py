@@ -7,8 +7,11 @@ from jaxtickets.report.comparison import summary as summary
 from jaxtickets.report.evaluations import evaluation_table as evaluation_table
 from jaxtickets.report.figures import draw_comparison as draw_comparison
 from jaxtickets.report.figures import draw_sweep as draw_sweep
+from jaxtickets.report.latex import latex_escape as latex_escape
+from jaxtickets.report.latex import latex_grid as latex_grid
 from jaxtickets.report.latex import latex_table as latex_table
 from jaxtickets.report.markdown import markdown_benchmark as markdown_benchmark
+from jaxtickets.report.markdown import markdown_grid as markdown_grid
 from jaxtickets.report.markdown import markdown_results as markdown_results
 from jaxtickets.report.markdown import markdown_table as markdown_table
 from jaxtickets.report.markdown import read_results as read_results

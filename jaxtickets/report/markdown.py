@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,37 @@ def markdown_table(table: ScoreTable, *, notes: bool = True) -> str:
     <BLANKLINE>
     Of little.
     """
-    lines = ["| | " + " | ".join(_escape(column.heading) for column in table.columns) + " |", "| --- |" + " ---: |" * len(table.columns)]
-    for name, line in zip(table.names, table.lines(), strict=True):
-        cells = "".join(f" **{text}** |" if best else f" {text} |" if text else " |" for text, best in line)
-        lines.append(f"| {_escape(name)} |{cells}")
-    return "\n".join(lines + (["", " ".join(table.notes)] if notes and table.notes else []))
+    grid = markdown_grid(("", *(column.heading for column in table.columns)), *table.grid())
+    return "\n".join([grid, *(["", " ".join(table.notes)] if notes and table.notes else [])])
+
+
+def markdown_grid(
+    header: Sequence[str], rows: Sequence[Sequence[str]], bold: Collection[tuple[int, int]] = (), texts: Collection[int] = (0,)
+) -> str:
+    """Cells in Markdown.
+
+    Args:
+      header: heading of each column.
+      rows: cells, each row as long as the header.
+      bold: (row, column), from 0, of cells to stress.
+      texts: columns, from 0, that are set to the left.
+
+    >>> print(markdown_grid(("", "acc %"), (("a|b", "79.2"), ("c", "")), bold={(0, 1)}))
+    | | acc % |
+    | --- | ---: |
+    | a\\|b | **79.2** |
+    | c | |
+    """
+
+    def line(cells: Iterable[str]) -> str:
+        return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
+
+    def stressed(cell: str, i: int, j: int) -> str:
+        return f"**{_escape(cell)}**" if cell and (i, j) in bold else _escape(cell)
+
+    body = (line(stressed(cell, i, j) for j, cell in enumerate(row)) for i, row in enumerate(rows))
+    rule = line("---" if place in texts else "---:" for place in range(len(header)))
+    return "\n".join([line(map(_escape, header)), rule, *body])
 
 
 def markdown_results(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -105,6 +105,12 @@ class ScoreTable:
         best = [self._best(place, [row[place] for row in shown]) for place in range(len(self.columns))]
         return [[(text, bool(text) and text == best[place]) for place, text in enumerate(row)] for row in shown]
 
+    def grid(self) -> tuple[list[list[str]], set[tuple[int, int]]]:
+        """Names and cells as text, a list for each row, and the places (row, column) of the best."""
+        lines = self.lines()
+        rows = [[name, *(text for text, _ in line)] for name, line in zip(self.names, lines, strict=True)]
+        return rows, {(i, j) for i, line in enumerate(lines) for j, (_, best) in enumerate(line, start=1) if best}
+
     def select(self, *titles: str) -> ScoreTable:
         """The table with these columns only, in this order: a page is narrow.
 

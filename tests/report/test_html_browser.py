@@ -92,7 +92,7 @@ def test_no_viewport_scrolls_sideways(chromium, page, tmp_path, width):
     assert measured["scrollWidth"] <= width
     assert measured["bodyWidth"] <= width
     assert measured["tables"] == page.count("<table>") > 10
-    assert measured["pictures"] == [880] * 3  # eight inches at 110 dots: all three are decoded
+    assert measured["pictures"] == [1600] * 3  # eight inches at 200 dots: all three are decoded
     assert measured["styled"] == "1216px"
     assert measured["wide"] > (0 if width > 1000 else 5)  # tables scroll in their boxes: there is one that no window has room for
     assert measured["fetched"] == []

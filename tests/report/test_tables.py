@@ -8,7 +8,7 @@ from rich.console import Console
 
 from jaxtickets import report
 from jaxtickets.errors import ReportError
-from jaxtickets.report.latex import escape
+from jaxtickets.report.latex import latex_escape
 
 
 def row(name, accuracy, nll, tickets=3):
@@ -152,7 +152,7 @@ def test_latex_is_escaped_as_pandas_escapes_it():
     line = next(line for line in theirs.splitlines() if line.startswith("50"))
     # pandas ends its words for signs with a space where ours have braces, and writes a space before or after them with another sign.
     plain = line.removesuffix(r"\\").strip().replace(r"\space", "")
-    same = [re.sub(r"\s+|(?<=[a-z])\{\}", "", each) for each in (plain, escape(text))]
+    same = [re.sub(r"\s+|(?<=[a-z])\{\}", "", each) for each in (plain, latex_escape(text))]
     assert same[0] == same[1]
 
 

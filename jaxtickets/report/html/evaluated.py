@@ -43,7 +43,7 @@ def _clean(rows: Rows) -> Table:
         bins.add(row.count("ece_bins"))
     note = f"ECE over {_all(bins)} bins. Members are combined by {_all(combines)} (proba: the mean of their probabilities)."
     header = ["", "members", "acc %", "NLL", "ECE %", "adaptive ECE %", "Brier", "members' acc %", "members' NLL"]
-    return Table("Clean test set", header, lines, bold={(best, 2)}, note=note)
+    return Table("Clean test set", header, lines, bold=set() if best is None else {(best, 2)}, note=note)
 
 
 def _per_class(rows: Rows) -> list[Part]:
@@ -65,6 +65,8 @@ def _per_class(rows: Rows) -> list[Part]:
 
 
 def _reliability(rows: Rows) -> list[Part]:
+    if len(rows) > 1:  # the pictures tell it better
+        return []
     lines = []
     for name, row in rows:
         found = row.maybe("reliability")
@@ -203,7 +205,10 @@ def _with(rows: Rows, part: str) -> list[tuple[str, Record]]:
     return [(name, row) for name, row in found if row is not None]
 
 
-def _best(rows: Rows, score: Callable[[Record], float | None]) -> int:
+def _best(rows: Rows, score: Callable[[Record], float | None]) -> int | None:
+    """Which of several rows is best; of one nothing is."""
+    if len(rows) < 2:
+        return None
     values = [score(row) for _, row in rows]
     return max(range(len(values)), key=lambda i: -1.0 if (value := values[i]) is None else value, default=0)
 

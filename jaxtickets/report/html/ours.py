@@ -53,7 +53,8 @@ def our_rows(found: Found) -> list[OurRow]:
             continue
         scores = _scores_of(run.results)
         for row in _evaluated(found):
-            if _is_of(row, run):
+            all_of_it = row.part("evaluation").number("examples") == run.results.number("examples")  # of a part there is no paper
+            if all_of_it and _is_of(row, run):
                 scores |= evaluated_scores(row.part("evaluation"))
                 taken.add(id(row.data))
         key = (run.method, run.model, run.dataset, len(run.results.parts("members")), run.plan)
