@@ -28,6 +28,7 @@ from measuring import Row
 from rich.console import Console
 from rich.progress import Progress
 
+import jaxtickets as jt
 from jaxtickets import engine, report
 from jaxtickets.errors import ReportError
 
