@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import jaxtickets as jt
-from jaxtickets import engine, report
+from jaxtickets import engine, evaluation, report
 from jaxtickets.errors import ReportError
 
 NO_SETS: Any = jt.data.CorruptedSets("none", (), lambda corruption, severity: None, generated=False)
@@ -134,7 +135,8 @@ def evaluate(config: Config) -> dict[str, Any]:
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "versions": engine.versions(),
             "test": {"name": test.name, "examples": len(test), "fingerprint": test.fingerprint()},
-            "rows": [row.result() for row in rows],
+            "rows": (results := [row.result() for row in rows]),
+            "correlation": correlation(results),
         }
     )
     engine.write_json(config.out / "evaluation.json", result)
@@ -149,6 +151,15 @@ def evaluate(config: Config) -> dict[str, Any]:
     wrote = [config.out / name for name in ("evaluation.json", "table.md", "table.tex")]
     console.print(f"wrote {', '.join(map(str, wrote))} and {len(drawn)} figures", markup=False, highlight=False, soft_wrap=True)
     return result
+
+
+def correlation(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How the members' mean accuracy and the ensemble's go together over the rows of several members (FreeTickets, table 8)."""
+    several = [row["evaluation"] for row in rows if len(row["evaluation"]["members"]) > 1]
+    if len(several) < 3:
+        return None
+    means, ensembles = ([one[who]["accuracy"] for one in several] for who in ("members_mean", "ensemble"))
+    return evaluation.accuracy_correlation(means, ensembles).to_dict()
 
 
 if __name__ == "__main__":

@@ -120,4 +120,14 @@ def _notes(found: Row, ood: str, costed: bool) -> tuple[str, ...]:
     if attacked := [_parts(row)["adversarial"] for row in _with(rows, "adversarial")]:
         attacks = " or ".join(sorted({f"{part['attack'].upper()} of step {part['step']:.3g}" for part in attacked}))
         notes.append(f"adv.: accuracy under {attacks} crafted on one member: the least, the mean and the most over the members.")
+    if found.get("correlation"):
+        told = found["correlation"]
+        notes.append(
+            f"Accuracy of the members' mean and of the ensemble over {told['runs']} rows: Pearson {_shown(told['pearson'])} "
+            f"(p {_shown(told['pearson_pvalue'])}), Spearman {_shown(told['spearman'])} (p {_shown(told['spearman_pvalue'])})."
+        )
     return (*notes, *([THEORETICAL] if costed else []))
+
+
+def _shown(number: float | None) -> str:
+    return "undefined" if number is None else f"{number:.2f}"

@@ -9,6 +9,7 @@ from jaxtickets.report.html.files import Record, printable, shown, shown_nll
 from jaxtickets.report.html.parts import Facts, Part, Section, Table
 
 MOST_CLASSES = 20
+CORRELATIONS = ("Pearson", "Spearman")
 Rows = Sequence[tuple[str, Record]]
 
 
@@ -24,11 +25,18 @@ def evaluation_section(record: Record, number: int | None = None) -> Section:
     examples = f"{test.count('examples'):,}"
     facts = [("test set", f"{test.text('name')}, {examples} examples"), ("fingerprint", test.text("fingerprint", "not told"))]
     facts += [("date", record.text("date", "not told")), ("command", record.text("command", "not told"))]
+    if (told := record.maybe("correlation")) is not None:
+        facts.append(("members' mean and ensemble", _correlation(told)))
     parts: list[Part] = [Facts(facts), _clean(rows)]
     for make in (_per_class, _reliability, _corrupted, _by_corruption, _ood, _adversarial, _diversity, _class_disagreement, _features):
         parts += make(rows)
     parts += _subsets([(row.text("name"), row) for row in record.parts("rows")])
     return Section("Evaluation" + (f" {number}" if number else ""), parts)
+
+
+def _correlation(told: Record) -> str:
+    each = (f"{name} {shown(told.number(name.lower()), 2)} (p {shown(told.number(f'{name.lower()}_pvalue'), 2)})" for name in CORRELATIONS)
+    return f"accuracy over {told.count('runs')} rows: {', '.join(each)}"
 
 
 def _clean(rows: Rows) -> Table:
