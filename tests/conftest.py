@@ -1,5 +1,7 @@
 """What tests share: keys from a fixed seed, and JAX at its strictest for the rooms that pass under it."""
 
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -29,4 +31,12 @@ def programs_are_compiled_once(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "programs"))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+        yield
+
+
+@pytest.fixture(scope="module")
+def experiments_are_importable():
+    """Modules of experiments/, as scripts of that folder import each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "experiments"))
         yield

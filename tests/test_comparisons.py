@@ -16,14 +16,7 @@ from jaxtickets.plan import Adam, Collect, Evolve, Fork, Train
 from jaxtickets.schedules import Constant
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.usefixtures("programs_are_compiled_once")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def experiments_are_importable():
-    sys.path.insert(0, str(ROOT / "experiments"))
-    yield
-    sys.path.remove(str(ROOT / "experiments"))
+pytestmark = pytest.mark.usefixtures("programs_are_compiled_once", "experiments_are_importable")
 
 
 def run(script, *flags, status=0):

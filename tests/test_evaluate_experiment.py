@@ -13,15 +13,8 @@ import jaxtickets as jt
 from jaxtickets.errors import ReportError
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.usefixtures("programs_are_compiled_once")
+pytestmark = pytest.mark.usefixtures("programs_are_compiled_once", "experiments_are_importable")
 QUICK = ["--preset", "demo", "--members", "2", "--explore", "1", "--refine", "1", "--update-every", "10", "--probe", "1"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def experiments_are_importable():
-    sys.path.insert(0, str(ROOT / "experiments"))
-    yield
-    sys.path.remove(str(ROOT / "experiments"))
 
 
 def script(name, *flags, status=0):
