@@ -211,22 +211,17 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 def sweep(config: Config) -> None:
     """The scheme at several strengths of the penalty, beside one without (base_lt)."""
-    points = []
+    points, found = [], {}
     for tau in (0.0, *config.tau_sweep):
         scheme: Any = config.scheme if tau else "base_lt"
         found = run(dataclasses.replace(config, scheme=scheme, tau=tau or config.tau, tau_sweep=()), config.folder / f"tau-{tau:g}")
         (row,) = found["rows"]
         points.append({"tau": tau} | {name: row[name] for name in ("gain", "mask_iou", "oracle", "prediction_disagreement")})
-    engine.write_json(config.folder / "tau.json", {"command": running.shown_command(sys.argv), "task": config.task, "points": points})
-    console, size = Console(), str(max(config.sizes))
-    console.print(f"{'tau':>8} {'single':>7} {'ens.':>7} {'diff.':>6} {'mask IoU':>9}", highlight=False)
-    for point in points:
-        single, ensemble = point["gain"]["single"], point["gain"]["ensemble"][size]
-        overlap = point["mask_iou"]
-        console.print(
-            f"{point['tau']:>8g} {100 * single:>7.2f} {100 * ensemble:>7.2f} {100 * (ensemble - single):>+6.2f} {overlap:>9.3f}",
-            highlight=False,
-        )
+    about = {name: found[name] for name in ("preset", "dataset", "network", "metric", "seeds", "size", "versions")}
+    swept = {"command": running.shown_command(sys.argv), "scheme": config.scheme, **about, "points": points}
+    engine.write_json(config.folder / "tau.json", swept)
+    console = Console()
+    console.print(report.strengths_table(swept))
     console.print(f"wrote {config.folder / 'tau.json'}", highlight=False)
 
 

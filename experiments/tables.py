@@ -23,6 +23,12 @@ BENCHMARKS = {
 }
 
 
+SCORES = {
+    "evaluation": ("evaluation-cifar10.json", report.evaluation_table),
+    "mrpc-tau": ("multi-ticket-mrpc-tau.json", report.strengths_table),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Which way."""
@@ -46,6 +52,10 @@ def main(config: Config) -> None:
         compared = HERE / "results" / f"multi-ticket-{name}.json"
         if compared.exists():
             tables[f"multi-ticket-{name}"] = report.markdown_schemes(json.loads(compared.read_text()))
+    for name, (file, table) in SCORES.items():
+        measured = HERE / "results" / file
+        if measured.exists():
+            tables[name] = report.markdown_table(table(json.loads(measured.read_text())))
     stale = []
     for file in (HERE / "README.md", HERE.parent / "README.md"):
         kept = file.read_text()

@@ -86,6 +86,8 @@ def test_a_sweep_of_tau(demo, tmp_path):
     done = run(*QUICK, "--scheme", "random_lt", "--tau-sweep", "1.0", "--resamples", "0", "--out", tmp_path)
     points = json.loads((tmp_path / "tau.json").read_text())["points"]
     assert [point["tau"] for point in points] == [0.0, 1.0]
+    assert "no penalty" in done.stdout
+    assert "tau = 1" in done.stdout
     assert all(0 < point["mask_iou"] <= 1 for point in points)
     assert points[1]["mask_iou"] != points[0]["mask_iou"]  # (which is more says nothing after six steps)
     assert "mask IoU" in done.stdout

@@ -32,6 +32,7 @@ from jaxtickets.report.schemes import draw_gains as draw_gains
 from jaxtickets.report.schemes import draw_overlaps as draw_overlaps
 from jaxtickets.report.schemes import markdown_schemes as markdown_schemes
 from jaxtickets.report.schemes import schemes_table as schemes_table
+from jaxtickets.report.schemes import strengths_table as strengths_table
 from jaxtickets.report.table import Column as Column
 from jaxtickets.report.table import ScoreTable as ScoreTable
 from jaxtickets.report.timeline import draw_run as draw_run

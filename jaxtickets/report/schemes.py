@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxtickets.report.canvas import COLOURS, MARKERS, new_figure, save_figure
+from jaxtickets.report.table import Column, ScoreTable
 
 MEASURES = ("q", "ratio_errors", "negative_double_fault", "disagreement", "correlation")
 _SHORT = ("Q", "R", "ND", "D", "C")
@@ -53,6 +54,29 @@ def diversity_rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
         cells.append(line)
     arrows = [f"{name} {'less' if name in 'QC' else 'more'}" for name in _SHORT]
     return ["scheme", *arrows, "mask IoU", "labels differ", *(["paper: Q / R / ND / D / C"] if paper else [])], cells
+
+
+def strengths_table(found: Mapping[str, Any]) -> ScoreTable:
+    """A scheme at several strengths of its penalty: what ensembling gains, and how far masks and predictions differ.
+
+    Args:
+      found: what `multi_ticket_glue.py --tau-sweep` writes: `metric`, `size` and `points`, each with `tau`, `gain`, `mask_iou` and
+        `prediction_disagreement`.
+    """
+    columns = (
+        Column(f"single {found['metric']}", "%", 100, 2, "higher"),
+        Column(f"ensemble of {found['size']}", "%", 100, 2, "higher"),
+        Column("difference", "points", 100, 2, "higher"),
+        Column("mask IoU", "", 1, 3),
+        Column("labels that differ", "%", 100, 1),
+    )
+    cells = []
+    for point in found["points"]:
+        single, ensemble = point["gain"]["single"], point["gain"]["ensemble"].get(str(found["size"]))
+        gain = None if ensemble is None else ensemble - single
+        cells.append((single, ensemble, gain, point["mask_iou"], point["prediction_disagreement"]))
+    names = tuple(f"tau = {point['tau']:g}" if point["tau"] else "no penalty" for point in found["points"])
+    return ScoreTable(columns, names, tuple(cells))
 
 
 def schemes_table(found: Mapping[str, Any]) -> Group:
