@@ -23,6 +23,11 @@ def series_style(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "ls": LINES[number % len(LINES)]}
 
 
+def row_style(found: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The style of a row of an evaluation.json: the same in all its pictures, whichever rows they show."""
+    return series_style(next(number for number, other in enumerate(found["rows"]) if other is row))
+
+
 def new_figure(size: tuple[float, float]) -> Any:
     """An empty figure that no window belongs to, of so many inches; None where matplotlib is not installed."""
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxtickets.report.canvas import absent, drawn, headline, legend_below, new_figure, save_figure, series_style
+from jaxtickets.report.canvas import absent, drawn, headline, legend_below, new_figure, row_style, save_figure
 
 _SCORES = (("accuracy", "accuracy, %", 100, "share"), ("nll", "NLL", 1, "nats per example"), ("ece", "ECE, %", 100, "share"))
 
@@ -30,7 +30,7 @@ def draw_severities(found: Mapping[str, Any], file: str | Path, *, title: str = 
     grid = figure.add_gridspec(2, 2, width_ratios=(1.9, 1))
     panels = (figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1]))
     handles, data = [], []
-    for place, row in enumerate(rows):
+    for row in rows:
         sets, clean = row["evaluation"]["parts"]["corrupted"]["sets"], row["evaluation"]["ensemble"]
         severities = sorted({one["severity"] for one in sets} - {0})
         means = {0: {name: clean[name] for name, *_ in _SCORES}} | {
@@ -38,7 +38,7 @@ def draw_severities(found: Mapping[str, Any], file: str | Path, *, title: str = 
             for severity in severities
         }
         for axes, (name, _, times, _) in zip(panels, _SCORES, strict=True):
-            style = series_style(place) | ({"ms": 5.5, "lw": 1.8} if name == "accuracy" else {"ms": 3.5, "lw": 1.3})
+            style = row_style(found, row) | ({"ms": 5.5, "lw": 1.8} if name == "accuracy" else {"ms": 3.5, "lw": 1.3})
             line = axes.plot(list(means), [drawn(mean[name], times) for mean in means.values()], **style, label=row["name"])[0]
             handles += [line] if name == "accuracy" else []
         data += [
@@ -81,7 +81,7 @@ def draw_corruptions(found: Mapping[str, Any], file: str | Path, *, title: str =
             mine = [one for one in row["evaluation"]["parts"]["corrupted"]["sets"] if one["corruption"] == corruption]
             means.append(_mean([one["accuracy"] for one in mine]))
             data.append({"row": row["name"], "corruption": corruption, "severities": len(mine), "accuracy (share, mean)": means[-1]})
-        style = series_style(place) | {"ls": "none"}
+        style = row_style(found, row) | {"ls": "none"}
         style |= {"mfc": "white"} if place % 2 else {}
         heights = [i + 0.44 * (place / max(1, len(rows) - 1) - 0.5) * (len(rows) > 1) for i in range(len(corruptions))]
         handles.append(axes.plot([drawn(mean, 100) for mean in means], heights, **style, ms=5.5, mew=1.2, label=row["name"])[0])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtickets.report.canvas import drawn, headline, legend_below, new_figure, readable, save_figure, series_style
+from jaxtickets.report.canvas import drawn, headline, legend_below, new_figure, readable, row_style, save_figure
 
 _NAMED = 40  # layers up to which each has its name below the axis
 
@@ -25,17 +25,18 @@ def draw_depth(found: Mapping[str, Any], file: str | Path, *, title: str = "") -
     References:
       Liu et al. 2022, FreeTickets, arXiv:2106.14568, figure 2.
     """
-    rows = [row for row in found["rows"] if ((row["evaluation"].get("parts") or {}).get("features") or {}).get("layers")]
+    each = [((row["evaluation"].get("parts") or {}).get("features") or {}).get("kl") or () for row in found["rows"]]
+    rows = [row for row, kl in zip(found["rows"], each, strict=True) if any(value is not None for value in kl)]  # (one member has no pairs)
     figure = new_figure((7, 3.7)) if rows else None
     if figure is None:
         return None
     axes = figure.subplots()
     handles, data = [], []
     each = [row["evaluation"]["parts"]["features"] for row in rows]
-    for place, (row, features) in enumerate(zip(rows, each, strict=True)):
+    for row, features in zip(rows, each, strict=True):
         kl = [drawn(value) for value in features["kl"]]
         small = {"ms": 5} if len(kl) <= _NAMED else {"ms": 3}
-        handles.append(axes.plot(range(1, len(kl) + 1), kl, **series_style(place), lw=1.6, **small, label=row["name"])[0])
+        handles.append(axes.plot(range(1, len(kl) + 1), kl, **row_style(found, row), lw=1.6, **small, label=row["name"])[0])
         data += [
             {"row": row["name"], "depth": depth, "layer": name, "KL between features (nats, mean over pairs)": value}
             for depth, (name, value) in enumerate(zip(features["layers"], features["kl"], strict=True), 1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtickets.report.canvas import drawn, headline, legend_below, new_figure, save_figure, series_style
+from jaxtickets.report.canvas import drawn, headline, legend_below, new_figure, row_style, save_figure
 
 
 def draw_subsets(found: Mapping[str, Any], file: str | Path, *, title: str = "") -> Path | None:
@@ -28,8 +28,8 @@ def draw_subsets(found: Mapping[str, Any], file: str | Path, *, title: str = "")
     axes = figure.subplots()
     handles, data = [], []
     band = min(1.0, 3 / len(rows))  # many bands over each other are paler
-    for place, row in enumerate(rows):
-        style = series_style(place)
+    for row in rows:
+        style = row_style(found, row)
         sizes = row["subsets"]["sizes"]
         scores = [row["subsets"]["accuracy"][str(size)] for size in sizes]
         mean, low, high, spread = ([drawn(score[name], 100) for score in scores] for name in ("mean", "min", "max", "standard_deviation"))
