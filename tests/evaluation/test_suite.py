@@ -121,7 +121,7 @@ def test_one_member_has_no_diversity():
 
 
 BAD = {
-    "unknown": ("diverse", "suite: got 'diverse', wanted one of 'diversity'"),
+    "unknown": ("diverse", "suite: got 'diverse', wanted one of 'adversarial', 'diversity', 'features', or a part"),
     "corrupted": (["corrupted"], r"suite: got 'corrupted', which has to be told which sets: Corrupted\(sets\)"),
     "ood": ("ood", r'OutOfDistribution\(\{"svhn": svhn\}\)'),
     "a class": ([Diverse], "suite: got the class Diverse"),
