@@ -20,6 +20,7 @@ BENCHMARKS = {
     "shrinking": "benchmark-shrinking-cpu.json",
     "memory": "benchmark-memory-cpu.json",
     "texts": "benchmark-texts-cpu.json",
+    "speed-of-evaluation": "benchmark-evaluation-cpu.json",
 }
 
 
