@@ -74,7 +74,8 @@ def write(config: Config) -> None:
         page = html.render(config.title or heading(found), about(found), sections)
     html.write(config.out, page)
     console = Console()
-    console.print(f"{len(found.runs)} runs, {len(found.evaluations)} evaluations, {len(sections)} sections", highlight=False)
+    counts = {"run": found.runs, "evaluation": found.evaluations, "section": sections}
+    console.print(", ".join(f"{len(them)} {it}{'' if len(them) == 1 else 's'}" for it, them in counts.items()), highlight=False)
     unfinished = [run.name for run in found.runs if not run.finished]
     if unfinished:
         console.print(f"[bold yellow]not finished[/]: {len(unfinished)}", highlight=False)

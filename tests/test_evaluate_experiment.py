@@ -200,4 +200,4 @@ def test_the_report_shows_it(all_of_it, folder, tmp_path):
     page = (tmp_path / "r.html").read_text()
     assert page.count("data:image/png") >= 9
     assert "Clean test set" in (tmp_path / "r.md").read_text()
-    assert "1 runs, 1 evaluations" in done.stdout
+    assert "1 run, 1 evaluation, " in done.stdout
