@@ -58,7 +58,7 @@ def _mean(values: list[float | None]) -> dict[str, float | None] | None:
 
 
 # Heading, score, factor, digits, what follows the number.
-_COLUMNS = (
+COLUMNS = (
     ("acc %", "accuracy", 100, 2, ""),
     ("NLL", "nll", 1, 3, ""),
     ("ECE %", "ece", 100, 1, ""),
@@ -75,7 +75,7 @@ def comparison_table(found: Mapping[str, Any]) -> Group:
     """The rows of a comparison (what `compare_cifar.py` writes) for a terminal, the papers' accuracies beside ours."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("")
-    for heading, *_ in _COLUMNS:
+    for heading, *_ in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
     papers = any(row["published"] for row in found["rows"])
     if papers:
@@ -90,7 +90,7 @@ def comparison_table(found: Mapping[str, Any]) -> Group:
 def markdown_comparison(found: Mapping[str, Any]) -> str:
     """The same as a Markdown table; the best accuracy and the best NLL are bold."""
     papers = any(row["published"] for row in found["rows"])
-    headings = ["", *(heading for heading, *_ in _COLUMNS), *(["paper's acc %"] if papers else [])]
+    headings = ["", *(heading for heading, *_ in COLUMNS), *(["paper's acc %"] if papers else [])]
     lines = ["| " + " | ".join(headings) + " |", "| --- |" + " ---: |" * (len(headings) - 1)]
     best = {
         "accuracy": max(row["scores"]["accuracy"]["mean"] for row in found["rows"]),
@@ -98,7 +98,7 @@ def markdown_comparison(found: Mapping[str, Any]) -> str:
     }
     for row in found["rows"]:
         cells = _cells(row)
-        for place, (_, name, *_) in enumerate(_COLUMNS):
+        for place, (_, name, *_) in enumerate(COLUMNS):
             if name in best and row["scores"][name] and row["scores"][name]["mean"] == best[name]:
                 cells[place] = f"**{cells[place]}**"
         lines.append("| " + " | ".join([_named(row), *cells, *([_paper(row)] if papers else [])]) + " |")
@@ -111,7 +111,7 @@ def _named(row: Mapping[str, Any]) -> str:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     cells = []
-    for _, name, factor, digits, after in _COLUMNS:
+    for _, name, factor, digits, after in COLUMNS:
         score = row["scores"][name]
         alone = row["members"] == 1 and name in ("members_accuracy", "disagreement", "kl")
         if score is None or alone:
