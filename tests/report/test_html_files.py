@@ -13,19 +13,6 @@ from jaxtickets.report.html import files, found
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-@pytest.fixture
-def published(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    import published
-
-    return published.paper_rows()
-
-
-@pytest.fixture
-def run(tmp_path):
-    return write_run(tmp_path / "pat_ar-seed0", pat(), results(pat()))
-
-
 @pytest.mark.parametrize(
     ("file", "change", "words"),
     [

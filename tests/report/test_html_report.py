@@ -20,19 +20,6 @@ from jaxtickets.report.html import ours
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-@pytest.fixture
-def published(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    import published
-
-    return published.paper_rows()
-
-
-@pytest.fixture
-def run(tmp_path):
-    return write_run(tmp_path / "pat_ar-seed0", pat(), results(pat()))
-
-
 def test_a_fitting_row_has_its_difference_to_the_paper(run, published):
     page = page_of(run, published=published)
     assert page.row("ours: pat_ar-seed0") == ["ours: pat_ar-seed0", "75.72", "LeNet-L on cifar10"]
