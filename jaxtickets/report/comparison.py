@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Group
@@ -57,17 +57,26 @@ def _mean(values: list[float | None]) -> dict[str, float | None] | None:
     return {"mean": statistics.fmean(there), "standard_error": spread}
 
 
-# Heading, score, factor, digits, what follows the number.
+class Column(NamedTuple):
+    """A score of a comparison, and how it is shown."""
+
+    heading: str
+    score: str
+    times: float
+    digits: int
+    after: str = ""
+
+
 COLUMNS = (
-    ("acc %", "accuracy", 100, 2, ""),
-    ("NLL", "nll", 1, 3, ""),
-    ("ECE %", "ece", 100, 1, ""),
-    ("members", "members_accuracy", 100, 2, ""),
-    ("disagr %", "disagreement", 100, 1, ""),
-    ("KL", "kl", 1, 3, ""),
-    ("train", "training", 1, 2, "x"),
-    ("infer", "inference", 1, 2, "x"),
-    ("sec", "seconds", 1, 0, ""),
+    Column("acc %", "accuracy", 100, 2),
+    Column("NLL", "nll", 1, 3),
+    Column("ECE %", "ece", 100, 1),
+    Column("members", "members_accuracy", 100, 2),
+    Column("disagr %", "disagreement", 100, 1),
+    Column("KL", "kl", 1, 3),
+    Column("train", "training", 1, 2, "x"),
+    Column("infer", "inference", 1, 2, "x"),
+    Column("sec", "seconds", 1, 0),
 )
 
 
@@ -75,8 +84,8 @@ def comparison_table(found: Mapping[str, Any]) -> Group:
     """The rows of a comparison (what `compare_cifar.py` writes) for a terminal, the papers' accuracies beside ours."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("")
-    for heading, *_ in COLUMNS:
-        table.add_column(heading, justify="right", no_wrap=True)
+    for column in COLUMNS:
+        table.add_column(column.heading, justify="right", no_wrap=True)
     papers = any(row["published"] for row in found["rows"])
     if papers:
         table.add_column("paper", justify="right", no_wrap=True)

@@ -12,7 +12,7 @@ from jaxtickets.report.html.runs import state
 
 # A page has room for words that a terminal has not.
 _WORDS = {"members": "members' acc %", "disagr %": "disagreement %", "train": "training", "infer": "inference", "sec": "seconds"}
-_COMPARED = tuple((_WORDS.get(heading, heading), *how) for heading, *how in COLUMNS)
+_COMPARED = tuple(column._replace(heading=_WORDS.get(column.heading, column.heading)) for column in COLUMNS)
 
 
 def results_section(found: Found) -> Section:
@@ -76,7 +76,7 @@ def _comparison_table(record: Record) -> Table:
     seeds = len(record.numbers("seeds"))
     note = f"{record.text('budget')} {f'Mean and standard error of {seeds} runs.' if seeds > 1 else 'One run.'} {THEORETICAL}"
     title = f"Comparison: {record.text('network')} on {record.part('dataset').text('name')}"
-    return Table(title, ["", *(heading for heading, *_ in _COMPARED)], rows, note=note)
+    return Table(title, ["", *(column.heading for column in _COMPARED)], rows, note=note)
 
 
 def _schemes_tables(record: Record) -> list[Part]:
