@@ -82,7 +82,7 @@ def sweep(config: Config) -> None:
         "title": what.title,
         "label": what.label,
         "log": what.log,
-        "dataset": {"name": data[0].name, "train": len(data[0]), "test": len(data[1])},
+        "dataset": running.data_record(*data),
         "seeds": list(config.seeds),
         "points": found,
         "versions": engine.versions(),

@@ -169,7 +169,7 @@ def compare(config: Config) -> None:
         "command": running.shown_command(sys.argv),
         "preset": config.preset,
         "budget": preset.budget,
-        "dataset": {"name": data[0].name, "train": len(data[0]), "test": len(data[1])},
+        "dataset": running.data_record(*data),
         "network": plain.name,
         "seeds": list(config.seeds),
         "rows": rows,

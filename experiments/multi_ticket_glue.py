@@ -190,7 +190,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             "command": running.shown_command(sys.argv),
             "preset": config.preset,
             "synthetic": given.synthetic,
-            "dataset": {"name": train.name, "train": len(train), "validation": len(validation)},
+            "dataset": running.data_record(train, validation, "validation"),
             "network": task.name,
             "metric": texts.metric(config),
             "seeds": config.seeds,

@@ -207,7 +207,7 @@ def write_results(config: cifar.RunConfig, task: jt.Task, data: tuple[Any, Any],
     train, test = data
     about = {
         "command": shown_command(sys.argv),
-        "dataset": {"name": train.name, "train": len(train), "test": len(test)},
+        "dataset": data_record(train, test),
         "model": task.name,
         "seed": config.seed,
     }
@@ -215,11 +215,20 @@ def write_results(config: cifar.RunConfig, task: jt.Task, data: tuple[Any, Any],
     return about | results
 
 
+def data_record(train: Any, test: Any, scored: str = "test") -> dict[str, Any]:
+    """What a results file says of its data. `scored`: the name of the set that is scored, "test" or "validation"."""
+    return {"name": train.name, "train": len(train), scored: len(test), "test_fingerprint": test.fingerprint()}
+
+
 def shown_command(argv: Sequence[str]) -> str:
     """The command as somebody else would type it: the script from the root of a clone, no folders of this machine.
 
+    Paths that matter keep their last part: which network, which vocabulary.
+
     >>> shown_command(["/home/me/jaxtickets/experiments/edst_cifar.py", "--data-dir", "/data", "--seed", "1", "--out=/tmp/x"])
     'python experiments/edst_cifar.py --data-dir DIR --seed 1'
+    >>> shown_command(["multi_ticket_glue.py", "--model", "/models/bert-mini", "--tokenizer=/models/vocab.txt"])
+    'python experiments/multi_ticket_glue.py --model bert-mini --tokenizer=vocab.txt'
     """
     shown = ["python", f"experiments/{Path(argv[0]).name}"]
     hidden = {"--out": "", "--data-dir": "DIR", "--imagenet-a": "DIR", "--parent": "FILE"}
@@ -230,8 +239,10 @@ def shown_command(argv: Sequence[str]) -> str:
             if not value:
                 next(words, None)
             shown += [flag, hidden[flag]] if hidden[flag] else []
+        elif value.startswith("/"):
+            shown.append(f"{flag}={Path(value).name}")
         else:
-            shown.append(word)
+            shown.append(Path(word).name if word.startswith("/") else word)
     return " ".join(shown)
 
 

@@ -92,6 +92,7 @@ def test_over_a_tree_it_is_one_selection_over_all_leaves():
         "b": jnp.asarray(SCORES["tied"]),
         "a": jnp.asarray(SCORES["zeros"]),
         "c": [jnp.asarray(SCORES["random"]), jnp.asarray(SCORES["one"])],
+        "none": jnp.zeros((0, 3)),
     }
     where = jax.tree.map(lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).random(leaf.shape) < 0.7), tree)
     joined, joined_where = (np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(t)]) for t in (tree, where))
@@ -107,9 +108,11 @@ def test_with_a_count_per_leaf_it_is_one_selection_per_leaf():
         "a": jnp.asarray(SCORES["zeros"]),
         "b": jnp.asarray(SCORES["tied"]),
         "c": [jnp.asarray(SCORES["random"]), jnp.asarray(SCORES["one"])],
+        "none": jnp.zeros((0, 3)),
     }
     where = jax.tree.map(lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).random(leaf.shape) < 0.7), tree)
     for counts in ({"a": 7, "b": 0, "c": [100, 1]}, {"a": 45, "b": 33, "c": [1, 0]}, {"a": 0, "b": 200, "c": [221, 1]}):
+        counts = counts | {"none": 0}
         for among in (None, where):
             kept = KEEP(tree, counts, among)
             for values, count, got, ok in zip(

@@ -23,7 +23,8 @@ class MCDropout(Heads):
     `batch_size` where you predict.
 
     Args:
-      net: any Linen network with `flax.linen.Dropout` layers of a rate above 0.
+      net: any Linen network with `flax.linen.Dropout` layers of a rate above 0; or one with a method `dropout_rate()` above 0,
+        which says that its training differs from evaluation by dropout alone, as that of `TextClassifier`.
       members: M, how many passes.
       key: seed of the passes.
 
@@ -56,10 +57,11 @@ class MCDropout(Heads):
         if train:
             return self.net(x, **linen_mode(self.net, True))
         net, variables = self.net.clone(parent=None, name=None), self.variables
+        by_itself = hasattr(net, "dropout_rate")  # then it has no layers that could be left on, nor needs them
 
         def one_pass(key: jax.Array) -> Any:
             with nn.intercept_methods(_leave_on):
-                return net.apply(variables, x, rngs={"dropout": key}, **linen_mode(net, False))
+                return net.apply(variables, x, rngs={"dropout": key}, **linen_mode(net, by_itself))
 
         seed = jax.random.key(self.key, impl="threefry2x32")
         return jax.vmap(one_pass)(jax.vmap(jax.random.fold_in, (None, 0))(seed, jnp.arange(self.members)))
@@ -74,7 +76,7 @@ class MCDropout(Heads):
 
         with nn.intercept_methods(look):
             out = self.net(x, **linen_mode(self.net, False))
-        if not found:
+        if not found and not (hasattr(self.net, "dropout_rate") and self.net.dropout_rate() > 0):
             raise ValueError(
                 f"MCDropout: net has no dropout, so all passes would be equal. Write {type(self.net).__name__}(..., dropout=0.3)."
             )

@@ -221,6 +221,11 @@ class TextClassifier(nn.Module):
         out = self.head(encoded.last[:, 0] if encoded.pooled is None else encoded.pooled, train)
         return out[:, 0] if self.num_classes is None else out
 
+    def dropout_rate(self) -> float:
+        """The largest rate. Training differs from evaluation by dropout alone: `MCDropout` may predict in training mode."""
+        c = self.config
+        return max(c.dropout, c.attention_dropout, c.head_dropout)
+
 
 class MaskedLM(nn.Module):
     """BERT or RoBERTa that says which token stands at each place; the last layer is the table of words read backwards.

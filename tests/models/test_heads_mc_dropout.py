@@ -1,13 +1,16 @@
 """MC dropout: trained as ever; predicts by passes that differ in dropout and in nothing else."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 from heads_weights import images, weights
+from text_networks import CONFIGS, texts
 
-from jaxtickets.models import MCDropout, WideResNet, classification
+from jaxtickets.models import MCDropout, TextClassifier, WideResNet, classification
 
 VECTORS = np.asarray(images(6))[:, 0, :, 0]
 NET = WideResNet(10, 1, dropout=0.5)
@@ -84,6 +87,22 @@ def test_the_mean_of_linear_passes_approaches_the_network_without_dropout():
     spread = np.sqrt((hidden**2) @ (params["out"]["kernel"] ** 2))
     # The deviation of 4,000 draws is known to 1 / sqrt(8000) = 1.1 %; five of those.
     np.testing.assert_allclose(each.std(0), spread, rtol=0.056)
+
+
+def test_a_network_with_dropout_of_its_own_predicts_in_training_mode(key):
+    net = TextClassifier(CONFIGS["bert"], num_classes=3)  # none of its dropout is a layer
+    plain, task = classification(net), classification(MCDropout(net, 2, key=0))
+    x = texts(CONFIGS["bert"])
+    params, state = plain.init(key, x)
+    assert jax.tree.structure(params) == jax.tree.structure(task.init(key, x)[0])
+    each = task.apply(params, state, x, False)[0]
+    for number, logits in enumerate(each):
+        wanted, _ = plain.apply(params, state, x, True, jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), number))
+        np.testing.assert_allclose(logits, wanted, rtol=1e-5, atol=1e-6)  # vmap may sum products in another order
+    assert not np.allclose(each[0], each[1])
+    quiet = dataclasses.replace(CONFIGS["bert"], dropout=0.0, attention_dropout=0.0)
+    with pytest.raises(ValueError, match="no dropout"):
+        classification(MCDropout(TextClassifier(quiet, 3), 2, key=0)).init(key, x)
 
 
 def test_a_network_without_dropout_is_an_error(key):

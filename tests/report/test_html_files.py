@@ -129,6 +129,13 @@ def test_runs_on_different_test_sets_are_an_error_that_names_both(tmp_path):
         html.read_found([tmp_path / "one" / "evaluation.json", tmp_path / "other" / "evaluation.json"])
     for word in ("one/evaluation.json", "other/evaluation.json", "aaaa", "bbbb", "different test sets"):
         assert word in str(caught.value)
+    for name, prints in (("a", "aaaa"), ("b", None), ("c", "cccc")):
+        known = {} if prints is None else {"test_fingerprint": prints}
+        record = results(pat())
+        write_run(tmp_path / name, pat(), record | {"dataset": record["dataset"] | known})
+    html.read_found([tmp_path / "a", tmp_path / "b"])  # files of before do not tell theirs
+    with pytest.raises(ReportError, match=r"a/results.json .* fingerprint aaaa, .*c/results.json .* fingerprint cccc"):
+        html.read_found([tmp_path / "b", tmp_path / "a", tmp_path / "c"])
     left = write_run(tmp_path / "left", pat(), results(pat()))
     right = write_run(tmp_path / "right", pat(), results(pat(), test=450))
     with pytest.raises(ReportError, match=r"left/results.json .* 10,000 examples, .*right/results.json .* 450 examples"):

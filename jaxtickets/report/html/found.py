@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -229,14 +230,16 @@ def _named(runs: list[Run]) -> tuple[Run, ...]:
 def _check_test_sets(found: Found) -> None:
     """Scores stand in one table only if they are of one test set."""
     named = [(run.results.file, run.results.part("dataset")) for run in found.runs if run.results is not None and "dataset" in run.results]
-    sets = [(file, data.text("name"), data.number("test"), "") for file, data in named]
+    sets = [(file, data.text("name"), data.number("test"), data.text("test_fingerprint", "")) for file, data in named]
     compared = [(record.file, record.part("dataset")) for record in (*found.comparisons, *found.sweeps, *found.schemes)]
-    sets += [(file, data.text("name"), data.number("validation" if "validation" in data else "test"), "") for file, data in compared]
+    sets += [
+        (file, data.text("name"), data.number("validation" if "validation" in data else "test"), data.text("test_fingerprint", ""))
+        for file, data in compared
+    ]
     tests = [(record.file, record.part("test")) for record in found.evaluations]
     prints = [(file, test.text("name"), test.number("examples"), test.text("fingerprint", "")) for file, test in tests]
     for alike in (sets, prints):
-        for other in alike[1:]:
-            first = alike[0]
+        for first, other in itertools.combinations(alike, 2):
             if other[1:3] != first[1:3] or (first[3] and other[3] and first[3] != other[3]):
                 raise ReportError(
                     f"different test sets cannot stand beside each other: {first[0]} was scored on {_told(first)}, {other[0]} on "
