@@ -95,13 +95,13 @@ def test_the_walk_sees_a_branch_that_has_become_a_select():
 
     args = (jnp.array(True), jnp.ones(5))
     batched = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), args)
-    assert loops(jax.make_jaxpr(gated)(*args).jaxpr) == [((),)]
-    assert loops(jax.make_jaxpr(jax.vmap(gated))(*batched).jaxpr) == [()]  # the selection runs at every step
+    assert set(loops(jax.make_jaxpr(gated)(*args).jaxpr)) == {((),)}
+    assert set(loops(jax.make_jaxpr(jax.vmap(gated))(*batched).jaxpr)) == {()}  # the selection runs at every step
 
     def ours(due, scores):
         return run_if(due, lambda s: keep_largest(s, 2), lambda s: s > 0, scores)
 
-    assert loops(jax.make_jaxpr(jax.vmap(ours))(*batched).jaxpr) == [((),)]
+    assert set(loops(jax.make_jaxpr(jax.vmap(ours))(*batched).jaxpr)) == {((),)}
 
 
 @pytest.mark.parametrize("name", ["prune_grow", "set", "gradual_pruning"])
