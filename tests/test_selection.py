@@ -121,6 +121,14 @@ def test_with_a_count_per_leaf_it_is_one_selection_per_leaf():
                 np.testing.assert_array_equal(got, by_sorting(values, count, np.asarray(ok, bool)))
 
 
+def test_other_backends_count_without_the_cpus_detour(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    values = jnp.asarray(SCORES["tied"])
+    jaxpr = str(jax.make_jaxpr(lambda v: keep_largest(v, 60))(values))
+    assert "u8" not in jaxpr
+    np.testing.assert_array_equal(jax.jit(lambda v: keep_largest(v, 60))(values), by_sorting(values, 60))
+
+
 def test_a_traced_count_compiles_once():
     traces = []
 
