@@ -94,6 +94,11 @@ def test_a_sweep_of_tau(demo, tmp_path):
     assert "mask IoU" in done.stdout
 
 
+def test_some_schemes_stand_in_the_papers_order():
+    done = run("--preset", "paper", "--cost", "--scheme", "random_lt", "baseline")
+    assert re.findall(r"^(\w+): 20 tickets", done.stdout, re.MULTILINE) == ["baseline", "random_lt"]
+
+
 def test_costs_are_said_first():
     done = run("--preset", "paper", "--cost")
     for scheme in ("baseline", "bagging", "base_lt", "active_lt", "random_lt"):
@@ -107,6 +112,7 @@ def test_costs_are_said_first():
         (("--groups", "2"), "3 seeds do not divide into 2 groups"),
         (("--sizes", "4"), "sizes of ensembles are from 2 to 3, the seeds of a group"),
         (("--tau-sweep", "0.1"), "--scheme random_lt or active_lt; got all"),
+        (("--tau-sweep", "0.1", "--scheme", "base_lt", "random_lt"), "got base_lt random_lt"),
         (("--task", "mrpc"), "paraphrases is the demo's task"),
         (("--preset", "small", "--model", "nowhere/at/all"), "nowhere/at/all"),
         (("--sparsity", "1.5"), "in (0, 1); got 1.5"),
@@ -141,3 +147,4 @@ def test_mrpc_from_a_checkpoint_folder(tmp_path):
     assert row["published"] == {"single": 83.53, "ensemble": 85.05, "source": "Kobayashi et al. 2022, table 1, bert-base"}
     assert {"accuracy", "f1"} == row["scores"][0].keys()
     assert "83.53 / 85.05" in done.stdout
+    assert "paper: single / ensemble / difference of Kobayashi et al. 2022, table 1, bert-base." in " ".join(done.stdout.split())

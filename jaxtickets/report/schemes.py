@@ -95,13 +95,15 @@ def schemes_table(found: Mapping[str, Any]) -> Group:
 def notes(found: Mapping[str, Any]) -> str:
     """What the columns mean."""
     made = " The data are synthetic, a made-up language: they show that it runs, and rank nothing." if found["synthetic"] else ""
+    sources = sorted({row["published"]["source"] for row in found["rows"] if row["published"]})
+    paper = f" paper: single / ensemble / difference of {'; '.join(sources)}." if sources else ""
     return (
         f"{found['metric']} in % on {found['dataset']['name']}, {found['dataset']['validation']:,} validation examples; "
         f"{found['seeds']} seeds "
         f"in {found['groups']} group(s), all ensembles of {found['size']} within a group. p: Student's t-test over all ensembles, whose "
         "overlap it does not know of; bootstrap: 95 % interval of the difference to the baseline's ensembles when validation "
         "examples are drawn again. Q and C are less, R, ND and D more, where members differ. train: theoretical FLOPs, as multiples of one "
-        f"fine-tuning; masks simulate sparsity with dense compute. Seconds are measured.{made}"
+        f"fine-tuning; masks simulate sparsity with dense compute. Seconds are measured.{paper}{made}"
     )
 
 
