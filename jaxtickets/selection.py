@@ -9,7 +9,7 @@ sort, k may be traced, and it vmaps. On a leaf of 3.7 M weights this is many tim
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,39 +72,46 @@ def keep_largest(scores: PyTree, count: PyTree, where: PyTree | None = None) -> 
 
     everything = jnp.array([sum(sizes)] if together else sizes, jnp.int32)
     wanted = jnp.minimum(wanted, everything)
-    threshold, found = _search(lambda t: totals([key >= t for key, t in zip(keys, each(t), strict=True)]), wanted, everything, 32)
-    above = [key > t for key, t in zip(keys, each(threshold), strict=True)]
-    more = totals(above)
+    cut = _search(lambda t: totals([key >= t for key, t in zip(keys, each(t), strict=True)]), wanted, everything, 32)
     # Of the ties those that stand first, by the same search: those with the largest distances to the end.
-    to_end = [jnp.uint32(end) - lax.iota(jnp.uint32, key.size).reshape(key.shape) for end, key in zip(ends, keys, strict=True)]
+    to_end = [jnp.uint32(end) - 1 - lax.iota(jnp.uint32, key.size).reshape(key.shape) for end, key in zip(ends, keys, strict=True)]
+    above = [key > high for key, high in zip(keys, each(cut.high), strict=True)]
+    ties = [(key >= low) & (key <= high) for key, low, high in zip(keys, each(cut.low), each(cut.high), strict=True)]
 
     def first(least: jax.Array) -> list[jax.Array]:
-        of = zip(keys, each(threshold), to_end, each(least), strict=True)
-        return [(key == t) & (distance >= at_least) for key, t, distance, at_least in of]
+        return [tie & (left >= at_least) for tie, left, at_least in zip(ties, to_end, each(least), strict=True)]
 
-    least, _ = _search(lambda t: totals(first(t)), wanted - more, found - more, max(1, *ends).bit_length())
-    kept = [(a | t) & ok for a, t, ok in zip(above, first(least), candidates, strict=True)]
+    last = _search(lambda t: totals(first(t)), wanted - cut.beyond, cut.reached - cut.beyond, max(1, *ends).bit_length())
+    kept = [(a | t) & ok for a, t, ok in zip(above, first(last.low), candidates, strict=True)]
     return jax.tree.unflatten(tree, kept)
 
 
-def _search(count: Callable[[jax.Array], jax.Array], wanted: jax.Array, everything: jax.Array, bits: int) -> tuple[jax.Array, jax.Array]:
-    """The largest thresholds below 2^bits that `wanted` or more reach, or sooner found ones that exactly `wanted` reach; and how many do.
+class _Cut(NamedTuple):
+    """Where a search ended: at `low == high`, or sooner, with exactly the wanted number from `low` on."""
 
-    `count(thresholds)`, which never rises with them, is `everything` at 0, at least `wanted`. All are int32 or uint32 of one shape.
-    """
+    low: jax.Array  # uint32: `reached` are at least that, no fewer than wanted
+    high: jax.Array  # uint32: `beyond` are more than that, fewer than wanted
+    reached: jax.Array  # int32
+    beyond: jax.Array  # int32
 
-    def unsettled(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        bit, _, found = carry
-        return (bit > 0) & jnp.any(found != wanted)
 
-    def settle(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        bit, threshold, found = carry
-        higher = count(threshold | bit)
-        enough = higher >= wanted
-        return bit >> 1, jnp.where(enough, threshold | bit, threshold), jnp.where(enough, higher, found)
+def _search(count: Callable[[jax.Array], jax.Array], wanted: jax.Array, everything: jax.Array, bits: int) -> _Cut:
+    """Bisection between 0 and 2^bits. `count(thresholds)` never rises with them and is `everything`, at least `wanted`, at 0."""
 
-    _, threshold, found = lax.while_loop(unsettled, settle, (jnp.uint32(1 << bits - 1), jnp.zeros_like(wanted, jnp.uint32), everything))
-    return threshold, found
+    def unsettled(carry: tuple[jax.Array, _Cut]) -> jax.Array:
+        bit, cut = carry
+        return (bit > 0) & jnp.any(cut.reached != wanted)
+
+    def settle(carry: tuple[jax.Array, _Cut]) -> tuple[jax.Array, _Cut]:
+        bit, cut = carry
+        higher = cut.low | bit
+        found = count(higher)
+        enough = _Cut(higher, cut.high, found, cut.beyond)
+        too_few = _Cut(cut.low, higher - 1, cut.reached, found)
+        return bit >> 1, jax.tree.map(lambda a, b: jnp.where(found >= wanted, a, b), enough, too_few)
+
+    low, none = jnp.zeros_like(wanted, jnp.uint32), jnp.zeros_like(wanted)
+    return lax.while_loop(unsettled, settle, (jnp.uint32(1 << bits - 1), _Cut(low, ~low, everything, none)))[1]
 
 
 def _count(flags: jax.Array) -> jax.Array:
