@@ -190,17 +190,20 @@ def gains(
     schemes: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]], diversity: Mapping[str, tuple[float, ...]]
 ) -> Iterator[PaperRow]:
     """Rows of Multi-Ticket's tables 1 and 3 (by family, scheme and task: single and ensembles of five, in per cent) and 2 (by scheme)."""
+
+    def row(table: int, scheme: str, family: str, task: str, scores: dict[str, float]) -> PaperRow:
+        sparsity, trainings = (0.3, 4) if scheme.endswith("_lt") else (0.0, 1)  # three rounds of pruning, then the ticket
+        title = scheme.upper().replace("_", "-")
+        return PaperRow(f"{MULTI}, table {table}", title, scheme, f"{family}-base", task, scores, 5, sparsity, 5 * 3 * trainings)
+
     for family, rows in schemes.items():
-        table = 1 if family == "bert" else 3
         for scheme, tasks in rows.items():
             for task, (single, ensemble) in tasks.items():
                 scores = {"single": single / 100, "ensemble": ensemble / 100, "difference": (ensemble - single) / 100}
-                title = scheme.upper().replace("_", "-")
-                yield PaperRow(f"{MULTI}, table {table}", title, scheme, f"{family}-base", task, scores, 5)
+                yield row(1 if family == "bert" else 3, scheme, family, task, scores)
     names = ("q", "ratio_errors", "negative_double_fault", "oracle_disagreement", "correlation")
     for scheme, values in diversity.items():
-        title = scheme.upper().replace("_", "-")
-        yield PaperRow(f"{MULTI}, table 2", title, scheme, "bert-base", "mrpc", dict(zip(names, values, strict=True)))
+        yield row(2, scheme, "bert", "mrpc", dict(zip(names, values, strict=True)))
 
 
 def _six(scores: tuple[float, ...], training: float) -> dict[str, float]:

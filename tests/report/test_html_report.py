@@ -54,6 +54,33 @@ def test_runs_of_several_seeds_are_compared_by_their_mean(tmp_path, published):
     assert page.row("difference")[1] == "-0.25"
 
 
+def schemes_record(network, rounds):
+    """A results.json of multi_ticket_glue.py as it would be of the paper's setting, or of another."""
+    rows = []
+    for scheme in ("baseline", "random_lt"):
+        plan = jt.multi_ticket(scheme, 20, rounds=rounds)
+        gain = {"single": 0.83, "ensemble": {"5": 0.85}}
+        densities = [1.0 if scheme == "baseline" else 0.7] * 20
+        told = {"scheme": scheme, "title": scheme.upper().replace("_", "-"), "gain": gain, "densities": densities, "bootstrap": {}}
+        rows.append(told | {"plan": plan.to_json(), "training": 1.0, "seconds": 1.0, "mask_iou": None, "prediction_disagreement": 0.1})
+    data = {"name": "glue/mrpc", "train": 3668, "validation": 408}
+    return {"network": network, "metric": "accuracy", "dataset": data, "seeds": 20, "size": 5, "synthetic": False, "rows": rows}
+
+
+def test_schemes_stand_beside_the_papers_where_they_are_of_its_setting(tmp_path, published):
+    file = tmp_path / "schemes.json"
+    file.write_text(json.dumps(schemes_record("fine_tuning(bert-base-uncased, 2)", 3)))
+    page = page_of(file, published=published)
+    assert page.row("ours: RANDOM-LT")[1:4] == ["83.00", "85.00", "2.00"]
+    assert page.row("paper: RANDOM-LT")[1:4] == ["83.53", "85.05", "1.52"]
+    assert [row[1:4] for row in page.rows if row[0] == "difference"] == [["-0.48", "+0.66", "+1.14"], ["-0.53", "-0.05", "+0.48"]]
+    file.write_text(json.dumps(schemes_record("fine_tuning(all-minilm-l6-v2, 2)", 1)))
+    page = page_of(file, published=published)
+    assert page.row("ours: RANDOM-LT")[-1] == "all-minilm-l6-v2 on mrpc"
+    assert page.row("paper, not comparable: RANDOM-LT")[-1] == "another network (bert-base), another budget (60 epochs)"
+    assert not [row for row in page.rows if row[0] == "difference"]
+
+
 def test_the_papers_rows_are_those_of_the_papers(published):
     found = {(row.source, row.title, row.dataset): row for row in published if not row.network.startswith(("ResNet-18", "DenseNet"))}
     assert len(found) == len(published) - 20  # two networks of five methods on two data sets

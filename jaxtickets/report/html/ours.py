@@ -33,14 +33,16 @@ class OurRow:
 def network_of(model: str) -> str:
     """The network as the papers name it, whatever wraps it.
 
-    >>> network_of("MIMO(WideResNet(28, 10), 3)"), network_of("LeNet(L, initial=torch)"), network_of("fine_tuning(bert-base-uncased, 2)")
-    ('WRN-28-10', 'LeNet-L', 'bert-base')
+    >>> network_of("MIMO(WideResNet(28, 10), 3)"), network_of("LeNet(L, initial=torch)")
+    ('WRN-28-10', 'LeNet-L')
+    >>> network_of("fine_tuning(bert-base-uncased, 2)"), network_of("fine_tuning(all-minilm-l6-v2, 2)")
+    ('bert-base', 'all-minilm-l6-v2')
     """
     found = re.search(r"(WideResNet|ResNet|DenseNet|LeNet)\(([^()]*)\)", model)
     if found:
         sizes = [word.strip() for word in found[2].split(",") if "=" not in word]
         return "-".join([found[1].replace("WideResNet", "WRN"), *sizes])
-    tuned = re.search(r"(roberta|bert)-(base|large)", model)
+    tuned = re.search(r"(?:roberta|bert)-(?:base|large)|(?<=^fine_tuning\()[^,()]+", model)
     return tuned[0] if tuned else model
 
 
@@ -164,7 +166,7 @@ def _same(one: OurRow, other: OurRow) -> bool:
 
 
 def _schemes(record: Record) -> list[OurRow]:
-    network, dataset = network_of(record.text("network")), record.part("dataset").text("name")
+    network, dataset = network_of(record.text("network")), record.part("dataset").text("name").removeprefix("glue/")
     rows = []
     for row in record.parts("rows"):
         single, size = row.part("gain").number("single"), str(record.count("size"))
@@ -177,5 +179,10 @@ def _schemes(record: Record) -> list[OurRow]:
             scores |= {name: oracle.number(name) for name in ("q", "ratio_errors", "negative_double_fault", "correlation")}
             scores["oracle_disagreement"] = oracle.number("disagreement")
         there = {name: value for name, value in scores.items() if value is not None}
-        rows.append(OurRow(row.text("title"), row.text("scheme"), network, dataset, there, int(size)))
+        densities = [density for density in row.numbers("densities") if density is not None]
+        sparsity = 1 - statistics.fmean(densities) if densities else None
+        plan = plan_of(row) if "plan" in row else None
+        trained = _epochs(plan)
+        epochs = None if plan is None or trained is None else trained / plan.width * int(size)
+        rows.append(OurRow(row.text("title"), row.text("scheme"), network, dataset, there, int(size), sparsity, epochs))
     return rows
