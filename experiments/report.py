@@ -6,8 +6,8 @@
     python experiments/report.py experiments/results/compare-digits.json -o report.html
 
 RUN is a run folder (what --out of an experiment was), a folder of run folders, or a JSON file that an experiment wrote: results.json,
-evaluation.json, a comparison, a sweep. An evaluation.json in a run folder or beside it is found by itself. A run that is not finished is
-reported as such. Results on different test sets are an error: they cannot stand in one table.
+evaluation.json, a comparison, a sweep, tau.json. An evaluation.json in a run folder or beside it is found by itself. A run that is not
+finished is reported as such. Results on different test sets are an error: they cannot stand in one table.
 
 The file needs no network and runs no script; figures carry their data as CSV. Nothing is trained, compiled or written into run folders.
 """

@@ -149,5 +149,5 @@ def test_what_is_no_run_is_said(tmp_path):
         html.read_found([ROOT / "tests"])
     with pytest.raises(ReportError, match=r"pyproject.toml: damaged, no JSON at line 1"):
         html.read_found([ROOT / "pyproject.toml"])
-    with pytest.raises(ReportError, match=r"wanted one of results, evaluation, sweep, comparison, schemes, benchmark"):
+    with pytest.raises(ReportError, match=r"wanted one of results, evaluation, strengths, sweep, comparison, schemes, benchmark"):
         html.read_found([unknown])

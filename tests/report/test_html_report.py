@@ -81,6 +81,26 @@ def test_schemes_stand_beside_the_papers_where_they_are_of_its_setting(tmp_path,
     assert not [row for row in page.rows if row[0] == "difference"]
 
 
+def test_strengths_of_a_penalty(tmp_path):
+    """What multi_ticket_glue.py --tau-sweep writes."""
+    about = {name: value for name, value in schemes_record("fine_tuning(bert-base-uncased, 2)", 3).items() if name != "rows"}
+    points = [
+        {
+            "tau": tau,
+            "gain": {"single": 0.74, "ensemble": {"5": 0.75}},
+            "mask_iou": overlap,
+            "oracle": None,
+            "prediction_disagreement": 0.08,
+        }
+        for tau, overlap in ((0.0, 0.98), (1e-4, 0.96))
+    ]
+    (tmp_path / "tau.json").write_text(json.dumps(about | {"scheme": "random_lt", "points": points, "command": "python tau.py"}))
+    page = page_of(tmp_path / "tau.json")
+    assert page.row("none") == ["none", "74.00", "75.00", "1.00", "0.980", "0.080"]
+    assert page.row("0.0001")[4] == "0.960"
+    assert "python tau.py" in page.words
+
+
 def test_the_papers_rows_are_those_of_the_papers(published):
     found = {(row.source, row.title, row.dataset): row for row in published if not row.network.startswith(("ResNet-18", "DenseNet"))}
     assert len(found) == len(published) - 20  # two networks of five methods on two data sets

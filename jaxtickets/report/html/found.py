@@ -13,7 +13,15 @@ from jaxtickets.report.html.files import Record, printable, read_json, read_line
 
 MOST_RUNS = 200
 # How a result file is told: a field that only it has.
-KINDS = {"results": "ensemble", "evaluation": "test", "sweep": "points", "comparison": "budget", "schemes": "metric", "benchmark": "rounds"}
+KINDS = {
+    "results": "ensemble",
+    "evaluation": "test",
+    "strengths": "scheme",
+    "sweep": "points",
+    "comparison": "budget",
+    "schemes": "metric",
+    "benchmark": "rounds",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +97,7 @@ class Found:
     evaluations: tuple[Record, ...] = ()
     comparisons: tuple[Record, ...] = ()
     schemes: tuple[Record, ...] = ()
+    strengths: tuple[Record, ...] = ()
     sweeps: tuple[Record, ...] = ()
     benchmarks: tuple[Record, ...] = ()
 
@@ -155,11 +164,9 @@ def read_found(paths: Iterable[Path]) -> Found:
         _check_results(record)
         if file.parent not in runs:
             runs[file] = Run(printable(file.stem, 80), file, None, record, record, (), plan_of(record))
-    kinds = {name: tuple(files[kind].values()) for name, kind in (("evaluations", "evaluation"), ("comparisons", "comparison"))}
-    found = Found(
-        _named(list(runs.values())), schemes=tuple(files["schemes"].values()), sweeps=tuple(files["sweep"].values()),
-        benchmarks=tuple(files["benchmark"].values()), **kinds,
-    )  # fmt: skip
+    several = {"evaluation": "evaluations", "comparison": "comparisons", "sweep": "sweeps", "benchmark": "benchmarks"}
+    kinds = {several.get(kind, kind): tuple(records.values()) for kind, records in files.items() if kind != "results"}
+    found = Found(_named(list(runs.values())), **kinds)
     _check_test_sets(found)
     return found
 
@@ -231,7 +238,7 @@ def _check_test_sets(found: Found) -> None:
     """Scores stand in one table only if they are of one test set."""
     named = [(run.results.file, run.results.part("dataset")) for run in found.runs if run.results is not None and "dataset" in run.results]
     sets = [(file, data.text("name"), data.number("test"), data.text("test_fingerprint", "")) for file, data in named]
-    compared = [(record.file, record.part("dataset")) for record in (*found.comparisons, *found.sweeps, *found.schemes)]
+    compared = [(record.file, record.part("dataset")) for record in (*found.comparisons, *found.sweeps, *found.schemes, *found.strengths)]
     sets += [
         (file, data.text("name"), data.number("validation" if "validation" in data else "test"), data.text("test_fingerprint", ""))
         for file, data in compared

@@ -79,7 +79,7 @@ def _data(run: Run) -> str:
 def again_section(found: Found, command: str) -> Section:
     """The commands that made what is shown."""
     records: list[Any] = [run.results for run in found.runs if run.results is not None]
-    records += [*found.comparisons, *found.schemes, *found.sweeps, *found.benchmarks, *found.evaluations]
+    records += [*found.comparisons, *found.schemes, *found.strengths, *found.sweeps, *found.benchmarks, *found.evaluations]
     commands = list(dict.fromkeys(record.text("command") for record in records if "command" in record))
     parts: list[Part] = [Text(text, "command") for text in [*commands, *([command] if command else [])]]
     silent = [run.name for run in found.runs if run.results is None]

@@ -25,6 +25,7 @@ def results_section(found: Found) -> Section:
     parts += [_comparison_table(record) for record in found.comparisons]
     for record in found.schemes:
         parts += _schemes_tables(record)
+    parts += [_strengths_table(record) for record in found.strengths]
     parts += [_sweep_table(record) for record in found.sweeps]
     parts += [_benchmark_table(record) for record in found.benchmarks]
     return Section("Results", parts)
@@ -103,6 +104,19 @@ def _schemes_tables(record: Record) -> list[Part]:
     header = ["scheme", "single", "ensemble", "diff.", "interval", "training", "seconds"]
     more = ["scheme", "Q less", "R more", "ND more", "D more", "C less", "mask IoU", "labels differ"]
     return [Table("What ensembling gains", header, gains, note=note), Table("How members differ", more, differ)]
+
+
+def _strengths_table(record: Record) -> Table:
+    rows, size = [], str(record.count("size"))
+    for point in record.parts("points"):
+        gain, tau = point.part("gain"), point.number("tau")
+        single, ensemble = gain.number("single"), gain.part("ensemble").number(size)
+        gap = None if single is None or ensemble is None else ensemble - single
+        line = [f"{tau:g}" if tau else "none", *(shown(value, 2, 100) for value in (single, ensemble, gap))]
+        rows.append([*line, shown(point.number("mask_iou"), 3), shown(point.number("prediction_disagreement"), 3)])
+    note = f"{record.text('metric')} in % on {record.part('dataset').text('name')}; {record.count('seeds')} seeds, ensembles of {size}."
+    header = ["tau", "single", "ensemble", "diff.", "mask IoU", "labels differ"]
+    return Table(f"Strength of the penalty: {record.text('scheme')}", header, rows, note=note)
 
 
 def _sweep_table(record: Record) -> Table:
