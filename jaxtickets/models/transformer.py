@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxtickets.masks import Rules
+from jaxtickets.models.fast import gelu
 from jaxtickets.models.layers import Dense
 from jaxtickets.models.position_dropout import Words, dropout, key_words
 from jaxtickets.models.transformer_config import TransformerConfig
@@ -109,7 +110,7 @@ class Layer(nn.Module):
         y = (weights @ by_head("value", read)).swapaxes(1, 2).reshape(x.shape)
         y = _dense(c, c.width, "attention_output", self.dtype)(y)
         x = norm("attention_norm")(x + dropout(y, c.dropout, words, first_site + 1, (c.width, 1)))
-        y = nn.gelu(_dense(c, c.intermediate, "intermediate", self.dtype)(x), approximate=False)
+        y = gelu(_dense(c, c.intermediate, "intermediate", self.dtype)(x))
         y = _dense(c, c.width, "output", self.dtype)(y)
         return norm("output_norm")(x + dropout(y, c.dropout, words, first_site + 2, (c.width, 1)))
 
@@ -260,7 +261,7 @@ class MaskedLMHead(nn.Module):
     @nn.compact
     def __call__(self, y: jax.Array, table: jax.Array) -> jax.Array:
         """Maps [B, T, W] and a table [V, W] to float32 [B, T, V]."""
-        y = nn.gelu(_dense(self.config, self.config.width, "dense", self.dtype)(y), approximate=False)
+        y = gelu(_dense(self.config, self.config.width, "dense", self.dtype)(y))
         y = LayerNorm(self.config.eps, self.dtype, name="norm")(y)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.config.vocabulary,))
         return jnp.einsum("btw,vw->btv", y, table.astype(self.dtype), preferred_element_type=jnp.float32) + bias
