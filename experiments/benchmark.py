@@ -231,6 +231,7 @@ def texts(config: Config) -> list[Row]:
     """Fine-tuning a BERT of 6 layers, and pruning one of 12; `--data-dir` for what buckets gain on MRPC."""
     return [
         *benchmark_texts.fine_tuning_step(config.rounds),
+        *benchmark_texts.huge_pages(config.rounds),
         *benchmark_texts.members_in_one_run(),
         *benchmark_texts.global_pruning(config.rounds),
         *benchmark_texts.buckets(config.rounds, config.data_dir),

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import statistics
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from jaxtickets.transforms import keep_masked, prune_to
 
 SMALL = TransformerConfig(layers=6, width=384, heads=12, intermediate=1536)
 SHARE = 0.3  # of the prunable weights is gone
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 def network(sizes: TransformerConfig) -> jt.Task:
@@ -36,6 +41,15 @@ def token_batch(sizes: TransformerConfig, examples: int, tokens: int) -> tuple[d
     return x, rng.integers(0, 2, examples).astype(np.int32)
 
 
+def masked_step(batch: tuple[dict[str, np.ndarray], np.ndarray]) -> Stepper:
+    """Fine-tuning of the small BERT: AdamW on masked weights, with dropout."""
+    task = network(SMALL)
+    params, _ = jax.eval_shape(task.init, jax.random.key(0), batch[0])
+    mask = sparsity.random_mask(jax.random.key(0), params, SHARE, rules=task.prunable)
+    adamw = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(2e-5, weight_decay=0.0))
+    return Stepper(task, keep_masked(adamw, mask), jax.tree.map(jnp.asarray, batch), SHARE)
+
+
 def fine_tuning_step(rounds: int, examples: int = 32, tokens: int = 128) -> list[Row]:
     """A masked step of AdamW with dropout against the same network and step in PyTorch eager."""
     try:
@@ -45,16 +59,32 @@ def fine_tuning_step(rounds: int, examples: int = 32, tokens: int = 128) -> list
         Console(stderr=True).print("PyTorch or transformers is not installed; its rows are left out.")
         return []
     torch.set_num_threads(2)
-    task, batch = network(SMALL), token_batch(SMALL, examples, tokens)
-    params, _ = jax.eval_shape(task.init, jax.random.key(0), batch[0])
-    mask = sparsity.random_mask(jax.random.key(0), params, SHARE, rules=task.prunable)
-    adamw = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(2e-5, weight_decay=0.0))
-    placed = jax.tree.map(jnp.asarray, batch)
-    alternatives: dict[str, Any] = {"jax": Stepper(task, keep_masked(adamw, mask), placed, SHARE)}
+    batch = token_batch(SMALL, examples, tokens)
+    alternatives: dict[str, Any] = {"jax": masked_step(batch)}
     alternatives["torch"] = TorchTextStepper(SMALL.to_hf(), batch, SHARE)
     seconds = take_turns(alternatives, rounds)
     what = f"BERT 6x384, {examples} x {tokens} tokens, masked fine-tuning step: speed relative to PyTorch eager"
     return [row(what, seconds["jax"], seconds["torch"], ">=", 1.5)]
+
+
+def huge_pages(rounds: int) -> list[Row]:
+    """The step in processes of its own, without and with huge pages for what malloc gives: XLA asks for its memory anew in every step."""
+    if not sys.platform.startswith("linux"):
+        return []
+    seconds: dict[str, list[float]] = {"": [], HUGE_PAGES: []}
+    for _ in range(max(1, rounds // 2)):
+        for tunables, times in seconds.items():
+            command = [sys.executable, "-c", "import benchmark_texts; benchmark_texts.print_step()"]
+            environment = os.environ | {"GLIBC_TUNABLES": tunables}
+            done = subprocess.run(command, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True, check=True)
+            times.append(float(done.stdout.split()[-1]))
+    plain, huge = (statistics.median(times) for times in seconds.values())
+    return [row(f"the same step: times faster with GLIBC_TUNABLES={HUGE_PAGES}", huge, plain, ">=", None)]
+
+
+def print_step() -> None:
+    """Seconds of a step, for a process of its own."""
+    print(take_turns({"step": masked_step(token_batch(SMALL, 32, 128))}, 5)["step"])
 
 
 def members_in_one_run() -> list[Row]:

@@ -1,4 +1,4 @@
-"""Convolution, pooling and batch normalisation that are fast on a CPU; elsewhere they are the plain operations of `jax.lax`.
+"""Convolutions, products, pooling, GELU and batch normalisation that are fast on a CPU; elsewhere most are plain operations of `jax.lax`.
 
 The backend is asked for while tracing (`jax.default_backend()`). On a CPU XLA is good at some formulations of a convolution and
 bad at others, so each shape gets the formulation that was fastest. All are exactly one convolution or matrix product with the

@@ -150,3 +150,19 @@ def test_max_pool_of_one_pixel_is_that_pixel():
     x = jnp.full((1, 1, 1, 2), -3.0)
     np.testing.assert_array_equal(fast.max_pool_3x3(x), x)
     np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(fast.max_pool_3x3(x)))(x), jnp.ones_like(x))
+
+
+def test_gelu_is_torchs_and_its_gradient_jaxs():
+    torch = pytest.importorskip("torch")
+    x = np.concatenate([np.linspace(-12, 12, 4001), [0.0, -0.0, 1e-30, -80.0, 80.0]]).astype(np.float32)
+    wanted = torch.nn.functional.gelu(torch.from_numpy(x)).numpy()
+    # erf is off by some 1e-7 in either library, and is multiplied by x where 1 + erf is not 0.
+    np.testing.assert_allclose(fast.gelu(jnp.asarray(x)), wanted, rtol=1e-6, atol=1e-6)
+    ours, theirs = (
+        jax.grad(lambda x, f=f: jnp.sum(f(x)))(jnp.asarray(x)) for f in (fast.gelu, functools.partial(jax.nn.gelu, approximate=False))
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=2e-6)
+    half = fast.gelu(jnp.asarray(x, jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    exact = fast.gelu(jnp.asarray(x, jnp.bfloat16).astype(jnp.float32))
+    np.testing.assert_array_equal(half, exact.astype(jnp.bfloat16))
