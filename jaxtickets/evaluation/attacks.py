@@ -95,7 +95,7 @@ def pgd(
       EvaluationError: as `fgsm`, and for no steps.
 
     References:
-      Madry et al. 2018, arXiv:1706.06083, equation 2; Kurakin et al. 2017, arXiv:1607.02533.
+      Madry et al. 2018, arXiv:1706.06083, section 2.1; Kurakin et al. 2017, arXiv:1607.02533.
     """
     step, steps, radius = check_share("step", step), check_steps(steps), check_share("radius", radius)
     return craft(tickets, images_of(tickets, test, pixels), on, step, steps, radius, key, batch_size)
