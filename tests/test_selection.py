@@ -78,6 +78,13 @@ def test_random_bits_are_ordered_as_unsigned():
         np.testing.assert_array_equal(KEEP(bits, count), by_sorting(bits, count))
 
 
+def test_ties_beside_neighbouring_scores():
+    """Scores one apart, where an end of the search that is off by one takes the next score for a tie."""
+    scores = jnp.asarray(np.random.default_rng(3).integers(0, 4, 60), jnp.uint32)
+    for count in range(61):
+        np.testing.assert_array_equal(KEEP(scores, count), by_sorting(scores, count))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "uint32"])
 def test_too_few_candidates_are_all_kept_and_nothing_else(dtype):
     values = jnp.arange(10).astype(dtype)
