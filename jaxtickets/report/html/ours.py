@@ -35,15 +35,15 @@ def network_of(model: str) -> str:
 
     >>> network_of("MIMO(WideResNet(28, 10), 3)"), network_of("LeNet(L, initial=torch)")
     ('WRN-28-10', 'LeNet-L')
-    >>> network_of("fine_tuning(bert-base-uncased, 2)"), network_of("fine_tuning(all-minilm-l6-v2, 2)")
-    ('bert-base', 'all-minilm-l6-v2')
+    >>> network_of("fine_tuning(google-bert/bert-base-uncased, 2)"), network_of("fine_tuning(distilbert-base, 2)")
+    ('bert-base', 'distilbert-base')
     """
     found = re.search(r"(WideResNet|ResNet|DenseNet|LeNet)\(([^()]*)\)", model)
     if found:
         sizes = [word.strip() for word in found[2].split(",") if "=" not in word]
         return "-".join([found[1].replace("WideResNet", "WRN"), *sizes])
-    tuned = re.search(r"(?:roberta|bert)-(?:base|large)|(?<=^fine_tuning\()[^,()]+", model)
-    return tuned[0] if tuned else model
+    tuned = re.match(r"fine_tuning\((?:[^,()/]*/)*((?:roberta|bert)-(?:base|large)|[^,()]+)", model)
+    return tuned[1] if tuned else model
 
 
 def our_rows(found: Found) -> list[OurRow]:
