@@ -239,10 +239,9 @@ def shown_command(argv: Sequence[str]) -> str:
             if not value:
                 next(words, None)
             shown += [flag, hidden[flag]] if hidden[flag] else []
-        elif value.startswith("/"):
-            shown.append(f"{flag}={Path(value).name}")
         else:
-            shown.append(Path(word).name if word.startswith("/") else word)
+            path = value or word
+            shown.append(word.removesuffix(path) + Path(path).name if path.startswith("/") else word)
     return " ".join(shown)
 
 

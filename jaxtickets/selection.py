@@ -67,7 +67,7 @@ def keep_largest(scores: PyTree, count: PyTree, where: PyTree | None = None) -> 
         return list(jnp.broadcast_to(thresholds, (len(keys),)))
 
     def totals(flags: Sequence[jax.Array]) -> jax.Array:
-        counts = jnp.stack([_count(each) for each in flags])
+        counts = jnp.stack([_count(leaf) for leaf in flags])
         return jnp.sum(counts, keepdims=True, dtype=jnp.int32) if together else counts
 
     everything = jnp.array([sum(sizes)] if together else sizes, jnp.int32)

@@ -57,7 +57,7 @@ class MCDropout(Heads):
         if train:
             return self.net(x, **linen_mode(self.net, True))
         net, variables = self.net.clone(parent=None, name=None), self.variables
-        by_itself = hasattr(net, "dropout_rate")  # then it has no layers that could be left on, nor needs them
+        by_itself = _own_rate(net) > 0  # such a network has no layers that could be left on, nor needs them
 
         def one_pass(key: jax.Array) -> Any:
             with nn.intercept_methods(_leave_on):
@@ -76,11 +76,16 @@ class MCDropout(Heads):
 
         with nn.intercept_methods(look):
             out = self.net(x, **linen_mode(self.net, False))
-        if not found and not (hasattr(self.net, "dropout_rate") and self.net.dropout_rate() > 0):
+        if not found and not _own_rate(self.net):
             raise ValueError(
                 f"MCDropout: net has no dropout, so all passes would be equal. Write {type(self.net).__name__}(..., dropout=0.3)."
             )
         return out
+
+
+def _own_rate(net: nn.Module) -> float:
+    """The rate of a network whose dropout is no layer; 0 of others."""
+    return net.dropout_rate() if hasattr(net, "dropout_rate") else 0.0
 
 
 def _leave_on(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
