@@ -1,12 +1,14 @@
 """The papers' ablations: one setting is swept, every point is a plan, every sweep a figure.
 
-    python experiments/ablations_cifar.py --sweep sparsity            # digits, a minute or two on two CPU cores
+    # digits, a minute or two on two CPU cores
+    python experiments/ablations_cifar.py --sweep sparsity
     python experiments/ablations_cifar.py --sweep ensemble_size --preset small --data-dir DIR
     python experiments/ablations_cifar.py --sweep structure --preset paper --seeds 0 1 2 --cost
 
-Of Prune and Tune (figure 3): sparsity, structure (connections or neurons), masks_and_schedule, ensemble_size. Of FreeTickets (tables
-5, 9 and 10, figures 4 and 5): exploration, q, growth, ticket_sparsity, members. What is finished is loaded, so a sweep goes on point by
-point; children of equal parents share one that is trained once.
+Of Prune and Tune (figure 3): sparsity, structure (connections or neurons), masks_and_schedule,
+ensemble_size. Of FreeTickets (tables 5, 9 and 10, figures 4 and 5): exploration, q, growth,
+ticket_sparsity, members. What is finished is loaded, so a sweep goes on point by point; children of
+equal parents share one that is trained once.
 """
 
 from __future__ import annotations
@@ -20,35 +22,49 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-import cifar
-import running
-from flags import Several
 from rich.console import Console
-from sweeps import SCALES, SWEEPS, Point
+from support import cifar, command, running
+from support.flags import SeedsConfig
+from support.sweeps import SCALES, SWEEPS, Point
 
 import jaxtickets as jt
 from jaxtickets import engine, evaluation, report
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Several):
+class Config(SeedsConfig):
     """Which sweep, on what."""
 
     preset: Literal["demo", "small", "paper"] = "demo"
-    """demo: digits, no download, a minute or two a sweep. small: CIFAR-10 with LeNet on a CPU. paper: as published."""
+    """demo: digits, no download, a minute or two a sweep. small: CIFAR-10 with LeNet on a CPU.
+    paper: as published.
+    """
     sweep: Literal[
-        "sparsity", "structure", "masks_and_schedule", "ensemble_size", "exploration", "q", "growth", "ticket_sparsity", "members"
+        "sparsity",
+        "structure",
+        "masks_and_schedule",
+        "ensemble_size",
+        "exploration",
+        "q",
+        "growth",
+        "ticket_sparsity",
+        "members",
     ] = "sparsity"
     """What is swept."""
     out: Path | None = None
-    """Folder of the run folders; runs/ablation-SWEEP-PRESET if not given. The same command resumes."""
+    """Folder of the run folders; runs/ablation-SWEEP-PRESET if not given. The same command
+    resumes.
+    """
 
 
 def main() -> None:
     """Parse and sweep."""
-    config = running.parse({name: Config(preset=name) for name in SCALES}, __doc__ or "")  # pyright: ignore[reportArgumentType]
-    with running.one_line_errors():
-        sweep(config)
+    command.main(sweep, presets(), __doc__)
+
+
+def presets() -> dict[str, Config]:
+    """Flags' defaults by preset."""
+    return {name: Config(preset=name) for name in SCALES}  # pyright: ignore[reportArgumentType]
 
 
 def sweep(config: Config) -> None:
@@ -56,27 +72,46 @@ def sweep(config: Config) -> None:
     console = Console()
     what = SWEEPS[config.sweep]
     points = what.points(SCALES[config.preset])
-    first = config.hand_on(points[0].experiment, 0)
+    first = config.override(points[0].experiment, 0)
     # Every plan is made before anything is trained, so that what is wrong is said at once.
     flops = [training_flops(config, point) for point in points]
     if config.cost:
         runs = len({point.run for point in points})
-        console.print(f"{what.title} on {first.dataset}: {len(points)} points, {runs} runs a seed.", highlight=False)
+        console.print(
+            f"{what.title} on {first.dataset}: {len(points)} points, {runs} runs a seed.",
+            highlight=False,
+        )
         for point, flop in zip(points, flops, strict=True):
             head = str(point.plan()).splitlines()[0]
-            console.print(f"{point.series:24} {point.x!s:20} {flop:.3g} FLOP  {head}", highlight=False, soft_wrap=True)
-        console.print("FLOPs are theoretical. A point's include its parent's training, which points with equal parents share.")
+            console.print(
+                f"{point.series:24} {point.x!s:20} {flop:.3g} FLOP  {head}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        console.print(
+            "FLOPs are theoretical. A point's include its parent's training, which points with"
+            " equal parents share."
+        )
         return
-    out = config.out or Path("runs") / f"ablation-{config.sweep}-{config.preset}"
+    given = config.out or f"runs/ablation-{config.sweep}-{config.preset}"
+    out = command.out_folder(given, "results.json", ("points.csv", "sweep.png", "sweep.csv"))
     running.share_programs(out / "programs")
     data = cifar.make_data(first)
     found = []
     for point, flop in zip(points, flops, strict=True):
         console.print(f"{point.series}, {point.x}", highlight=False)
         each = [measure(config, point, seed, data, out, points) for seed in config.seeds]
-        found.append({"series": point.series, "x": point.x, "run": point.run, **together(each), "training_flops": flop})
+        found.append(
+            {
+                "series": point.series,
+                "x": point.x,
+                "run": point.run,
+                **together(each),
+                "training_flops": flop,
+            }
+        )
     result = {
-        "command": running.shown_command(sys.argv),
+        "command": command.shown_command(sys.argv),
         "preset": config.preset,
         "sweep": config.sweep,
         "title": what.title,
@@ -88,38 +123,64 @@ def sweep(config: Config) -> None:
         "versions": engine.versions(),
     }
     engine.write_json(out / "results.json", result)
-    with (out / "points.csv").open("w", newline="") as file:
+    with (out / "points.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, found[0])
         writer.writeheader()
         writer.writerows(found)
     figure = report.draw_sweep(result, out / "sweep.png")
     for point in found:
-        spread = "" if point["standard_error"] is None else f" ± {100 * point['standard_error']:.2f}"
-        scores = f"{100 * point['accuracy']:6.2f}{spread} %, members {100 * point['members_accuracy']:.2f} %"
-        console.print(f"{point['series']:24} {point['x']!s:20} {scores}", highlight=False, soft_wrap=True)
-    console.print(f"wrote {out / 'results.json'}, {out / 'points.csv'}" + (f", {figure}" if figure else ""), highlight=False)
+        spread = (
+            "" if point["standard_error"] is None else f" ± {100 * point['standard_error']:.2f}"
+        )
+        scores = (
+            f"{100 * point['accuracy']:6.2f}{spread} %, members"
+            f" {100 * point['members_accuracy']:.2f} %"
+        )
+        console.print(
+            f"{point['series']:24} {point['x']!s:20} {scores}", highlight=False, soft_wrap=True
+        )
+    console.print(
+        f"wrote {out / 'results.json'}, {out / 'points.csv'}" + (f", {figure}" if figure else ""),
+        highlight=False,
+    )
 
 
 def training_flops(config: Config, point: Point) -> float:
     """Theoretical training FLOPs of the members that a point counts, and of their parent."""
-    experiment = config.hand_on(point.experiment, 0)
-    ledger = jt.cost(point.plan(), cifar.make_task(experiment), cifar.blank(experiment.dataset))
+    experiment = config.override(point.experiment, 0)
+    with command.planning():
+        plan, task = point.plan(), cifar.make_task(experiment)
+    ledger = running.priced(experiment, plan, task, cifar.blank(experiment.dataset))
     return sum(phase.flops for phase in ledger.phases)
 
 
-def measure(config: Config, point: Point, seed: int, data: tuple[jt.Dataset, jt.Dataset], out: Path, points: list[Point]) -> dict[str, Any]:
-    """Scores of a point: read where they have been written, else after training what is left of its run."""
+def measure(
+    config: Config,
+    point: Point,
+    seed: int,
+    data: tuple[jt.Dataset, jt.Dataset],
+    out: Path,
+    points: list[Point],
+) -> dict[str, Any]:
+    """Scores of a point: read where they have been written, else after training what is left of its
+    run.
+    """
     folder = out / f"{point.run}-seed{seed}"
     sizes = {str(p.first): p.first for p in points if p.run == point.run}
     file = folder / "scores.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
+    known = running.read_json(file) or {}
     tickets = train(config, point, seed, data[0], out, folder)
     if known.get("bins") != config.bins or not sizes.keys() <= known["sizes"].keys():
         log_proba = tickets.member_log_proba(data[1])
         evaluated = {
-            name: evaluation.evaluate_predictions(log_proba[:size], data[1].y, bins=config.bins).to_dict() for name, size in sizes.items()
+            name: (
+                evaluation.evaluate_predictions(
+                    log_proba[:size], data[1].y, bins=config.bins
+                ).to_dict()
+            )
+            for name, size in sizes.items()
         }
-        seconds = json.loads((folder / "timing.json").read_text())["seconds"]["train"]
+        seconds = json.loads((folder / "timing.json").read_bytes())["seconds"]["train"]
         known = {"bins": config.bins, "sizes": evaluated, "seconds": seconds}
         engine.write_json(file, known)
     scores = known["sizes"][str(point.first)]
@@ -133,18 +194,27 @@ def measure(config: Config, point: Point, seed: int, data: tuple[jt.Dataset, jt.
     }
 
 
-def train(config: Config, point: Point, seed: int, train: jt.Dataset, out: Path, folder: Path) -> jt.TicketEnsemble:
+def train(
+    config: Config, point: Point, seed: int, train: jt.Dataset, out: Path, folder: Path
+) -> jt.TicketEnsemble:
     """The tickets of a point's run, trained or loaded; its parent before it."""
-    experiment = config.hand_on(point.experiment, seed)
+    experiment = config.override(point.experiment, seed)
     if not experiment.augment:
         train = dataclasses.replace(train, augment=None)
     if point.parent is not None:
-        parent = config.hand_on(point.parent, seed)
+        parent = config.override(point.parent, seed)
         task = cifar.make_task(parent)
         at = out / f"parent-{task.name.replace(' ', '')}-seed{seed}"
         running.fit(parent, parent.plan(), task, train, at)
         experiment = dataclasses.replace(experiment, parent=at / "tickets.safetensors")
-    return running.fit(experiment, point.change(experiment.plan()), cifar.make_task(experiment), train, folder, experiment.start_from)
+    return running.fit(
+        experiment,
+        point.change(experiment.plan()),
+        cifar.make_task(experiment),
+        train,
+        folder,
+        experiment.start_from,
+    )
 
 
 def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -152,9 +222,19 @@ def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
     means = {}
     for name in runs[0]:
         values = [run[name] for run in runs]
-        means[name] = None if None in values or any(math.isinf(v) for v in values) else statistics.fmean(values)
+        means[name] = (
+            None
+            if None in values or any(math.isinf(v) for v in values)
+            else statistics.fmean(values)
+        )
     accuracies = [run["accuracy"] for run in runs]
-    return means | {"standard_error": statistics.stdev(accuracies) / math.sqrt(len(accuracies)) if len(accuracies) > 1 else None}
+    return means | {
+        "standard_error": (
+            statistics.stdev(accuracies) / math.sqrt(len(accuracies))
+            if len(accuracies) > 1
+            else None
+        )
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What the papers compare with, on CIFAR (or, as a demo, on digits): thirteen methods, one table of small functions.
+"""What the papers compare with, on CIFAR (or, as a demo, on digits): thirteen methods, one table of
+small functions.
 
 python experiments/baselines_cifar.py --method independent --preset demo
 python experiments/baselines_cifar.py --method snapshot --preset small --data-dir DIR
@@ -8,11 +9,11 @@ python experiments/baselines_cifar.py --method ltr --preset paper --cost
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
 
-import cifar
-import running
+from support import cifar, command, running
+from support.flags import Epochs, Members, Within
 
 import jaxtickets as jt
 from jaxtickets.plan import Optimizer, Override, Plan
@@ -37,18 +38,24 @@ Name = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class Config(cifar.ScheduledConfig):
-    """A baseline of the FreeTickets or the Prune and Tune paper; `--preset` and `--method` together choose the defaults."""
+    """A baseline of the FreeTickets or the Prune and Tune paper; `--preset` and `--method` together
+    choose the defaults.
+    """
 
     preset: cifar.Preset = "demo"
-    """What the other flags start from. demo: digits, no download, a minute. small: CIFAR-10 on a CPU. paper: as published."""
+    """What the other flags start from. demo: digits, no download, a minute. small: CIFAR-10 on a
+    CPU. paper: as published.
+    """
     method: Name = "independent"
-    """independent: one dense network (also called dense). dropout: one with dropout. bagged: dense networks on random shares of
-    the data. dense_ensemble, static_sparse: networks from scratch, dense or under random masks that stay. ltr: one mask, rewound
-    and trained several times. prune_finetune: dense networks pruned by magnitude. snapshot, fge: networks collected along one
-    run. mc_dropout, treenet, batch_ensemble, mimo: several predictions of one network."""
-    epochs: float = 250
+    """independent: one dense network (also called dense). dropout: one with dropout. bagged: dense
+    networks on random shares of the data. dense_ensemble, static_sparse: networks from scratch,
+    dense or under random masks that stay. ltr: one mask, rewound and trained several times.
+    prune_finetune: dense networks pruned by magnitude. snapshot, fge: networks collected along one
+    run. mc_dropout, treenet, batch_ensemble, mimo: several predictions of one network.
+    """
+    epochs: Annotated[float, Epochs] = 250
     """Epochs of each network; of the whole run (snapshot, fge)."""
-    members: int | None = None
+    members: Annotated[int | None, Members] = None
     """Members of the ensemble."""
     sparsity: float | None = None
     """Share of zeros among the kernels' weights (static_sparse, ltr, prune_finetune)."""
@@ -56,13 +63,13 @@ class Config(cifar.ScheduledConfig):
     """Layer-wise sparsities (static_sparse)."""
     bag: float | None = None
     """Share of the training images that each network sees (bagged)."""
-    finetune: float | None = None
+    finetune: Annotated[float | None, Epochs] = None
     """Epochs of each fine-tuning (prune_finetune)."""
     update_every: int | None = None
     """Steps between prunings (ltr)."""
-    cycle: float | None = None
+    cycle: Annotated[float | None, Epochs] = None
     """Epochs of a cycle (fge; snapshot, where it is an equal share of the epochs if not given)."""
-    repetition: int | None = None
+    repetition: Annotated[int | None, Within(1, 1000)] = None
     """How many times a training step shows an example to each head (mimo)."""
 
     @property
@@ -77,8 +84,13 @@ class Config(cifar.ScheduledConfig):
         for flag in sorted(every - set(method.flags)):
             if getattr(self, flag) is not None:
                 shown = f"--{flag.replace('_', '-')}"
-                others = ", ".join(sorted(name for name, other in METHODS.items() if flag in other.flags))
-                raise jt.PlanError(f"{shown} says nothing about --method {self.method}; it is a flag of {others}. Leave it out.")
+                others = ", ".join(
+                    sorted(name for name, other in METHODS.items() if flag in other.flags)
+                )
+                raise jt.PlanError(
+                    f"{shown} says nothing about --method {self.method}; it is a flag of {others}."
+                    " Leave it out."
+                )
         for flag in method.flags:
             if getattr(self, flag) is None and flag != "cycle":
                 raise jt.PlanError(f"--method {self.method} needs --{flag.replace('_', '-')}.")
@@ -89,15 +101,21 @@ class Config(cifar.ScheduledConfig):
         return METHODS[self.method].network(self, plain)
 
     def update_rule(self) -> Optimizer:
-        """The optimizer as the flags say; BatchEnsemble's fast weights learn half as fast, and do not decay."""
+        """The optimizer as the flags say; BatchEnsemble's fast weights learn half as fast, and do
+        not decay.
+        """
         rule = super().update_rule()
         fast = (Override("fast_", lr=0.5, weight_decay=0.0),)
-        return dataclasses.replace(rule, overrides=fast) if self.method == "batch_ensemble" else rule
+        return (
+            dataclasses.replace(rule, overrides=fast) if self.method == "batch_ensemble" else rule
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One row of the table: what it is called, which of the flags it listens to besides the epochs, and what it does."""
+    """One row of the table: what it is called, which of the flags it listens to besides the epochs,
+    and what it does.
+    """
 
     title: str
     plan: Callable[[Config], Plan]
@@ -125,23 +143,41 @@ def of(make: Callable[..., Plan], *flags: str, scheduled: bool = True) -> Callab
     """The plan that `make` makes of those flags, the epochs and the schedule."""
 
     def plan(config: Config) -> Plan:
-        own = {flag: getattr(config, flag) for flag in ("epochs", *flags)} | ({"lr": config.rate()} if scheduled else {"lr": config.lr})
+        own = {flag: getattr(config, flag) for flag in ("epochs", *flags)} | (
+            {"lr": config.rate()} if scheduled else {"lr": config.lr}
+        )
         return make(**own, **config.shared())
 
     return plan
 
 
 def prune_finetune(config: Config) -> Plan:
-    """Dense networks, pruned by magnitude and trained on at the smallest learning rate of the schedule."""
+    """Dense networks, pruned by magnitude and trained on at the smallest learning rate of the
+    schedule.
+    """
     names = ("members", "sparsity", "epochs", "finetune")
     last = jt.schedules.Constant(config.rate()(99_999, 100_000))
-    return jt.prune_finetune(**{name: getattr(config, name) for name in names}, lr=config.rate(), finetune_lr=last, **config.shared())
+    return jt.prune_finetune(
+        **{name: getattr(config, name) for name in names},
+        lr=config.rate(),
+        finetune_lr=last,
+        **config.shared(),
+    )
 
 
 def fge(config: Config) -> Plan:
-    """Short cycles from two points of one run, between a half and two hundredths of its first learning rate."""
+    """Short cycles from two points of one run, between a half and two hundredths of its first
+    learning rate.
+    """
     high = {"high": config.lr / 2, "low": config.lr / 200}
-    return jt.fge(config.members or 0, config.epochs, cycle=config.cycle or 4, lr=config.rate(), **high, **config.shared())
+    return jt.fge(
+        config.members or 0,
+        config.epochs,
+        cycle=config.cycle or 4,
+        lr=config.rate(),
+        **high,
+        **config.shared(),
+    )
 
 
 METHODS: Mapping[str, Method] = {
@@ -149,10 +185,20 @@ METHODS: Mapping[str, Method] = {
     "dropout": Method("Dropout", one_network),
     "bagged": Method("Bagged", of(jt.bagged, "members", "bag"), ("members", "bag")),
     "dense_ensemble": Method("Dense ensemble", dense_ensemble, ("members",)),
-    "static_sparse": Method("Static sparse ensemble", of(jt.static_sparse, "members", "sparsity", "distribution"), ("members", "sparsity")),
-    "ltr": Method("LTR ensemble", of(jt.ltr, "members", "sparsity", "update_every"), ("members", "sparsity", "update_every")),
+    "static_sparse": Method(
+        "Static sparse ensemble",
+        of(jt.static_sparse, "members", "sparsity", "distribution"),
+        ("members", "sparsity"),
+    ),
+    "ltr": Method(
+        "LTR ensemble",
+        of(jt.ltr, "members", "sparsity", "update_every"),
+        ("members", "sparsity", "update_every"),
+    ),
     "prune_finetune": Method("PF ensemble", prune_finetune, ("members", "sparsity", "finetune")),
-    "snapshot": Method("Snapshot", of(jt.snapshot, "members", "cycle", scheduled=False), ("members", "cycle")),
+    "snapshot": Method(
+        "Snapshot", of(jt.snapshot, "members", "cycle", scheduled=False), ("members", "cycle")
+    ),
     "fge": Method("FGE", fge, ("members", "cycle")),
     "mc_dropout": Method(
         "MC dropout",
@@ -160,20 +206,31 @@ METHODS: Mapping[str, Method] = {
         ("members",),
         lambda config, plain: jt.models.MCDropout(plain, config.members or 0, key=config.seed),
     ),
-    "treenet": Method("TreeNet", one_of_several_heads, ("members",), lambda config, plain: jt.models.TreeNet(plain, config.members or 0)),
+    "treenet": Method(
+        "TreeNet",
+        one_of_several_heads,
+        ("members",),
+        lambda config, plain: jt.models.TreeNet(plain, config.members or 0),
+    ),
     "batch_ensemble": Method(
-        "BatchEnsemble", one_of_several_heads, ("members",), lambda config, plain: jt.models.BatchEnsemble(plain, config.members or 0)
+        "BatchEnsemble",
+        one_of_several_heads,
+        ("members",),
+        lambda config, plain: jt.models.BatchEnsemble(plain, config.members or 0),
     ),
     "mimo": Method(
         "MIMO",
         one_of_several_heads,
         ("members", "repetition"),
-        lambda config, plain: jt.models.MIMO(plain, config.members or 0, batch_repetition=config.repetition or 0),
+        lambda config, plain: jt.models.MIMO(
+            plain, config.members or 0, batch_repetition=config.repetition or 0
+        ),
     ),
 }
 METHODS |= {"dense": METHODS["independent"]}
 
-LINE: dict[str, Any] = {"schedule": "line", "nesterov": True}  # Whitaker and Whitley's training of WRN-28-10, 200 epochs
+# Whitaker and Whitley's training of WRN-28-10, 200 epochs
+LINE: dict[str, Any] = {"schedule": "line", "nesterov": True}
 SPARSE: dict[str, Any] = {"members": 3, "sparsity": 0.8}
 PAPER: dict[str, dict[str, Any]] = {
     "independent": {},
@@ -192,7 +249,11 @@ PAPER: dict[str, dict[str, Any]] = {
 }
 # 30 epochs in all of networks that start together, and as long for each that starts alone.
 SMALL: dict[str, dict[str, Any]] = {
-    **{name: {"epochs": 30, **settings} for name, settings in PAPER.items() if "epochs" not in settings},
+    **{
+        name: {"epochs": 30, **settings}
+        for name, settings in PAPER.items()
+        if "epochs" not in settings
+    },
     "dropout": {"epochs": 30, "dropout": 0.2},
     "bagged": {"members": 5, "epochs": 6, "bag": 0.9},
     "ltr": {"epochs": 30, **SPARSE, "update_every": 500},
@@ -225,10 +286,22 @@ def default(preset: str, method: str) -> Config:
     method = "independent" if method == "dense" else method
     settings = {"demo": DEMO, "small": SMALL, "paper": PAPER}[preset].get(method, {})
     config = Config(preset="paper", method=method, **settings)  # pyright: ignore[reportArgumentType]
-    return {"demo": cifar.demo_network, "small": cifar.small_network}.get(preset, lambda config: config)(config)
+    return {"demo": cifar.demo_network, "small": cifar.small_network}.get(
+        preset, lambda config: config
+    )(config)
+
+
+def presets(words: Sequence[str] | None = None) -> dict[str, Config]:
+    """The presets of the method that the command line names, or those words."""
+    asked = command.chosen("method", "independent", words)
+    method = asked if asked in get_args(Name) else "independent"
+    return {preset: default(preset, method) for preset in ("demo", "small", "paper")}
+
+
+def main() -> None:
+    """Parse and run: the method named decides on the defaults."""
+    running.main(presets(), __doc__)
 
 
 if __name__ == "__main__":
-    asked = running.chosen("method", "independent")
-    method = asked if asked in get_args(Name) else "independent"
-    running.main({preset: default(preset, method) for preset in ("demo", "small", "paper")}, __doc__ or "")
+    main()

@@ -1,10 +1,11 @@
 """Speed as ratios, measured side by side in one process run.
 
-    python experiments/benchmark.py                         # everything, about ten minutes on two CPU cores
+    python experiments/benchmark.py  # everything, about ten minutes on two CPU cores
     python experiments/benchmark.py --only selection members
 
-Alternatives take turns, round by round, so that a slow moment of the machine hits all of them; a ratio is that of the
-medians over rounds. A GPU or TPU is used if JAX sees one. PyTorch rows need `pip install torch==2.13.0`.
+Alternatives take turns, round by round, so that a slow moment of the machine hits all of them; a
+ratio is that of the medians over rounds. A GPU or TPU is used if JAX sees one. PyTorch rows need
+`pip install torch==2.13.0`.
 """
 
 from __future__ import annotations
@@ -18,42 +19,57 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-import benchmark_children
-import benchmark_evaluation
-import benchmark_texts
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import running
-import tyro
+from benchmarks import children as benchmark_children
+from benchmarks import evaluation as benchmark_evaluation
+from benchmarks import texts as benchmark_texts
+from benchmarks.timing import Row, Stepper, row, take_turns
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from timing import Row, Stepper, row, take_turns
+from support import command
+from support.flags import Different, There, Within
 
 import jaxtickets as jt
-from jaxtickets import engine, selection, sparsity
+from jaxtickets import engine
+from jaxtickets.masks import selection, sparsity
 from jaxtickets.plan import SGD, Length
 from jaxtickets.transforms import keep_masked, prune_grow
 
-Part = Literal["masking", "selection", "members", "vmap", "torch", "start", "shrinking", "memory", "texts", "evaluation"]
-NETWORKS = {"LeNet-L": (jt.models.LeNet("L"), "adam"), "WRN-16-4": (jt.models.WideResNet(16, 4), "sgd")}
+Part = Literal[
+    "start",
+    "selection",
+    "vmap",
+    "members",
+    "masking",
+    "torch",
+    "shrinking",
+    "memory",
+    "texts",
+    "evaluation",
+]
+NETWORKS = {
+    "LeNet-L": (jt.models.LeNet("L"), "adam"),
+    "WRN-16-4": (jt.models.WideResNet(16, 4), "sgd"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """What to measure."""
 
-    only: tuple[Part, ...] = ("start", "selection", "vmap", "members", "masking", "torch", "shrinking", "memory", "texts", "evaluation")
+    only: Annotated[tuple[Part, ...], Different()] = get_args(Part)
     """Parts to run."""
-    rounds: int = 7
+    rounds: Annotated[int, Within(1, 1000)] = 7
     """How often alternatives take turns."""
-    batch_size: int = 128
+    batch_size: Annotated[int, Within(1, 65_536)] = 128
     """Examples per training step."""
-    data_dir: Path | None = None
+    data_dir: Annotated[Path | None, There("folder")] = None
     """Where GLUE lies, for the row about MRPC."""
     out: Path | None = None
     """Where to write the JSON; nowhere if not given."""
@@ -66,8 +82,14 @@ def images(batch_size: int) -> tuple[jax.Array, jax.Array]:
 
 
 def optimizer(kind: str) -> optax.GradientTransformation:
-    """The optimizers of the papers: Adam for LeNet, SGD with momentum and weight decay for WideResNet."""
-    return optax.adam(1e-3) if kind == "adam" else optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9))
+    """The optimizers of the papers: Adam for LeNet, SGD with momentum and weight decay for
+    WideResNet.
+    """
+    return (
+        optax.adam(1e-3)
+        if kind == "adam"
+        else optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9))
+    )
 
 
 def masking(config: Config) -> list[Row]:
@@ -78,7 +100,9 @@ def masking(config: Config) -> list[Row]:
         task, key = jt.classification(model), jax.random.key(0)
         params, _ = jax.eval_shape(task.init, key, batch[0][:1])
         mask = sparsity.random_mask(key, params, 0.8)
-        growing = Stepper(task, prune_grow(optimizer(kind), mask=mask, update_every=100, key=key), batch)
+        growing = Stepper(
+            task, prune_grow(optimizer(kind), mask=mask, update_every=100, key=key), batch
+        )
         alternatives = {
             "plain": Stepper(task, optimizer(kind), batch),
             "keep": Stepper(task, keep_masked(optimizer(kind), mask), batch),
@@ -87,8 +111,24 @@ def masking(config: Config) -> list[Row]:
         }
         seconds = take_turns(alternatives, config.rounds)
         evolving = (99 * seconds["off"] + seconds["update"]) / 100
-        rows.append(row(f"{name}: keep_masked step / plain step", seconds["keep"], seconds["plain"], "<=", 1.05))
-        rows.append(row(f"{name}: prune_grow step (Delta T 100, updates counted in) / plain step", evolving, seconds["plain"], "<=", 1.10))
+        rows.append(
+            row(
+                f"{name}: keep_masked step / plain step",
+                seconds["keep"],
+                seconds["plain"],
+                "<=",
+                1.05,
+            )
+        )
+        rows.append(
+            row(
+                f"{name}: prune_grow step (Delta T 100, updates counted in) / plain step",
+                evolving,
+                seconds["plain"],
+                "<=",
+                1.10,
+            )
+        )
     return rows
 
 
@@ -104,12 +144,24 @@ def exact_selection(config: Config) -> list[Row]:
 
     if not bool(jnp.all(bisect(scores) == top_k(scores))):
         raise SystemExit("the two masks differ: one of them is wrong")
-    seconds = take_turns({"bisect": lambda: bisect(scores), "top_k": lambda: top_k(scores)}, config.rounds)
-    return [row("exact mask of 3.7 M weights, k = 20 %: times faster than lax.top_k", seconds["bisect"], seconds["top_k"], ">=", 5)]
+    seconds = take_turns(
+        {"bisect": lambda: bisect(scores), "top_k": lambda: top_k(scores)}, config.rounds
+    )
+    return [
+        row(
+            "exact mask of 3.7 M weights, k = 20 %: times faster than lax.top_k",
+            seconds["bisect"],
+            seconds["top_k"],
+            ">=",
+            5,
+        )
+    ]
 
 
 def vmapped_loop(config: Config) -> list[Row]:
-    """Four vmapped members in a user's own loop: a step between mask updates, with prune_grow and with keep_masked."""
+    """Four vmapped members in a user's own loop: a step between mask updates, with prune_grow and
+    with keep_masked.
+    """
     keys = jax.random.split(jax.random.key(0), 4)
     params = jax.vmap(lambda key: {"kernel": jax.random.normal(key, (1024, 1024))})(keys)
     inner = optax.sgd(0.1, momentum=0.9)
@@ -118,7 +170,11 @@ def vmapped_loop(config: Config) -> list[Row]:
 
         def transform(key: jax.Array, name: str = name) -> optax.GradientTransformationExtraArgs:
             mask = sparsity.random_mask(key, {"kernel": params["kernel"][0]}, 0.8)
-            return prune_grow(inner, mask=mask, update_every=1000, key=key) if name == "prune_grow" else keep_masked(inner, mask)
+            return (
+                prune_grow(inner, mask=mask, update_every=1000, key=key)
+                if name == "prune_grow"
+                else keep_masked(inner, mask)
+            )
 
         state = jax.vmap(lambda key, p, make=transform: make(key).init(p))(keys, params)
 
@@ -140,33 +196,67 @@ def vmapped_loop(config: Config) -> list[Row]:
 
 
 def members_in_one_run(config: Config) -> list[Row]:
-    """Four members in one `fit` against four lone `fit`s, training seconds per member without compilation."""
+    """Four members in one `fit` against four lone `fit`s, training seconds per member without
+    compilation.
+    """
     x, y = images(1280)
     task = jt.classification(jt.models.LeNet("M"))
     data = (np.asarray(x), np.asarray(y))
     keys = jt.member_keys(0, 4)
     together, alone = [], []
     for _ in range(3):
-        for width, key, into in ((4, keys, together), *((1, keys[i : i + 1], alone) for i in range(4))):
-            plan = jt.dst(width, epochs=Length(30, "steps"), batch_size=config.batch_size, update_every=10, optimizer=SGD())
+        for width, key, into in (
+            (4, keys, together),
+            *((1, keys[i : i + 1], alone) for i in range(4)),
+        ):
+            plan = jt.dst(
+                width,
+                epochs=Length(30, "steps"),
+                batch_size=config.batch_size,
+                update_every=10,
+                optimizer=SGD(),
+            )
             with tempfile.TemporaryDirectory() as folder:
                 jt.fit(plan, task, data, key=key, out=folder, progress=False)
-                into.append(json.loads((Path(folder) / "timing.json").read_text())["seconds"])
-    train = [sum(s["train"] for s in alone) / len(alone), sum(s["train"] for s in together) / len(together) / 4]
-    total = [sum(s["total"] for s in alone) / len(alone), sum(s["total"] for s in together) / len(together) / 4]
+                into.append(json.loads((Path(folder) / "timing.json").read_bytes())["seconds"])
+    train = [
+        sum(s["train"] for s in alone) / len(alone),
+        sum(s["train"] for s in together) / len(together) / 4,
+    ]
+    total = [
+        sum(s["total"] for s in alone) / len(alone),
+        sum(s["total"] for s in together) / len(together) / 4,
+    ]
     return [
-        row("LeNet-M, 4 members in one run: times faster per member than 4 lone runs (training)", train[1], train[0], ">=", 0.95),
-        row("LeNet-M, 4 members in one run: times faster per member than 4 lone runs (with compiling)", total[1], total[0], ">=", 1.0),
+        row(
+            "LeNet-M, 4 members in one run: times faster per member than 4 lone runs (training)",
+            train[1],
+            train[0],
+            ">=",
+            0.95,
+        ),
+        row(
+            "LeNet-M, 4 members in one run: times faster per member than 4 lone runs (with"
+            " compiling)",
+            total[1],
+            total[0],
+            ">=",
+            1.0,
+        ),
     ]
 
 
 def first_step(config: Config) -> list[Row]:
-    """Seconds from the start of the demo to its first step, and how often EDST with 3 and with 7 tickets compiles."""
+    """Seconds from the start of the demo to its first step, and how often EDST with 3 and with 7
+    tickets compiles.
+    """
     script = str(Path(__file__).with_name("edst_cifar.py"))
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         command = [sys.executable, script, "--preset", "demo", "--out", folder]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
             first = float("nan")
             for line in process.stdout or ():
                 if " steps " in line and first != first:
@@ -175,13 +265,21 @@ def first_step(config: Config) -> list[Row]:
     data, task = jt.data.load("digits"), jt.classification(jt.models.WideResNet(10, 1))
     counts = []
     for members in (3, 7):
-        plan = jt.edst(members, explore=Length(2, "steps"), refine=Length(2, "steps"), batch_size=64)
+        plan = jt.edst(
+            members, explore=Length(2, "steps"), refine=Length(2, "steps"), batch_size=64
+        )
         with tempfile.TemporaryDirectory() as folder:
             jt.fit(plan, task, data, key=0, out=folder, progress=False)
-            counts.append(json.loads((Path(folder) / "timing.json").read_text())["compilations"])
+            counts.append(json.loads((Path(folder) / "timing.json").read_bytes())["compilations"])
     return [
         row("demo: seconds to the first step / seconds in all", first, whole, "<=", None),
-        row("EDST with 7 tickets: programs compiled / with 3 tickets", counts[1], counts[0], "<=", 1.0),
+        row(
+            "EDST with 7 tickets: programs compiled / with 3 tickets",
+            counts[1],
+            counts[0],
+            "<=",
+            1.0,
+        ),
     ]
 
 
@@ -189,7 +287,7 @@ def against_torch(config: Config) -> list[Row]:
     """The same masked training step in PyTorch eager; above 1 is faster than PyTorch."""
     try:
         import torch
-        from torch_networks import TorchStepper
+        from benchmarks.torch_networks import TorchStepper
     except ImportError:
         Console(stderr=True).print("PyTorch is not installed; its rows are left out.")
         return []
@@ -199,17 +297,39 @@ def against_torch(config: Config) -> list[Row]:
     for name, (model, kind) in NETWORKS.items():
         task, key = jt.classification(model), jax.random.key(0)
         params, _ = jax.eval_shape(task.init, key, batch[0][:1])
-        ours = Stepper(task, keep_masked(optimizer(kind), sparsity.random_mask(key, params, 0.8)), batch)
-        alternatives = {"jax": ours, "torch": TorchStepper(name, kind, batch), "last": TorchStepper(name, kind, batch, channels_last=True)}
+        ours = Stepper(
+            task, keep_masked(optimizer(kind), sparsity.random_mask(key, params, 0.8)), batch
+        )
+        alternatives = {
+            "jax": ours,
+            "torch": TorchStepper(name, kind, batch),
+            "last": TorchStepper(name, kind, batch, channels_last=True),
+        }
         seconds = take_turns(alternatives, config.rounds)
         wanted = {"LeNet-L": 0.7, "WRN-16-4": 0.6}[name]
-        rows.append(row(f"{name} masked step: speed relative to PyTorch eager", seconds["jax"], seconds["torch"], ">=", wanted))
-        rows.append(row(f"{name} masked step: relative to PyTorch eager, channels_last", seconds["jax"], seconds["last"], ">=", None))
+        rows.append(
+            row(
+                f"{name} masked step: speed relative to PyTorch eager",
+                seconds["jax"],
+                seconds["torch"],
+                ">=",
+                wanted,
+            )
+        )
+        rows.append(
+            row(
+                f"{name} masked step: relative to PyTorch eager, channels_last",
+                seconds["jax"],
+                seconds["last"],
+                ">=",
+                None,
+            )
+        )
     return rows
 
 
 def shrinking(config: Config) -> list[Row]:
-    """A neuron-pruned child, half of its units gone: shrunk against masked and against the parent."""
+    """A neuron-pruned child of half the units: shrunk against masked and against the parent."""
     rows = []
     for name, calls in benchmark_children.shrunk_children(images(config.batch_size)).items():
         seconds = take_turns(calls, config.rounds)
@@ -222,25 +342,34 @@ def shrinking(config: Config) -> list[Row]:
 
 
 def memory(config: Config) -> list[Row]:
-    """Peak memory of 128 children against 8 (megabytes in place of seconds)."""
-    many, few = (benchmark_children.peak_megabytes(members) for members in (128, 8))
+    """Peak memory of 128 children against 8, each in a process of its own (megabytes in place of
+    seconds).
+    """
+    many, few = (benchmark_children.children_megabytes(members) for members in (128, 8))
     return [row("LeNet-M, peak memory of a run of 128 children / of 8 (MB)", many, few, "<=", 1.25)]
 
 
 def texts(config: Config) -> list[Row]:
-    """Fine-tuning a BERT of 6 layers, and pruning one of 12; `--data-dir` for what buckets gain on MRPC."""
+    """Fine-tuning a BERT of 6 layers, and pruning one of 12; `--data-dir` for what buckets gain on
+    MRPC.
+    """
     return [
         *benchmark_texts.fine_tuning_step(config.rounds),
         *benchmark_texts.huge_pages(config.rounds),
-        *benchmark_texts.members_in_one_run(),
+        *benchmark_texts.members_in_one_run(config.rounds),
         *benchmark_texts.global_pruning(config.rounds),
         *benchmark_texts.buckets(config.rounds, config.data_dir),
     ]
 
 
 def evaluating(config: Config) -> list[Row]:
-    """Accuracies of all ensembles of 20 members, and what an evaluation takes beside its forward passes."""
-    return [*benchmark_evaluation.all_subsets(config.rounds), *benchmark_evaluation.against_forward_passes(config.rounds)]
+    """Accuracies of all ensembles of 20 members, and what an evaluation takes beside its forward
+    passes.
+    """
+    return [
+        *benchmark_evaluation.all_subsets(config.rounds),
+        *benchmark_evaluation.against_forward_passes(config.rounds),
+    ]
 
 
 PARTS: dict[str, Callable[[Config], list[Row]]] = {
@@ -259,6 +388,7 @@ PARTS: dict[str, Callable[[Config], list[Row]]] = {
 
 def main(config: Config) -> None:
     """Measure, print, write."""
+    command.writable_file(config.out, "--out")
     rows: list[Row] = []
     for part in config.only:
         Console(stderr=True).print(f"measuring {part} ...", highlight=False)
@@ -271,18 +401,24 @@ def main(config: Config) -> None:
     for heading in ("", "ratio", "wanted", "", "measured", "against"):
         table.add_column(heading, justify="left" if not heading else "right")
     for r in rows:
-        table.add_row(r.what, f"{r.ratio:.2f}", r.wanted, "" if r.met else "missed", f"{r.measured:.4g}", f"{r.against:.4g}")
+        table.add_row(
+            r.what,
+            f"{r.ratio:.2f}",
+            r.wanted,
+            "" if r.met else "missed",
+            f"{r.measured:.4g}",
+            f"{r.against:.4g}",
+        )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     if config.out:
         about = {
-            "command": running.shown_command(sys.argv),
+            "command": command.shown_command(sys.argv),
             "date": datetime.date.today().isoformat(),
             "versions": engine.versions(),
             "rounds": config.rounds,
         }
-        config.out.parent.mkdir(parents=True, exist_ok=True)
         engine.write_json(config.out, about | {"rows": [dataclasses.asdict(r) for r in rows]})
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command.main(main, Config, __doc__)

@@ -1,11 +1,13 @@
-"""The papers' tables, with ours beside them: a list of methods at one budget, each trained by its own plan.
+"""The papers' tables, with ours beside them: a list of methods at one budget, each trained by its
+own plan.
 
-    python experiments/compare_cifar.py                                     # every method on digits, minutes on two CPU cores
+    python experiments/compare_cifar.py  # every method on digits, minutes on two CPU cores
     python experiments/compare_cifar.py --preset table1 --data-dir DIR --seeds 0 1 2
     python experiments/compare_cifar.py --preset table1 --dataset cifar100 --model resnet
     python experiments/compare_cifar.py --preset paper --cost
 
-Each method and seed has a run folder of its own under --out, METHOD-seedN: what is finished is loaded, what was interrupted goes on.
+Each method and seed has a run folder of its own under --out, METHOD-seedN: what is finished is
+loaded, what was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -14,84 +16,117 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import baselines_cifar
-import cifar
 import dst_cifar
 import edst_cifar
 import prune_and_tune_cifar
-import running
-from flags import Several
-from published import published
 from rich.console import Console
+from support import canary, cifar, command, running
+from support.flags import Count, Different, SeedsConfig, Within
+from support.published import published
 
 import jaxtickets as jt
 from jaxtickets import engine, report
 
 PAT = prune_and_tune_cifar.PRESETS
-PATS = {"pat_r": "Prune and Tune (R)", "pat_ar": "Prune and Tune (AR)", "pat_partition": "Prune and Tune (partition)"}
-MASKS = {"pat_r": {"masks": "random", "sparsity": 0.5}, "pat_ar": {"masks": "anti_random"}, "pat_partition": {"masks": "partition"}}
+PATS = {
+    "pat_r": "Prune and Tune (R)",
+    "pat_ar": "Prune and Tune (AR)",
+    "pat_partition": "Prune and Tune (partition)",
+}
+MASKS = {
+    "pat_r": {"masks": "random", "sparsity": 0.5},
+    "pat_ar": {"masks": "anti_random"},
+    "pat_partition": {"masks": "partition"},
+}
 TITLES = {name: method.title for name, method in baselines_cifar.METHODS.items() if name != "dense"}
 TITLES |= {"dst": "DST ensemble", "edst": "EDST ensemble", **PATS}
 ALL = tuple(TITLES)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Several):
+class Config(SeedsConfig):
     """Which methods, on what, how often."""
 
     preset: Literal["digits", "small", "table1", "paper"] = "digits"
-    """digits: no method costs more theoretical FLOPs than one dense network of 24 epochs. table1: Prune and Tune's small budget, 16
-    epochs of LeNet-L in all. small: LeNet-M on a CPU. paper: WRN-28-10, each method as published."""
-    methods: tuple[str, ...] = ()
+    """digits: no method costs more theoretical FLOPs than one dense network of 24 epochs. table1:
+    Prune and Tune's small budget, 16 epochs of LeNet-L in all. small: LeNet-M on a CPU. paper:
+    WRN-28-10, each method as published.
+    """
+    methods: Annotated[tuple[str, ...], Different(empty=True)] = ()
     """Which methods; all that the preset has if not given."""
     model: Literal["wide_resnet", "lenet", "resnet", "densenet"] | None = None
     """Another network than the preset's."""
-    depth: int | None = None
+    depth: Annotated[int | None, Within(1, 1300)] = None
     """Its layers."""
     initial: Literal["lecun", "torch"] | None = None
     """How a lenet's weights are drawn, if not as the preset has it."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, Count] = None
     """Another batch size than the preset's."""
     out: Path | None = None
     """Folder of the run folders; runs/compare-PRESET if not given. The same command resumes."""
 
     def experiment(self, method: str, seed: int) -> cifar.Config:
         """The experiment of one row and seed."""
-        return self.hand_on(PRESETS[self.preset].methods[method](), seed, "model", "depth", "initial", "batch_size")
+        return self.override(
+            PRESETS[self.preset].methods[method](), seed, "model", "depth", "initial", "batch_size"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Methods at one budget: how to make the experiment of each, and the dense run that costs are compared with."""
+    """Methods at one budget: how to make the experiment of each, and the dense run that costs are
+    compared with.
+    """
 
     budget: str
     dense_epochs: float
-    methods: Mapping[str, Callable[[], cifar.Config]]
+    methods: Annotated[Mapping[str, Callable[[], cifar.Config]], Different(empty=True)]
 
 
-def pat(base: prune_and_tune_cifar.Config, **settings: Any) -> dict[str, Callable[[], cifar.Config]]:
+def pat(
+    base: prune_and_tune_cifar.Config, **settings: Any
+) -> dict[str, Callable[[], cifar.Config]]:
     """The three kinds of masks of Prune and Tune."""
-    return {name: lambda masks=masks: dataclasses.replace(base, **masks, **settings) for name, masks in MASKS.items()}
+    return {
+        name: lambda masks=masks: dataclasses.replace(base, **masks, **settings)
+        for name, masks in MASKS.items()
+    }
 
 
-def baselines(preset: str, names: tuple[str, ...] = tuple(baselines_cifar.DEMO), **settings: Any) -> dict[str, Callable[[], cifar.Config]]:
+def baselines(
+    preset: str, names: tuple[str, ...] = tuple(baselines_cifar.DEMO), **settings: Any
+) -> dict[str, Callable[[], cifar.Config]]:
     """Baselines as that preset of their script has them."""
-    return {name: lambda name=name: dataclasses.replace(baselines_cifar.default(preset, name), **settings) for name in names}
+    return {
+        name: lambda name=name: dataclasses.replace(
+            baselines_cifar.default(preset, name), **settings
+        )
+        for name in names
+    }
 
 
 def table1() -> dict[str, Callable[[], cifar.Config]]:
-    """Prune and Tune's table 1: everything trained by Adam at a fixed rate, without augmentation."""
-    shared = {field.name: getattr(PAT["table1"], field.name) for field in dataclasses.fields(cifar.ScheduledConfig)} | {"preset": "paper"}
+    """Prune and Tune's table 1: all trained by Adam at a fixed rate, without augmentation."""
+    shared = {
+        field.name: getattr(PAT["table1"], field.name)
+        for field in dataclasses.fields(cifar.ScheduledConfig)
+    } | {"preset": "paper"}
     own: dict[str, dict[str, Any]] = {
         "independent": {"epochs": 16},
         "dropout": {"epochs": 16, "dropout": 0.5},
         "bagged": {"epochs": 2, "members": 8, "bag": 0.9},
     }
     config = baselines_cifar.Config
-    rows = {name: lambda name=name: config(**{**shared, **own[name], "method": name}) for name in own}
-    return {**rows, **{name: make for name, make in pat(PAT["table1"]).items() if name != "pat_partition"}}
+    rows = {
+        name: lambda name=name: config(**{**shared, **own[name], "method": name}) for name in own
+    }
+    return {
+        **rows,
+        **{name: make for name, make in pat(PAT["table1"]).items() if name != "pat_partition"},
+    }
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -101,7 +136,14 @@ PRESETS: Mapping[str, Preset] = {
         baselines("demo")
         | {
             "dst": lambda: dataclasses.replace(dst_cifar.DEMO, epochs=24),
-            "edst": lambda: dataclasses.replace(edst_cifar.DEMO, members=4, sparsity=0.8, explore=15, refine=10, refine_lr=(0.05, 0.005)),
+            "edst": lambda: dataclasses.replace(
+                edst_cifar.DEMO,
+                members=4,
+                sparsity=0.8,
+                explore=15,
+                refine=10,
+                refine_lr=(0.05, 0.005),
+            ),
         }
         | pat(PAT["demo"]),
     ),
@@ -109,21 +151,29 @@ PRESETS: Mapping[str, Preset] = {
     "small": Preset(
         "As each script's small preset; costs are compared with one dense network of 30 epochs.",
         30,
-        baselines("small") | {"dst": lambda: dst_cifar.SMALL, "edst": lambda: edst_cifar.SMALL} | pat(PAT["small"]),
+        baselines("small")
+        | {"dst": lambda: dst_cifar.SMALL, "edst": lambda: edst_cifar.SMALL}
+        | pat(PAT["small"]),
     ),
     "paper": Preset(
-        "Each method as published; costs are compared with one dense network of 250 epochs, FreeTickets' unit.",
+        "Each method as published; costs are compared with one dense network of 250 epochs,"
+        " FreeTickets' unit.",
         250,
-        baselines("paper") | {"dst": lambda: dst_cifar.PAPER, "edst": lambda: edst_cifar.PAPER} | pat(PAT["paper"]),
+        baselines("paper")
+        | {"dst": lambda: dst_cifar.PAPER, "edst": lambda: edst_cifar.PAPER}
+        | pat(PAT["paper"]),
     ),
 }
 
 
 def main() -> None:
     """Parse and compare."""
-    config = running.parse({name: Config(preset=name) for name in PRESETS}, __doc__ or "")  # pyright: ignore[reportArgumentType]
-    with running.one_line_errors():
-        compare(config)
+    command.main(compare, presets(), __doc__)
+
+
+def presets() -> dict[str, Config]:
+    """Flags' defaults by preset."""
+    return {name: Config(preset=name) for name in PRESETS}  # pyright: ignore[reportArgumentType]
 
 
 def compare(config: Config) -> None:
@@ -132,23 +182,39 @@ def compare(config: Config) -> None:
     preset = PRESETS[config.preset]
     unknown = [name for name in config.methods if name not in preset.methods]
     if unknown:
-        raise jt.PlanError(f"--methods: preset {config.preset} has {', '.join(preset.methods)}; got {unknown[0]}.")
+        raise jt.PlanError(
+            f"--methods: preset {config.preset} has {', '.join(preset.methods)}; got {unknown[0]}."
+        )
     methods = config.methods or tuple(preset.methods)
     # Everything is planned before anything is trained, so that what is wrong is said at once.
-    experiments = {name: [config.experiment(name, seed) for seed in config.seeds] for name in methods}
+    experiments = {
+        name: [config.experiment(name, seed) for seed in config.seeds] for name in methods
+    }
     first = next(iter(experiments.values()))[0]
-    ledgers = {name: jt.cost(each[0].plan(), cifar.make_task(each[0]), cifar.blank(each[0].dataset)) for name, each in experiments.items()}
+    blank = cifar.blank(first.dataset)
+    ledgers = {
+        name: running.priced(each[0], *running.planned(each[0]), blank)
+        for name, each in experiments.items()
+    }
     plain = cifar.make_task(plain_network(first))
-    dense = jt.cost(jt.dense(1, preset.dense_epochs, batch_size=first.batch_size), plain, cifar.blank(first.dataset))
-    dense_run = sum(phase.flops for phase in dense.phases)
+    dense = jt.cost(jt.dense(1, preset.dense_epochs, batch_size=first.batch_size), plain, blank)
+    unit = dense.reference
     if config.cost:
         console.print(f"{plain.name} on {first.dataset}. {preset.budget}", highlight=False)
         for name, ledger in ledgers.items():
-            ratio = sum(phase.flops for phase in ledger.phases) / dense_run
-            console.print(f"{name:16} {ratio:5.2f}x  {str(ledger.plan).splitlines()[0]}", highlight=False, soft_wrap=True)
-        console.print(report.THEORETICAL, highlight=False)
+            ratio = sum(phase.flops for phase in ledger.phases) / unit["flops"]
+            console.print(
+                f"{name:16} {ratio:5.2f}x  {str(ledger.plan).splitlines()[0]}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        console.print(report.cost_note({"reference": unit}), highlight=False, soft_wrap=True)
         return
-    out = config.out or Path("runs") / f"compare-{config.preset}"
+    out = command.out_folder(
+        config.out or f"runs/compare-{config.preset}",
+        "results.json",
+        ("comparison.png", "comparison.csv"),
+    )
     running.share_programs(out / "programs")
     data = cifar.make_data(first)
     rows, failed = [], []
@@ -156,21 +222,30 @@ def compare(config: Config) -> None:
         runs = []
         for experiment in each:
             folder = out / f"{name}-seed{experiment.seed}"
-            console.print(f"{TITLES[name]}, seed {experiment.seed}: {folder}", highlight=False, soft_wrap=True)
+            console.print(
+                f"{TITLES[name]}, seed {experiment.seed}: {folder}", highlight=False, soft_wrap=True
+            )
             try:
-                runs.append(running.scored(experiment, (augmented(data[0], experiment), data[1]), folder))
+                runs.append(
+                    running.scored(
+                        experiment, (augmented(data[0], experiment), data[1]), folder, unit
+                    )
+                )
             except jt.NonFiniteLoss as error:
                 failed.append(f"{name}, seed {experiment.seed}: {error}")
         if runs:
-            rows.append(row(config, name, plain.name, runs, dense_run))
+            rows.append(row(config, name, plain.name, runs, unit["flops"]))
+            if config.preset == "digits":
+                rows[-1]["canary"] = canary.sing(each[0])
     if not rows:
         raise jt.RunError(f"no run came to an end: {'; '.join(failed)}")
     found = {
-        "command": running.shown_command(sys.argv),
+        "command": command.shown_command(sys.argv),
         "preset": config.preset,
         "budget": preset.budget,
         "dataset": running.data_record(*data),
         "network": plain.name,
+        "reference": unit,
         "seeds": list(config.seeds),
         "rows": rows,
         "failed": failed,
@@ -181,10 +256,14 @@ def compare(config: Config) -> None:
     for line in failed:
         console.print(f"[bold red]left out[/]: {line}", highlight=False)
     figure = report.draw_comparison(found, out / "comparison.png")
-    console.print(f"wrote {out / 'results.json'}" + (f", {figure}" if figure else ""), highlight=False)
+    console.print(
+        f"wrote {out / 'results.json'}" + (f", {figure}" if figure else ""), highlight=False
+    )
 
 
-def row(config: Config, name: str, network: str, runs: list[dict[str, Any]], dense_run: float) -> dict[str, Any]:
+def row(
+    config: Config, name: str, network: str, runs: list[dict[str, Any]], dense_run: float
+) -> dict[str, Any]:
     """One row of the table as JSON: what the runs of a method come to."""
     told = published(config.preset, runs[0]["dataset"]["name"], network, name)
     return {
@@ -203,7 +282,9 @@ def row(config: Config, name: str, network: str, runs: list[dict[str, Any]], den
 def plain_network(config: cifar.Config) -> cifar.Config:
     """One plain network of that kind, without dropout."""
     shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(cifar.Config)}
-    return baselines_cifar.Config(**shared | {"preset": "paper", "dropout": 0.0, "method": "independent"})
+    return baselines_cifar.Config(
+        **shared | {"preset": "paper", "dropout": 0.0, "method": "independent"}
+    )
 
 
 def augmented(train: jt.Dataset, experiment: cifar.Config) -> jt.Dataset:

@@ -1,6 +1,8 @@
-"""DST ensemble on CIFAR (or, as a demo, on digits): sparse networks that grow their own masks, each from scratch.
+"""DST ensemble on CIFAR (or, as a demo, on digits): sparse networks that grow their own masks, each
+from scratch.
 
-Paper: Liu et al., Deep Ensembling with No Overhead for either Training or Testing, ICLR 2022, arXiv:2106.14568.
+Paper: Liu et al., Deep Ensembling with No Overhead for either Training or Testing, ICLR 2022,
+arXiv:2106.14568.
 
     python experiments/dst_cifar.py --preset demo
     python experiments/dst_cifar.py --preset small --data-dir DIR
@@ -10,9 +12,10 @@ Paper: Liu et al., Deep Ensembling with No Overhead for either Training or Testi
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
-import cifar
-import running
+from support import cifar, running
+from support.flags import Epochs, Members, Rate
 
 import jaxtickets as jt
 from jaxtickets.plan import Plan
@@ -23,12 +26,14 @@ class Config(cifar.EvolvingConfig):
     """A DST ensemble: every member explores weights and masks on its own."""
 
     preset: cifar.Preset = "demo"
-    """What the other flags start from. demo: digits, no download, a minute. small: CIFAR-10 on a CPU. paper: as published."""
-    members: int = 3
+    """What the other flags start from. demo: digits, no download, a minute. small: CIFAR-10 on a
+    CPU. paper: as published.
+    """
+    members: Annotated[int, Members] = 3
     """Networks, each with its own weights, mask and data order."""
-    epochs: float = 250
+    epochs: Annotated[float, Epochs] = 250
     """Epochs of each member."""
-    lr: float = 0.1
+    lr: Annotated[float, Rate] = 0.1
     """First learning rate; a tenth after half of the training, a hundredth after three quarters."""
     end: float = 1.0
     """Share of the training after which the mask stays (RigL: 0.75)."""
@@ -49,4 +54,4 @@ SMALL = cifar.small_network(dataclasses.replace(PAPER, epochs=30, lr=0.02, updat
 PRESETS = {"demo": DEMO, "small": SMALL, "paper": PAPER}
 
 if __name__ == "__main__":
-    running.main(PRESETS, __doc__ or "")
+    running.main(PRESETS, __doc__)

@@ -1,27 +1,27 @@
 """FreeTickets on ImageNet with ResNet-50: DST and EDST ensembles, static sparse and dense networks.
 
-Paper: Liu et al., Deep Ensembling with No Overhead for either Training or Testing, ICLR 2022, arXiv:2106.14568, table 3.
+Paper: Liu et al., Deep Ensembling with No Overhead for either Training or Testing, ICLR 2022,
+arXiv:2106.14568, table 3.
 
-    python experiments/imagenet.py --preset demo                    # pictures of shapes, drawn for it; a minute
+    python experiments/imagenet.py --preset demo  # pictures of shapes, drawn for it; a minute
     python experiments/imagenet.py --preset paper --method edst --data-dir DIR --imagenet-a DIR
     python experiments/imagenet.py --preset paper --method dst --cost  # what it would take
 
-DIR/train and DIR/val hold one folder of pictures per class. Without one the demo draws its own: that set is synthetic, and
-its scores say that everything works and nothing else.
+DIR/train and DIR/val hold one folder of pictures per class. Without one the demo draws its own:
+that set is synthetic, and its scores say that everything works and nothing else.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import cifar
 import jax.numpy as jnp
 import numpy as np
-import running
-import shapes
 from rich.console import Console
+from support import cifar, command, running, shapes
+from support.flags import Epochs, Members, Rate, There, Within
 
 import jaxtickets as jt
 from jaxtickets.plan import SGD, Length, Override, Plan
@@ -38,125 +38,181 @@ class Config(cifar.Evolving, cifar.RunConfig):
     method: Literal["dst", "edst", "dense", "static_sparse"] = "edst"
     """dst, edst: masks that evolve. static_sparse: random masks that stay. dense: no masks."""
     preset: Literal["demo", "paper"] = "demo"
-    """What the other flags start from. demo: a small network on synthetic pictures, a minute. paper: as published."""
-    data_dir: Path | None = None
-    """Holds train/CLASS/*.JPEG and val/CLASS/*.JPEG; also looked for in the folder that JAXTICKETS_DATA names."""
-    imagenet_a: Path | None = None
+    """What the other flags start from. demo: a small network on synthetic pictures, a minute.
+    paper: as published.
+    """
+    data_dir: Annotated[Path | None, There("folder")] = None
+    """Holds train/CLASS/*.JPEG and val/CLASS/*.JPEG; also looked for in the folder that
+    JAXTICKETS_DATA names.
+    """
+    imagenet_a: Annotated[Path | None, There("folder")] = None
     """Holds ImageNet-A, one folder per class; evaluated on as well, over its 200 classes."""
-    depth: int = 50
+    depth: Annotated[int, Within(1, 1300)] = 50
     """Layers of the ResNet."""
-    width: int = 64
+    width: Annotated[int, Within(1, 1024)] = 64
     """Channels of its first group."""
     stem: Literal["imagenet", "cifar"] = "imagenet"
     """Its first layers: a 7x7 convolution and pooling, each with stride 2, or a 3x3 convolution."""
-    size: int = 224
+    size: Annotated[int, Within(1, 8192)] = 224
     """Height and width that the network sees, pixels."""
-    workers: int | None = None
+    workers: Annotated[int | None, Within(1, 1024)] = None
     """Threads that decode pictures; one per available core, at most 16, if not given."""
-    label_smoothing: float = 0.1
+    label_smoothing: Annotated[float, Within(0, below=1)] = 0.1
     """Share of the target that goes to all classes alike."""
-    members: int | None = None
+    members: Annotated[int | None, Members] = None
     """Tickets or networks; 2, or 1 for dense, if not given."""
-    epochs: float | None = None
+    epochs: Annotated[float | None, Epochs] = None
     """Epochs of each network (dst, static_sparse, dense); 200, or 150 for dense, if not given."""
-    lr: float = 0.1
-    """Learning rate after the warm-up; for all but edst a tenth of it after each of 30, 60 and 90 % of the training."""
-    warmup: float = 5
+    lr: Annotated[float, Rate] = 0.1
+    """Learning rate after the warm-up; for all but edst a tenth of it after each of 30, 60 and 90 %
+    of the training.
+    """
+    warmup: Annotated[float, Epochs] = 5
     """Epochs in which the learning rate rises from 0; 0 for none."""
-    explore: float = 30
+    explore: Annotated[float, Epochs] = 30
     """Epochs of exploration (edst); 0 for none."""
-    refine: float = 70
+    refine: Annotated[float, Epochs] = 70
     """Epochs of each refinement (edst)."""
-    refine_lr: tuple[float, float, float] = (0.01, 0.001, 0.0001)
+    refine_lr: Annotated[tuple[float, float, float], Rate] = (0.01, 0.001, 0.0001)
     """Learning rates of a refinement (edst): for three, three and one seventh of it."""
     escape: float = 0.8
     """Drop fraction q of the global exploration between refinements (edst)."""
-    reference: float = 150
+    reference: Annotated[float, Epochs] = 150
     """Epochs of the dense training run that costs are compared with."""
 
     def update_rule(self) -> SGD:
         """SGD without weight decay on batch-norm."""
-        return SGD(self.momentum, self.nesterov, self.weight_decay, overrides=(Override(NO_DECAY, weight_decay=0.0),))
+        return SGD(
+            self.momentum,
+            self.nesterov,
+            self.weight_decay,
+            overrides=(Override(NO_DECAY, weight_decay=0.0),),
+        )
 
 
 def make_plan(config: Config) -> Plan:
     """The plan that the flags name."""
-    members = config.members if config.members is not None else (1 if config.method == "dense" else 2)
-    epochs = config.epochs if config.epochs is not None else (150 if config.method == "dense" else 200)
+    members = (
+        config.members if config.members is not None else (1 if config.method == "dense" else 2)
+    )
+    epochs = (
+        config.epochs if config.epochs is not None else (150 if config.method == "dense" else 200)
+    )
     shared: dict[str, Any] = {"optimizer": config.update_rule(), "batch_size": config.batch_size}
-    evolving = {field.name: getattr(config, field.name) for field in dataclasses.fields(cifar.Evolving)}
-    try:
+    evolving = {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(cifar.Evolving)
+    }
+    with command.planning():
         if config.method == "edst":
             refine_lr = Piecewise(config.refine_lr, until=(30 / 70, 60 / 70))
-            rates = {"lr": warmed(Constant(config.lr), config.warmup, config.explore or 1), "refine_lr": refine_lr}
-            plan = jt.edst(members, explore=config.explore, refine=config.refine, escape=config.escape, **rates, **evolving, **shared)
+            rates = {
+                "lr": warmed(Constant(config.lr), config.warmup, config.explore or 1),
+                "refine_lr": refine_lr,
+            }
+            plan = jt.edst(
+                members,
+                explore=config.explore,
+                refine=config.refine,
+                escape=config.escape,
+                **rates,
+                **evolving,
+                **shared,
+            )
         else:
-            steps = Piecewise(tuple(config.lr / 10**i for i in range(4)), until=(60 / 200, 120 / 200, 180 / 200))
+            steps = Piecewise(
+                tuple(config.lr / 10**i for i in range(4)), until=(60 / 200, 120 / 200, 180 / 200)
+            )
             lr = warmed(steps, config.warmup, epochs)
             if config.method == "dst":
                 plan = jt.dst(members, epochs=epochs, lr=lr, **evolving, **shared)
             elif config.method == "static_sparse":
-                plan = jt.static_sparse(members, config.sparsity, epochs, lr=lr, distribution=config.distribution, **shared)
+                plan = jt.static_sparse(
+                    members,
+                    config.sparsity,
+                    epochs,
+                    lr=lr,
+                    distribution=config.distribution,
+                    **shared,
+                )
             else:
                 plan = jt.dense(members, epochs, lr=lr, **shared)
-    except jt.PlanError:
-        raise
-    except ValueError as error:  # a rate below 0, a warm-up longer than the phase
-        raise jt.PlanError(str(error)) from None
-    return dataclasses.replace(plan, reference=Length(config.reference))
+        return dataclasses.replace(plan, reference=Length(config.reference))
 
 
 def warmed(schedule: Constant | Piecewise, warmup: float, epochs: float) -> Schedule:
     """The schedule of a phase of `epochs`, after a line from 0 over the first `warmup` of them."""
     if not 0 <= warmup < epochs:
-        raise jt.PlanError(f"--warmup is shorter than the first {epochs:g} epochs of training, or 0 for none; got {warmup:g}.")
+        raise jt.PlanError(
+            f"--warmup is shorter than the first {epochs:g} epochs of training, or 0 for none; got"
+            f" {warmup:g}."
+        )
     return Warmup(warmup / epochs, schedule) if warmup else schedule
 
 
 def make_task(config: Config, num_classes: int) -> jt.Task:
     """The network that the flags name, as a task."""
-    try:
+    with command.planning():
         network = jt.models.ResNet(
-            config.depth, num_classes=num_classes, stem=config.stem, width=config.width, dtype=jnp.dtype(config.precision)
+            config.depth,
+            num_classes=num_classes,
+            stem=config.stem,
+            width=config.width,
+            dtype=jnp.dtype(config.precision),
         )
         return jt.classification(network, label_smoothing=config.label_smoothing)
-    except ValueError as error:
-        raise jt.PlanError(str(error)) from None
 
 
 def blank(config: Config) -> jt.Dataset:
     """A data set of the right shapes that holds nothing: enough to count FLOPs."""
-    examples, classes = (shapes.TRAIN * len(shapes.NAMES), len(shapes.NAMES)) if config.preset == "demo" else (1_281_167, 1000)
+    examples, classes = (
+        (shapes.TRAIN * len(shapes.NAMES), len(shapes.NAMES))
+        if config.preset == "demo"
+        else (1_281_167, 1000)
+    )
     x = np.broadcast_to(np.float32(0), (examples, config.size, config.size, 3))
     return jt.Dataset(x, np.broadcast_to(np.int32(0), examples), classes, name="blank")
 
 
 def run(config: Config) -> None:
     """Find or draw the pictures, then train, evaluate, write and show."""
-    plan = make_plan(config)
-    out = config.out or Path("runs") / f"imagenet-{config.method}-{config.preset}-seed{config.seed}"
+    plan, data = make_plan(config), blank(config)
+    ledger = running.priced(config, plan, make_task(config, data.num_classes or 0), data)
     if config.cost and config.data_dir is None:
-        data = blank(config)
-        running.show_cost(plan, make_task(config, data.num_classes or 0), data)
+        running.show_cost(ledger)
         return
+    out = command.out_folder(
+        config.out or f"runs/imagenet-{config.method}-{config.preset}-seed{config.seed}"
+    )
+    drawn = out.with_name(f"{out.name}-pictures")  # a run folder is empty when its run begins
     synthetic = config.preset == "demo" and config.data_dir is None
     folder = config.data_dir
     if synthetic:
-        folder = shapes.write(out / "pictures", config.seed)
-        Console().print(f"The pictures in {folder} are synthetic: shapes that the demo drew.", highlight=False, soft_wrap=True)
+        folder = shapes.write(drawn, config.seed)
+        Console().print(
+            f"The pictures in {folder} are synthetic: shapes that the demo drew.",
+            highlight=False,
+            soft_wrap=True,
+        )
     train, val = jt.data.imagenet(folder, size=config.size, workers=config.workers)
     settings = {"size": config.size, "workers": config.workers}
     also = {}
     if synthetic:
-        train, val = dataclasses.replace(train, name="synthetic shapes"), dataclasses.replace(val, name="synthetic shapes")
-        also["subset"] = jt.data.image_test(out / "pictures" / "subset", train.class_names, name="subset", resize=val.resize, **settings)
+        train, val = (
+            dataclasses.replace(train, name="synthetic shapes"),
+            dataclasses.replace(val, name="synthetic shapes"),
+        )
+        also["subset"] = jt.data.image_test(
+            drawn / "subset", train.class_names, name="subset", resize=val.resize, **settings
+        )
     if config.imagenet_a is not None:
         also["imagenet_a"] = jt.data.imagenet_a(config.imagenet_a, train.class_names, **settings)
     task = make_task(config, train.num_classes)
     if config.cost:
-        running.show_cost(plan, task, train)
+        running.show_cost(running.priced(config, plan, task, train))
         return
-    running.carry_out(config, plan.name, plan, task, (train, val), out, also=also, predict_batch=config.batch_size)
+    running.run_and_report(
+        config, plan.name, plan, task, (train, val), out, also=also, predict_batch=config.batch_size
+    )
 
 
 PAPER = Config(preset="paper", batch_size=64, weight_decay=1e-4, update_every=4000, decay="cosine")
@@ -179,5 +235,4 @@ DEMO = dataclasses.replace(
 )
 
 if __name__ == "__main__":
-    with running.one_line_errors():
-        run(running.parse({"demo": DEMO, "paper": PAPER}, __doc__ or ""))
+    command.main(run, {"demo": DEMO, "paper": PAPER}, __doc__)

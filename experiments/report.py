@@ -1,15 +1,18 @@
-"""One self-contained HTML file over run folders: what was run, results beside the papers', evaluation, cost, curves, commands.
+"""One self-contained HTML file over runs: results beside the papers', cost, curves, commands.
 
-    python experiments/report.py runs/edst -o report.html
-    python experiments/report.py runs/compare-table1 -o report.html              # a folder of run folders, and the comparison above them
-    python experiments/report.py runs/*-seed0 evaluation.json -o report.html
-    python experiments/report.py experiments/results/compare-digits.json -o report.html
+python experiments/report.py runs/edst -o report.html
+python experiments/report.py runs/compare-table1 -o report.html    # a folder of run folders
+python experiments/report.py runs/*-seed0 evaluation.json -o report.html
+python experiments/report.py experiments/results/compare-digits.json -o report.html
 
-RUN is a run folder (what --out of an experiment was), a folder of run folders, or a JSON file that an experiment wrote: results.json,
-evaluation.json, a comparison, a sweep, tau.json. An evaluation.json in a run folder or beside it is found by itself. A run that is not
-finished is reported as such. Results on different test sets are an error: they cannot stand in one table.
+RUN is a run folder (what --out of an experiment was), a folder of run folders, whose comparison
+stands above them, or a JSON file that an experiment wrote: results.json, evaluation.json, a
+comparison, a sweep, tau.json. An evaluation.json in a run folder or beside it is found by itself. A
+run that is not finished is reported as such. Results on different test sets are an error: they
+cannot stand in one table.
 
-The file needs no network and runs no script; figures carry their data as CSV. Nothing is trained, compiled or written into run folders.
+The file needs no network and runs no script; figures carry their data as CSV. Nothing is trained,
+compiled or written into run folders.
 """
 
 from __future__ import annotations
@@ -21,15 +24,16 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import running
 import tyro
-from drawing import beside
-from published import paper_rows
 from rich.console import Console
+from support import command
+from support.drawing import beside
+from support.published import paper_rows
 
 from jaxtickets import report
 from jaxtickets.engine import versions
 from jaxtickets.errors import ReportError
+from jaxtickets.files import paths
 from jaxtickets.report import html
 
 
@@ -55,64 +59,86 @@ class Config:
 
 def main() -> None:
     """Parse and report."""
-    config = tyro.cli(Config, description=__doc__)
-    with running.one_line_errors():
-        write(config)
+    command.main(write, Config, __doc__)
 
 
 def write(config: Config) -> None:
     """Read, draw, write."""
     if not config.runs:
         raise ReportError("nothing to report: give a run folder, what --out of an experiment was.")
-    if config.out.is_dir() or not config.out.absolute().parent.is_dir():
-        raise ReportError(f"--out {config.out}: give a file in a folder that is there, such as report.html.")
-    found = html.read_found(config.runs)
-    pictures = [figure for record in found.evaluations for figure in beside(record.file)] if config.figures else []
+    written = {
+        name: file and paths.given(file, f"--{name}")
+        for name in ("out", "markdown", "latex")
+        if (file := getattr(config, name))
+    }
+    config = dataclasses.replace(config, **written)
+    for file, flag in (
+        (config.out, "--out"),
+        (config.markdown, "--markdown"),
+        (config.latex, "--latex"),
+    ):
+        command.writable_file(file, flag)
+    inputs = html.read_inputs(config.runs)
+    pictures = (
+        [figure for record in inputs.evaluations for figure in beside(record.file)]
+        if config.figures
+        else []
+    )
     with tempfile.TemporaryDirectory() as scratch:
-        curves = html.timelines(found, Path(scratch)) if config.timelines else {}
-        sections = html.sections(found, paper_rows(), pictures, timelines=curves, command=running.shown_command(sys.argv))
-        page = html.render(config.title or heading(found), about(found), sections)
+        curves = html.timelines(inputs, Path(scratch)) if config.timelines else {}
+        sections = html.sections(
+            inputs,
+            paper_rows(),
+            pictures,
+            timelines=curves,
+            command=command.shown_command(sys.argv),
+        )
+        page = html.render(config.title or heading(inputs), about(inputs), sections)
     html.write(config.out, page)
     console = Console()
-    counts = {"run": found.runs, "evaluation": found.evaluations, "section": sections}
-    console.print(", ".join(f"{len(them)} {it}{'' if len(them) == 1 else 's'}" for it, them in counts.items()), highlight=False)
-    unfinished = [run.name for run in found.runs if not run.finished]
+    counts = {"run": inputs.runs, "evaluation": inputs.evaluations, "section": sections}
+    console.print(
+        ", ".join(
+            f"{len(them)} {it}{'' if len(them) == 1 else 's'}" for it, them in counts.items()
+        ),
+        highlight=False,
+    )
+    unfinished = [run.name for run in inputs.runs if not run.finished]
     if unfinished:
         console.print(f"[bold yellow]not finished[/]: {len(unfinished)}", highlight=False)
-    console.print(f"wrote {config.out}, {config.out.stat().st_size / 2**20:.1f} MB", markup=False, highlight=False, soft_wrap=True)
-    for file, text in ((config.markdown, as_markdown), (config.latex, as_latex)):
+    console.print(
+        f"wrote {config.out}, {config.out.stat().st_size / 2**20:.1f} MB",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    tables = html.tables(inputs, paper_rows())
+    markdown = (report.markdown_table(table, title=True) for table in tables)
+    latex = (report.latex_table(table, caption=table.title) for table in tables)
+    for file, texts in ((config.markdown, markdown), (config.latex, latex)):
         if file is not None:
-            file.write_text("\n\n".join(map(text, html.tables(found, paper_rows()))) + "\n")
+            file.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
             console.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
 
 
-def as_markdown(table: html.Table) -> str:
-    """Title, cells and note."""
-    grid = report.markdown_grid(table.header, table.rows, table.bold, {0, *table.texts})
-    return "\n\n".join([f"**{table.title}**", grid, *([table.note] if table.note else [])])
-
-
-def as_latex(table: html.Table) -> str:
-    """A float."""
-    header = [report.latex_escape(cell) for cell in table.header]
-    notes = [table.note] if table.note else []
-    return report.latex_grid(header, table.rows, table.bold, {0, *table.texts}, caption=table.title, notes=notes)
-
-
-def heading(found: html.Found) -> str:
+def heading(inputs: html.ReportInputs) -> str:
     """A title from the runs' names."""
-    names = [run.name for run in found.runs]
+    names = [run.name for run in inputs.runs]
     if not names:
         return "Report of result files"
     return f"Report: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def about(found: html.Found) -> str:
+def about(inputs: html.ReportInputs) -> str:
     """One line on this report."""
     here = versions()
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
-    finished = sum(run.finished for run in found.runs)
-    runs = f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}, {finished} finished. " if found.runs else ""
+    finished = sum(run.finished for run in inputs.runs)
+    runs = (
+        f"{len(inputs.runs)} run{'s' if len(inputs.runs) > 1 else ''}, {finished} finished. "
+        if inputs.runs
+        else ""
+    )
     return f"{runs}Written {date} with jaxtickets {here['jaxtickets']}."
 
 

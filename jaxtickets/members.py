@@ -1,8 +1,17 @@
-"""How W members lie on the hardware: one after another, unrolled into one program, vmapped, or sharded over a mesh.
+"""How W members lie on the hardware: one after another, unrolled into one program, vmapped, or
+sharded over a mesh.
 
-Member i computes the same in every layout, from its own key. What differs is speed, and it differs by backend: on a CPU
-a vmapped convolution becomes a grouped one and is several times slower per member, so members run one after another
-there; an accelerator wants them together.
+Member i computes the same thing in every layout, from its own key: the same draws, the same data in
+the same order. To the bit it is the same within a layout. Unrolled, one after another or as copies
+in one program, it does not matter which or how many the others are. Vmapped, a batched product adds
+up in another order, which may depend on how many members a group has. So results of `unroll` and
+`vmap`, and of vmapped groups of different sizes, agree but for rounding at first; after a while a
+weight near a threshold falls on its other side, a mask differs, and the networks are different
+draws of the same experiment.
+
+What differs besides is speed, and it differs by backend: on a CPU a vmapped convolution becomes a
+grouped one and is several times slower per member, so members run one after another there; an
+accelerator wants them together.
 """
 
 from __future__ import annotations
@@ -17,6 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxtickets.errors import PlanError
+from jaxtickets.messages import checks
+
+check = checks.Checks(PlanError)
+
 PyTree = Any
 
 
@@ -26,10 +40,14 @@ class Layout:
 
     Args:
       group: how many members train at a time; the groups follow one another through the whole plan.
-      across: how a group's members share a step: "unroll" (copies of the step in one program) or "vmap".
-      steps_per_call: training steps scanned per call of the compiled program. 1 on a CPU, where a convolution inside
-        a scan is many times slower; more on an accelerator, where it saves launches.
-      mesh: devices as axes "member" and "data"; None for one device. With a mesh the members are vmapped.
+      across: how a group's members share a step: "unroll" (copies of the step in one program) or
+        "vmap". A result is the same to the bit where `across` is, and vmapped where `group` is too;
+        between layouts it differs by rounding, and in time by more.
+      steps_per_call: training steps scanned per call of the compiled program. 1 on a CPU, where a
+        convolution inside a scan is many times slower; more on an accelerator, where it saves
+        launches.
+      mesh: devices as axes "member" and "data"; None for one device. With a mesh the members are
+        vmapped.
     """
 
     group: int
@@ -38,24 +56,50 @@ class Layout:
     mesh: Mesh | None = None
 
     def __post_init__(self) -> None:
-        if self.group < 1 or self.steps_per_call < 1:
-            raise ValueError(f"group and steps_per_call are at least 1; got {self.group} and {self.steps_per_call}.")
-        if self.across not in ("unroll", "vmap"):
-            raise ValueError(f"across is 'unroll' or 'vmap'; got {self.across!r}.")
+        checks.plain_fields(self)
+        counts = (self.group, self.steps_per_call)
+        if not all(checks.is_int(count) and 1 <= count <= checks.LONGEST for count in counts):
+            kind = (
+                "at least 1"
+                if all(map(checks.is_int, counts)) and min(counts) < 1
+                else f"whole numbers, 1 to {checks.LONGEST:,}"
+            )
+            given = " and ".join(map(checks.shown, counts))
+            raise PlanError(f"Layout: group and steps_per_call are {kind}; got {given}.")
+        if not isinstance(self.across, str) or self.across not in ("unroll", "vmap"):
+            raise PlanError(
+                f"Layout: across is 'unroll' or 'vmap'; got {checks.shown(self.across)}."
+            )
         if self.mesh is not None:
+            if not isinstance(self.mesh, Mesh):
+                raise PlanError(
+                    "Layout: mesh is a jax.sharding.Mesh of axes 'member' and 'data', or None; got"
+                    f" {checks.shown(self.mesh)}."
+                )
             if tuple(self.mesh.axis_names) != ("member", "data"):
-                raise ValueError(f"the mesh has the axes 'member' and 'data', in this order; got {self.mesh.axis_names}.")
+                raise PlanError(
+                    "Layout: the mesh has the axes 'member' and 'data', in this order; got"
+                    f" {self.mesh.axis_names}."
+                )
             if self.across != "vmap":
-                raise ValueError("members over a mesh are vmapped; use across='vmap'.")
+                raise PlanError("Layout: members over a mesh are vmapped; use across='vmap'.")
             if self.group % self.mesh.shape["member"]:
-                raise ValueError(f"a group of {self.group} members does not divide over {self.mesh.shape['member']} member devices.")
+                raise PlanError(
+                    f"Layout: a group of {self.group} members does not divide over"
+                    f" {self.mesh.shape['member']} member devices."
+                )
 
 
-def default_layout(members: int, backend: str | None = None, devices: Sequence[Any] | None = None, lineages: int = 1) -> Layout:
+def default_layout(
+    members: int,
+    backend: str | None = None,
+    devices: Sequence[Any] | None = None,
+    lineages: int = 1,
+) -> Layout:
     """The layout that was fastest where it was measured.
 
-    CPU: one member at a time, one step per call. Accelerators: all members vmapped, several steps per call; several
-    devices form a mesh with as many member rows as divide both.
+    CPU: one member at a time, one step per call. Accelerators: all members vmapped, several steps
+    per call; several devices form a mesh with as many member rows as divide both.
 
     Args:
       members: how many networks there are: lineages, or all their children.
@@ -70,14 +114,25 @@ def default_layout(members: int, backend: str | None = None, devices: Sequence[A
     if backend == "cpu":
         return Layout(group=1, across="unroll")
     devices = jax.devices() if devices is None else devices
-    # More than eight at a time gain nothing and need memory; a group divides the members, as it must over a mesh, and their
-    # parents too, unless it holds them all.
-    group = next(size for size in range(min(members, 8), 0, -1) if members % size == 0 and (lineages <= size or lineages % size == 0))
-    return Layout(group=group, across="vmap", steps_per_call=16, mesh=member_mesh(group, devices) if len(devices) > 1 else None)
+    # More than eight at a time gain nothing and need memory; a group divides the members, as it
+    # must over a mesh, and their parents too, unless it holds them all.
+    group = next(
+        size
+        for size in range(min(members, 8), 0, -1)
+        if members % size == 0 and (lineages <= size or lineages % size == 0)
+    )
+    return Layout(
+        group=group,
+        across="vmap",
+        steps_per_call=16,
+        mesh=member_mesh(group, devices) if len(devices) > 1 else None,
+    )
 
 
 def for_members(layout: Layout, members: int) -> Layout:
-    """The layout for a group of that many members, who may be fewer than its own group: a mesh's member axis fits them."""
+    """The layout for a group of that many members, who may be fewer than its own group: a mesh's
+    member axis fits them.
+    """
     mesh = layout.mesh
     if mesh is not None and members % mesh.shape["member"]:
         mesh = member_mesh(members, mesh.devices.flatten().tolist())
@@ -85,7 +140,9 @@ def for_members(layout: Layout, members: int) -> Layout:
 
 
 def member_mesh(members: int, devices: Sequence[Any]) -> Mesh:
-    """A mesh of axes "member" and "data" over all `devices`, the member axis as long as divides both."""
+    """A mesh of axes "member" and "data" over all `devices`, the member axis as long as divides
+    both.
+    """
     rows = math.gcd(members, len(devices))
     return Mesh(np.asarray(devices).reshape(rows, -1), ("member", "data"))
 
@@ -96,32 +153,68 @@ def groups(members: int, layout: Layout) -> list[range]:
     >>> groups(5, Layout(group=2))
     [range(0, 2), range(2, 4), range(4, 5)]
     """
-    return [range(first, min(first + layout.group, members)) for first in range(0, members, layout.group)]
+    return [
+        range(first, min(first + layout.group, members))
+        for first in range(0, members, layout.group)
+    ]
 
 
 def member_keys(key: int | jax.Array, members: int) -> jax.Array:
-    """One key per member, [W]. Member i's is `fold_in(key, i)`, so it does not depend on how many others there are.
+    """One key per member, [W]. Member i's is `fold_in(key, i)`, so it does not depend on how many
+    others there are.
 
     Args:
-      key: an int or one key, or an array of W keys to take as they are (a lone run of member i: `keys[i:i+1]`).
+      key: an int or one key, or an array of W keys to take as they are (a lone run of member i:
+        `keys[i:i+1]`).
       members: W.
 
     Raises:
+      PlanError: no key, an int outside [0, 2^32), fewer than one member.
       ValueError: an array of keys of another length.
+
+    >>> member_keys(0, 3).shape
+    (3,)
     """
-    if isinstance(key, int) or (np.ndim(key) == 0 and jnp.issubdtype(key.dtype, jnp.integer)):
-        # threefry, whatever the default is: rbg keys under vmap draw from the first member's key only.
-        keys = jax.random.key(int(key), impl="threefry2x32")
-    else:
-        keys = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+    check.positive_int("members", members)
+    keys = _keys(key, members)
     if keys.ndim == 0:
         return jax.vmap(jax.random.fold_in, (None, 0))(keys, jnp.arange(members))
     if keys.shape != (members,):
-        raise ValueError(f"key is an int, one key, or one key for each of the {members} members; got keys of shape {keys.shape}.")
+        raise ValueError(
+            f"key is an int, one key, or one key for each of the {members} members; got keys of"
+            f" shape {keys.shape}."
+        )
     return keys
 
 
-def over_members(step: Callable[..., PyTree], mapped: Sequence[bool], across: Literal["unroll", "vmap"]) -> Callable[..., PyTree]:
+def _keys(key: Any, members: int) -> jax.Array:
+    """A seed, a key or keys as typed keys."""
+    dtype = getattr(key, "dtype", None)
+    if checks.is_int(key) or (
+        dtype is not None and np.ndim(key) == 0 and jnp.issubdtype(dtype, jnp.integer)
+    ):
+        if not 0 <= int(key) < 2**32:
+            raise PlanError(
+                "key as an int is in [0, 2^32), so that no two give the same draws; got"
+                f" {checks.shown(int(key))}."
+            )
+        # threefry, whatever the default is: rbg keys under vmap draw from the first member's key
+        # only.
+        return jax.random.key(int(key), impl="threefry2x32")
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return key
+    if dtype != np.uint32 or key.shape[-1:] != (2,):
+        given = checks.shown(key) if dtype is None else f"an array {dtype}{list(key.shape)}"
+        raise PlanError(
+            f"key is an int, a JAX key (jax.random.key(0)), or one key for each of the {members}"
+            f" members; got {given}."
+        )
+    return jax.random.wrap_key_data(key)
+
+
+def over_members(
+    step: Callable[..., PyTree], mapped: Sequence[bool], across: Literal["unroll", "vmap"]
+) -> Callable[..., PyTree]:
     """`step`, written for one member, for arguments and results with a leading member axis.
 
     Args:
@@ -130,12 +223,23 @@ def over_members(step: Callable[..., PyTree], mapped: Sequence[bool], across: Li
       across: "unroll" or "vmap".
     """
     if across == "vmap":
-        return jax.vmap(step, in_axes=tuple(0 if m else None for m in mapped), spmd_axis_name="member")
+        return jax.vmap(
+            step, in_axes=tuple(0 if m else None for m in mapped), spmd_axis_name="member"
+        )
 
     def unrolled(*args: PyTree) -> PyTree:
-        members = next(jax.tree.leaves(arg)[0].shape[0] for arg, m in zip(args, mapped, strict=True) if m)
-        outs = [step(*(member(arg, i) if m else arg for arg, m in zip(args, mapped, strict=True))) for i in range(members)]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs) if members > 1 else jax.tree.map(lambda a: a[None], outs[0])
+        members = next(
+            jax.tree.leaves(arg)[0].shape[0] for arg, m in zip(args, mapped, strict=True) if m
+        )
+        outs = [
+            step(*(member(arg, i) if m else arg for arg, m in zip(args, mapped, strict=True)))
+            for i in range(members)
+        ]
+        return (
+            jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
+            if members > 1
+            else jax.tree.map(lambda a: a[None], outs[0])
+        )
 
     return unrolled
 
@@ -158,7 +262,8 @@ def sharding(layout: Layout, *axes: str | None) -> NamedSharding | None:
 def place(tree: PyTree, layout: Layout, *axes: str | None) -> PyTree:
     """`tree` on the devices, its leading axes along the mesh axes named.
 
-    Where the mesh spans several processes, each holds the whole of what is not on the mesh yet, and gives its part.
+    Where the mesh spans several processes, each holds the whole of what is not on the mesh yet, and
+    gives its part.
     """
     target = sharding(layout, *axes)
     if target is None:
@@ -173,7 +278,9 @@ def _place_globally(leaf: Any, target: NamedSharding) -> jax.Array:
         return leaf if leaf.sharding == target else jax.jit(lambda a: a, out_shardings=target)(leaf)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = np.asarray(jax.random.key_data(leaf))
-        return jax.random.wrap_key_data(_place_globally(data, target), impl=jax.random.key_impl(leaf))
+        return jax.random.wrap_key_data(
+            _place_globally(data, target), impl=jax.random.key_impl(leaf)
+        )
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, target, lambda index: host[index])
 

@@ -1,15 +1,38 @@
 """Walks a pickle's instructions without executing any.
 
-Unpickling runs whatever the file names. `walk` never does: it only parses (`pickletools.genops`), keeps its own stack, and
-knows plain values. What a name means, if anything, its caller says; a name is a mark on the stack and is never called.
+Unpickling runs whatever the file names. `walk` never does: it only parses (`pickletools.genops`),
+keeps its own stack, and knows plain values. What a name means, if anything, its caller says; a name
+is a mark on the stack and is never called.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pickletools
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from jaxtickets.messages.quoting import shown
+
+DAMAGE = (
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    struct.error,
+)
+"""What reading damaged bytes may raise, besides `Refused`."""
+
+MOST_INSTRUCTIONS = 2**19
+"""Of one pickle. The largest of CIFAR-100 has 250,000; weights have some 30 for each tensor."""
+
+# integers that are equal modulo 2^61 - 1 fall into one place of a dictionary, which then takes
+# quadratic time
+_MOST_KEY = 2**32
 
 
 @dataclasses.dataclass(eq=False)
@@ -30,21 +53,30 @@ def walk(
     build: Callable[[Any, Any], None],
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """The value in a pickle of protocol 0 to 4.
+    """The value in a pickle of protocol 0 to 5.
+
+    Work and memory are bounded by the pickle's size: values are kept once, however often the pickle
+    refers to them. So do not write out or copy what comes back without a limit: one list that holds
+    another twice, and so on, has no size that can be waited for.
 
     Args:
       raw: the pickle's bytes.
       names: the names it may mention, `"module name"`, and what to call them; any other is refused.
-      reduce: `(called name, arguments) -> value`: what stands for a call. Raises `Refused` for calls that no data needs.
+      reduce: `(called name, arguments) -> value`: what stands for a call. Raises `Refused` for
+        calls that no data needs.
       build: `(value, state)`: gives a value its state; refuses likewise.
-      persistent: `identity -> value`: what stands for something stored beside the pickle; None where nothing is.
+      persistent: `identity -> value`: what stands for something stored beside the pickle; None
+        where nothing is.
 
     Returns:
-      the value: None, booleans, numbers, bytes, text, lists, tuples, dictionaries, and what `reduce` made.
+      the value: None, booleans, numbers, bytes, text, lists, tuples, dictionaries, and what
+        `reduce` made.
 
     Raises:
-      Refused: another name, or an instruction that plain data does not need.
-      ValueError: and KeyError, IndexError, TypeError, AttributeError, OverflowError, struct.error: damaged or cut short.
+      Refused: another name, an instruction that plain data does not need (buffers beside the pickle
+        among them), or too many of them.
+      ValueError: and KeyError, IndexError, TypeError, AttributeError, OverflowError, struct.error:
+        damaged or cut short.
 
     >>> import pickle
     >>> walk(pickle.dumps([1, {"a": None}], protocol=2), {}, never, never)
@@ -54,16 +86,28 @@ def walk(
     stack: list[Any] = []
     outer: list[list[Any]] = []
     memo: dict[int, Any] = {}
-    for op, arg, _ in pickletools.genops(raw):
+    for count, (op, arg, _) in enumerate(pickletools.genops(raw)):
+        if count >= MOST_INSTRUCTIONS:
+            raise Refused(f"it has more than {MOST_INSTRUCTIONS:,} instructions")
         match op.name:
             case "BININT1" | "BININT" | "BININT2" | "INT" | "LONG" | "LONG1" | "BINFLOAT" | "FLOAT":
                 stack.append(arg)
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "UNICODE" | "BINUNICODE8" | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
+            case (
+                "BINUNICODE"
+                | "SHORT_BINUNICODE"
+                | "UNICODE"
+                | "BINUNICODE8"
+                | "BINBYTES"
+                | "SHORT_BINBYTES"
+                | "BINBYTES8"
+            ):
                 stack.append(arg)
             case "SHORT_BINSTRING" | "BINSTRING" | "STRING":
                 stack.append(arg.encode("latin-1"))
+            case "BYTEARRAY8":
+                stack.append(bytes(arg))
             case "BINPUT" | "LONG_BINPUT" | "PUT":
-                memo[arg] = stack[-1]
+                memo[_small(arg)] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "BINGET" | "LONG_BINGET" | "GET":
@@ -74,13 +118,21 @@ def walk(
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[op.name])
             case "EMPTY_LIST" | "EMPTY_DICT" | "EMPTY_TUPLE":
-                stack.append({"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}[op.name]())
+                stack.append(
+                    {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}[op.name]()
+                )
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = int(op.name[-1])
-                stack[-count:] = [tuple(_last(stack, count))]
+                size = int(op.name[-1])
+                stack[-size:] = [tuple(_last(stack, size))]
             case "TUPLE" | "LIST" | "DICT":
                 items, stack = stack, outer.pop()
-                stack.append(tuple(items) if op.name == "TUPLE" else items if op.name == "LIST" else _fill({}, items))
+                stack.append(
+                    tuple(items)
+                    if op.name == "TUPLE"
+                    else items
+                    if op.name == "LIST"
+                    else _fill({}, items)
+                )
             case "APPEND":
                 item = stack.pop()
                 _list(stack[-1]).append(item)
@@ -97,6 +149,8 @@ def walk(
                 stack.append(_name(arg, names))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
+                if type(name) is not str or type(module) is not str:
+                    raise Refused(f"it names {shown((module, name))}")
                 stack.append(_name(f"{module} {name}", names))
             case "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
@@ -135,16 +189,24 @@ def _fill(target: Any, items: list[Any]) -> dict[Any, Any]:
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not isinstance(key, (bytes, str, int)):
             raise Refused(f"a dictionary key is a {type(key).__name__}")
-        target[key] = value
+        target[_small(key) if isinstance(key, int) else key] = value
     return target
+
+
+def _small(number: int) -> int:
+    if abs(number) >= _MOST_KEY:
+        raise Refused(f"a key or a place is {shown(number)}")
+    return number
 
 
 def _name(name: str, names: Mapping[str, str]) -> Name:
     if name not in names:
-        raise Refused(f"it names {name.replace(' ', '.')!r}")
+        raise Refused(f"it names {shown(name.replace(' ', '.'))}")
     return Name(names[name])
 
 
 def never(*arguments: Any) -> Any:
     """A `reduce` or `build` for pickles of plain values, which need neither."""
-    raise Refused(f"it makes or changes {', '.join(type(one).__name__ for one in arguments)} by a call")
+    raise Refused(
+        f"it makes or changes {', '.join(type(one).__name__ for one in arguments)} by a call"
+    )

@@ -5,7 +5,9 @@ from pathlib import Path
 import jax
 import pytest
 
-collect_ignore_glob = ["*/conftest.py"]  # no doctests in them; collected as modules they would be of one name
+collect_ignore_glob = [
+    "*/conftest.py"
+]  # no doctests in them; collected as modules they would be of one name
 
 
 @pytest.fixture

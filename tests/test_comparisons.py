@@ -27,7 +27,7 @@ def run(script, *flags, status=0):
 
 
 def flops_of(config):
-    import cifar
+    from support import cifar
 
     ledger = jt.cost(config.plan(), cifar.make_task(config), cifar.blank(config.dataset))
     return sum(phase.flops for phase in ledger.phases)
@@ -47,16 +47,22 @@ def test_no_method_on_digits_costs_more_than_the_budget():
 
 def test_table_1_is_trained_as_the_paper_says():
     """Adam at .001 throughout, batch 128, no augmentation, 16 epochs in all: 8 + 8 x 1, 8 x 2 or 16."""
-    import cifar
     import compare_cifar
+    from support import cifar
 
     how = {"lr": Constant(0.001), "optimizer": Adam(), "batch_size": 128}
     wanted = {
         "independent": (jt.dense(1, 16, **how), "LeNet(L, initial=torch)"),
         "dropout": (jt.dense(1, 16, **how), "LeNet(L, dropout=0.5, initial=torch)"),
         "bagged": (jt.bagged(8, 2, bag=0.9, **how), "LeNet(L, initial=torch)"),
-        "pat_r": (jt.prune_and_tune(8, 8, 1, masks="random", sparsity=0.5, tune_lr="constant", **how), "LeNet(L, initial=torch)"),
-        "pat_ar": (jt.prune_and_tune(8, 8, 1, masks="anti_random", tune_lr="constant", **how), "LeNet(L, initial=torch)"),
+        "pat_r": (
+            jt.prune_and_tune(8, 8, 1, masks="random", sparsity=0.5, tune_lr="constant", **how),
+            "LeNet(L, initial=torch)",
+        ),
+        "pat_ar": (
+            jt.prune_and_tune(8, 8, 1, masks="anti_random", tune_lr="constant", **how),
+            "LeNet(L, initial=torch)",
+        ),
     }
     config = compare_cifar.Config(preset="table1")
     assert set(compare_cifar.PRESETS["table1"].methods) == set(wanted)
@@ -72,24 +78,28 @@ def test_table_1_is_trained_as_the_paper_says():
 
 @pytest.mark.parametrize("preset", ["small", "paper"])
 def test_every_method_of_a_preset_has_a_plan_and_a_network(preset):
-    import cifar
     import compare_cifar
-    from published import published
+    from support import cifar
+    from support.published import published
 
     config = compare_cifar.Config(preset=preset)
     for name in compare_cifar.PRESETS[preset].methods:
         experiment = config.experiment(name, 0)
         task = cifar.make_task(experiment)
         assert experiment.plan().members * task.heads >= 1
-        assert (experiment.plan().members * task.heads > 1) == (name not in ("independent", "dropout"))
+        assert (experiment.plan().members * task.heads > 1) == (
+            name not in ("independent", "dropout")
+        )
         told = published(preset, "cifar10", "WideResNet(28, 10)", name)
-        assert (told is None) == (preset == "small" or name in ("dropout", "bagged", "pat_r", "pat_partition"))
+        assert (told is None) == (
+            preset == "small" or name in ("dropout", "bagged", "pat_r", "pat_partition")
+        )
 
 
 @pytest.mark.parametrize("preset", ["demo", "small", "paper"])
 def test_every_point_of_every_sweep_has_a_plan(preset):
-    import cifar
-    from sweeps import SCALES, SWEEPS
+    from support import cifar
+    from support.sweeps import SCALES, SWEEPS
 
     for name, sweep in SWEEPS.items():
         points = sweep.points(SCALES[preset])
@@ -99,20 +109,33 @@ def test_every_point_of_every_sweep_has_a_plan(preset):
             assert point.plan().members == point.first or point.first is None
         # Points of one folder are views of one run.
         for folder in {point.run for point in points}:
-            assert len({point.change(point.experiment.plan()) for point in points if point.run == folder}) == 1
+            assert (
+                len(
+                    {
+                        point.change(point.experiment.plan())
+                        for point in points
+                        if point.run == folder
+                    }
+                )
+                == 1
+            )
 
 
 def test_sweeps_change_what_they_say():
-    from sweeps import SCALES, SWEEPS
+    from support.sweeps import SCALES, SWEEPS
 
     paper = SCALES["paper"]
 
     def plans(name):
         return {(p.series, p.x): p.plan() for p in SWEEPS[name].points(paper)}
 
-    forks = [next(p for p in plan.phases if isinstance(p, Fork)) for plan in plans("sparsity").values()]
+    forks = [
+        next(p for p in plan.phases if isinstance(p, Fork)) for plan in plans("sparsity").values()
+    ]
     assert {fork.sparsity for fork in forks} == {n / 10 for n in range(1, 10)}
-    assert {(fork.scope, fork.masks, fork.unit) for fork in forks} == {("global", "random", "connection")}
+    assert {(fork.scope, fork.masks, fork.unit) for fork in forks} == {
+        ("global", "random", "connection")
+    }
     assert {size for _, size in plans("ensemble_size")} == {4, 8, 16, 32, 64, 128}
     still = plans("exploration")["EDST", "without"]
     assert not any(isinstance(p, Train) and isinstance(p.evolve, Evolve) for p in still.phases)
@@ -120,24 +143,41 @@ def test_sweeps_change_what_they_say():
     # EDST at one total time: 150 epochs of exploration and 300 of refinement, however many tickets.
     for (series, members), plan in plans("members").items():
         assert sum(isinstance(p, Collect) for p in plan.phases) * plan.width == members
-        assert plan.epochs() * plan.width == pytest.approx(450 if series.startswith("EDST") else 250 * members)
+        assert plan.epochs() * plan.width == pytest.approx(
+            450 if series.startswith("EDST") else 250 * members
+        )
     constant = plans("masks_and_schedule")["two children", "R, constant"]
     assert [p.lr for p in constant.phases if isinstance(p, Train)][1] == Constant(0.01)
 
 
 def test_a_comparison_resumes_and_leaves_its_table_and_figure(tmp_path):
-    flags = ("--preset", "digits", "--methods", "pat_ar", "pat_partition", "--seeds", 0, "--out", tmp_path)
+    flags = (
+        "--preset",
+        "digits",
+        "--methods",
+        "pat_ar",
+        "pat_partition",
+        "--seeds",
+        0,
+        "--out",
+        tmp_path,
+    )
     done = run("compare_cifar.py", *flags)
     found = json.loads((tmp_path / "results.json").read_text())
     assert [row["method"] for row in found["rows"]] == ["pat_ar", "pat_partition"]
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
     alone = json.loads((tmp_path / "pat_ar-seed0" / "results.json").read_text())
     pat, part = found["rows"]
-    assert pat["scores"]["accuracy"] == {"mean": alone["ensemble"]["accuracy"], "standard_error": None}
+    assert pat["scores"]["accuracy"] == {
+        "mean": alone["ensemble"]["accuracy"],
+        "standard_error": None,
+    }
     # 16 epochs of the parent and 4 x 2 of children at half and at a quarter of the weights, but for the classifier's.
     assert pat["scores"]["training"]["mean"] == pytest.approx((16 + 8 / 2) / 24, abs=0.002)
     assert part["scores"]["training"]["mean"] == pytest.approx((16 + 8 / 4) / 24, abs=0.002)
-    assert alone["diversity"]["mask_iou"] == pytest.approx(0.23, abs=0.02)  # pairs share nothing, others a third
+    assert alone["diversity"]["mask_iou"] == pytest.approx(
+        0.23, abs=0.02
+    )  # pairs share nothing, others a third
     for word in ("Prune and Tune (AR) (M=4)", "Prune and Tune (partition) (M=4)", "theoretical"):
         assert word in done.stdout
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
@@ -154,21 +194,31 @@ def test_a_sweep_shares_its_parent_and_counts_prefixes(tmp_path):
     found = json.loads((tmp_path / "results.json").read_text())
     with (tmp_path / "points.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["accuracy"]) for row in rows] == [point["accuracy"] for point in found["points"]]
+    assert [float(row["accuracy"]) for row in rows] == [
+        point["accuracy"] for point in found["points"]
+    ]
     assert [point["x"] for point in found["points"]] == [2, 4, 8, 16]
     assert sorted(folder.name for folder in tmp_path.iterdir() if folder.is_dir()) == [
         "crowd-16-seed0",
         "parent-WideResNet(10,1)-seed0",
     ]
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    tickets = jt.load(tmp_path / "crowd-16-seed0" / "tickets.safetensors", jt.classification(jt.models.WideResNet(10, 1)))
+    tickets = jt.load(
+        tmp_path / "crowd-16-seed0" / "tickets.safetensors",
+        jt.classification(jt.models.WideResNet(10, 1)),
+    )
     _, test = jt.data.pair("digits")
     for point in found["points"][:2]:
         right = np.mean(tickets[: point["x"]].predict(test) == test.y)
         assert point["accuracy"] == pytest.approx(right, abs=1e-12)
     # The children's run has no training of a parent, and says whose network it began with.
     made = json.loads((tmp_path / "crowd-16-seed0" / "config.json").read_text())["run"]
-    assert [phase["kind"] for phase in made["plan"]["phases"]] == ["Start", "Fork", "Train", "Collect"]
+    assert [phase["kind"] for phase in made["plan"]["phases"]] == [
+        "Start",
+        "Fork",
+        "Train",
+        "Collect",
+    ]
     assert "start_from" in made
     assert "steps" not in run("ablations_cifar.py", *flags).stderr
 
@@ -197,10 +247,26 @@ def comparison():
     from jaxtickets import report
 
     rows = [
-        {"method": "pat_ar", "title": "Prune and Tune (AR)", "members": 8, "scores": report.summary([scored(0.9), scored(0.92)], 2e9)},
-        {"method": "independent", "title": "Independent", "members": 1, "scores": report.summary([scored(0.88)], 2e9)},
+        {
+            "method": "pat_ar",
+            "title": "Prune and Tune (AR)",
+            "members": 8,
+            "scores": report.summary([scored(0.9), scored(0.92)], 2e9),
+        },
+        {
+            "method": "independent",
+            "title": "Independent",
+            "members": 1,
+            "scores": report.summary([scored(0.88)], 2e9),
+        },
     ]
-    told = {"accuracy": 75.75, "source": "A paper, table 1", "standard_error": 0.06, "nll": None, "ece": None}
+    told = {
+        "accuracy": 75.75,
+        "source": "A paper, table 1",
+        "standard_error": 0.06,
+        "nll": None,
+        "ece": None,
+    }
     rows = [row | {"published": told if row["members"] == 8 else None} for row in rows]
     return {
         "rows": rows,
@@ -231,9 +297,17 @@ def test_comparisons_as_text(comparison):
         console.print(report.comparison_table(comparison))
     text = captured.get()
     assert "…" not in text
-    for word in ("91.00 ± 1.00", "75.75 ± 0.06", "A paper, table 1", "Budget: little.", "0.75x", "theoretical", "2 runs"):
+    for word in (
+        "91.00 ± 1.00",
+        "75.75 ± 0.06",
+        "A paper, table 1",
+        "Budget: little.",
+        "0.75x",
+        "theoretical",
+        "2 runs",
+    ):
         assert word in text
-    table = report.markdown_comparison(comparison).splitlines()
+    table = report.markdown_table(report.comparison_table(comparison), notes=False).splitlines()
     assert len({line.count("|") for line in table}) == 1
     assert "**91.00 ± 1.00**" in table[2]
     assert "88.00" in table[3]
@@ -245,7 +319,10 @@ def test_figures_do_not_overlap_their_labels(comparison, tmp_path):
     from jaxtickets.report.figures import _spread
 
     rows = comparison["rows"] * 8
-    assert report.draw_comparison(comparison | {"rows": rows}, tmp_path / "many.png").stat().st_size > 10_000
+    assert (
+        report.draw_comparison(comparison | {"rows": rows}, tmp_path / "many.png").stat().st_size
+        > 10_000
+    )
     heights = _spread([5.0] * 10 + [9.0], high=9.5, gap=0.5)
     assert all(b - a >= 0.5 - 1e-9 for a, b in itertools.pairwise(heights))
     assert max(heights) <= 9.5

@@ -11,7 +11,7 @@ from flax import nnx
 
 import jaxtickets as jt
 from jaxtickets.dataset import Dataset
-from jaxtickets.ensemble import Ticket, TicketEnsemble
+from jaxtickets.tickets.ensemble import Ticket, TicketEnsemble
 
 RNG = np.random.default_rng(0)
 X = (RNG.normal(size=(23, 4)) * 2 + 1).astype(np.float32)
@@ -71,11 +71,16 @@ def softmax(logits):
 @pytest.mark.parametrize("name", TASKS)
 def test_the_ensemble_predicts_the_mean_of_its_members_probabilities(name):
     ensemble = make(name)
-    logits = [np.asarray(ensemble.task.apply(t.params, t.model_state, jnp.asarray(X), False, None)[0]) for t in ensemble]
+    logits = [
+        np.asarray(ensemble.task.apply(t.params, t.model_state, jnp.asarray(X), False, None)[0])
+        for t in ensemble
+    ]
     expected = np.mean([softmax(one) for one in logits], axis=0)
     np.testing.assert_allclose(ensemble.predict_proba(X), expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(ensemble.predict(X), expected.argmax(-1))
-    assert np.abs(expected - softmax(np.mean(logits, axis=0))).max() > 1e-3  # which averaging logits is not
+    assert (
+        np.abs(expected - softmax(np.mean(logits, axis=0))).max() > 1e-3
+    )  # which averaging logits is not
     each = ensemble.member_log_proba(X)
     assert (each.shape, each.dtype) == ((3, 23, 3), np.float32)
     np.testing.assert_allclose(np.exp(each), [softmax(one) for one in logits], rtol=1e-5, atol=1e-7)
@@ -101,7 +106,7 @@ def test_probabilities_far_apart_are_averaged_without_underflow():
 
 def test_members_are_chosen_by_number_slice_list_or_truth():
     ensemble = make()
-    lineages = lambda chosen: [ticket.info["lineage"] for ticket in chosen]  # noqa: E731
+    lineages = lambda chosen: [ticket.info["lineage"] for ticket in chosen]
     assert lineages(ensemble[1]) == [1]
     assert lineages(ensemble[-1]) == [2]
     assert lineages(ensemble[np.int64(2)]) == [2]
@@ -110,7 +115,9 @@ def test_members_are_chosen_by_number_slice_list_or_truth():
     assert lineages(ensemble[np.array([2, 0])]) == [2, 0]
     assert lineages(ensemble[[True, False, True]]) == [0, 2]
     assert lineages(ensemble) == [0, 1, 2]
-    np.testing.assert_array_equal(ensemble[1].member_log_proba(X)[0], ensemble.member_log_proba(X)[1])
+    np.testing.assert_array_equal(
+        ensemble[1].member_log_proba(X)[0], ensemble.member_log_proba(X)[1]
+    )
     with pytest.raises(IndexError):
         ensemble[3]
     with pytest.raises(ValueError, match="at least one ticket"):
@@ -130,14 +137,21 @@ def loud(key, x):
 def test_a_data_set_is_prepared_and_never_augmented():
     ensemble = make()
     data = Dataset(PIXELS, np.zeros(23, np.int32), 3, augment=loud, prepare=scaled)
-    np.testing.assert_allclose(ensemble.predict_proba(data), ensemble.predict_proba(PIXELS.astype(np.float32) / 255), rtol=1e-5)
+    np.testing.assert_allclose(
+        ensemble.predict_proba(data),
+        ensemble.predict_proba(PIXELS.astype(np.float32) / 255),
+        rtol=1e-5,
+    )
     np.testing.assert_array_equal(ensemble.predict(data, 7), ensemble.predict(data))
 
 
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (PIXELS, r"x is uint8\[4\] per example; Normed\(3?\)? ?.*was trained on float32\[4\].*dataset.prepare\(x\)"),
+        (
+            PIXELS,
+            r"x is uint8\[4\] per example; Normed\(3?\)? ?.*was trained on float32\[4\].*dataset.prepare\(x\)",
+        ),
         (X[:, :3], r"x is float32\[3\] per example"),
         (X[0], r"x is float32\[\] per example"),
         (X[:0], "x holds no examples"),
@@ -158,8 +172,14 @@ def test_recalibration_equals_the_running_averages_by_hand():
     ensemble, data = make("linen", 2), Dataset(X, np.zeros(23, np.int32), 3)
     renewed = ensemble.recalibrate(data, batch_size=5, batches=10)
     for old, new in zip(ensemble, renewed, strict=True):
-        assert all(a is b for a, b in zip(jax.tree.leaves(old.params), jax.tree.leaves(new.params), strict=True))
-        assert all(a is b for a, b in zip(jax.tree.leaves(old.mask), jax.tree.leaves(new.mask), strict=True))
+        assert all(
+            a is b
+            for a, b in zip(jax.tree.leaves(old.params), jax.tree.leaves(new.params), strict=True)
+        )
+        assert all(
+            a is b
+            for a, b in zip(jax.tree.leaves(old.mask), jax.tree.leaves(new.mask), strict=True)
+        )
         dense = old.params["Dense_0"]
         stats = old.model_state["batch_stats"]["BatchNorm_0"]
         mean, var = stats["mean"], stats["var"]
@@ -174,7 +194,11 @@ def test_recalibration_equals_the_running_averages_by_hand():
 @pytest.mark.parametrize("name", ["linen", "nnx"])
 def test_recalibration_forgets_what_the_statistics_were(name):
     ensemble, data = make(name, 1), Dataset(X, np.zeros(23, np.int32), 3)
-    spoilt = ensemble.tickets[0]._replace(model_state=jax.tree.map(lambda a: a + np.asarray(100, a.dtype), ensemble.tickets[0].model_state))
+    spoilt = ensemble.tickets[0]._replace(
+        model_state=jax.tree.map(
+            lambda a: a + np.asarray(100, a.dtype), ensemble.tickets[0].model_state
+        )
+    )
     wrong = dataclasses.replace(ensemble, tickets=(spoilt,))
     batches = 200 if name == "linen" else 2000  # NNX keeps 0.99 of its averages
     a, b = (one.recalibrate(data, 23, batches).predict_proba(X) for one in (ensemble, wrong))

@@ -14,7 +14,20 @@ from jaxtickets.errors import ReportError
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.usefixtures("programs_are_compiled_once", "experiments_are_importable")
-QUICK = ["--preset", "demo", "--members", "2", "--explore", "1", "--refine", "1", "--update-every", "10", "--probe", "1"]
+QUICK = [
+    "--preset",
+    "demo",
+    "--members",
+    "2",
+    "--explore",
+    "1",
+    "--refine",
+    "1",
+    "--update-every",
+    "10",
+    "--probe",
+    "1",
+]
 
 
 def script(name, *flags, status=0):
@@ -36,7 +49,9 @@ def predictions(folder, tmp_path_factory):
     """The run's own predictions, as somebody else would bring them."""
     file = tmp_path_factory.mktemp("elsewhere") / "theirs.npz"
     test = jt.data.load("digits", "test")
-    tickets = jt.load(folder / "tickets.safetensors", jt.classification(jt.models.WideResNet(10, 1)))
+    tickets = jt.load(
+        folder / "tickets.safetensors", jt.classification(jt.models.WideResNet(10, 1))
+    )
     np.savez(file, proba=np.exp(tickets.member_log_proba(test)), y=test.y)
     return file
 
@@ -64,13 +79,23 @@ def test_every_part_of_the_suite(all_of_it, folder):
     out, done = all_of_it
     found = json.loads((out / "evaluation.json").read_text())
     ours, theirs = found["rows"]
-    assert (ours["name"], ours["method"], ours["model"], ours["tickets"]) == ("edst", "edst", "WideResNet(10, 1)", 2)
+    assert (ours["name"], ours["method"], ours["model"], ours["tickets"]) == (
+        "edst",
+        "edst",
+        "WideResNet(10, 1)",
+        2,
+    )
     assert ours["run"] == json.loads((folder / "results.json").read_text())
     parts = ours["evaluation"]["parts"]
     assert set(parts) == {"corrupted", "ood", "adversarial", "diversity", "features", "landscape"}
-    assert [(one["corruption"], one["severity"]) for one in parts["corrupted"]["sets"]] == [("fog", 1), ("contrast", 1)]
+    assert [(one["corruption"], one["severity"]) for one in parts["corrupted"]["sets"]] == [
+        ("fog", 1),
+        ("contrast", 1),
+    ]
     assert parts["corrupted"]["generated"] is True
-    assert parts["corrupted"]["mean"]["accuracy"] == np.mean([one["accuracy"] for one in parts["corrupted"]["sets"]])
+    assert parts["corrupted"]["mean"]["accuracy"] == np.mean(
+        [one["accuracy"] for one in parts["corrupted"]["sets"]]
+    )
     assert set(parts["ood"]) == {"noise"}
     assert len(parts["adversarial"]["crafted_on_members"]) == 2
     assert len(parts["landscape"]["lines"]) == 1
@@ -79,23 +104,43 @@ def test_every_part_of_the_suite(all_of_it, folder):
     assert "generated" in done.stdout
     assert (out / "table.md").read_text().startswith("| | accuracy")
     assert r"\begin{tabular}" in (out / "table.tex").read_text()
-    for name in ("subsets", "severities", "corruptions", "features", "edst/reliability", "edst/line", "edst/layers", "edst/trajectories"):
+    for name in (
+        "subsets",
+        "severities",
+        "corruptions",
+        "features",
+        "edst/reliability",
+        "edst/line",
+        "edst/layers",
+        "edst/trajectories",
+    ):
         assert (out / f"{name}.png").is_file(), name
         assert (out / f"{name}.csv").is_file(), name
 
 
 def test_predictions_score_as_the_networks_that_made_them(all_of_it):
-    ours, theirs = (row["evaluation"] for row in json.loads((all_of_it[0] / "evaluation.json").read_text())["rows"])
+    ours, theirs = (
+        row["evaluation"]
+        for row in json.loads((all_of_it[0] / "evaluation.json").read_text())["rows"]
+    )
     for name, value in ours["ensemble"].items():
-        assert theirs["ensemble"][name] == pytest.approx(value, rel=1e-5), name  # log of exp in float32
-    assert theirs["parts"]["diversity"]["disagreement"] == ours["parts"]["diversity"]["disagreement"]
+        assert theirs["ensemble"][name] == pytest.approx(value, rel=1e-5), (
+            name
+        )  # log of exp in float32
+    assert (
+        theirs["parts"]["diversity"]["disagreement"] == ours["parts"]["diversity"]["disagreement"]
+    )
 
 
 def test_it_agrees_with_what_the_run_said(all_of_it, folder):
     ours = json.loads((all_of_it[0] / "evaluation.json").read_text())["rows"][0]
     said = json.loads((folder / "results.json").read_text())
-    assert ours["evaluation"]["ensemble"] == said["ensemble"] | {"adaptive_ece": ours["evaluation"]["ensemble"]["adaptive_ece"]}
-    assert ours["subsets"]["accuracy"]["1"]["mean"] == pytest.approx(said["members_mean"]["accuracy"])
+    assert ours["evaluation"]["ensemble"] == said["ensemble"] | {
+        "adaptive_ece": ours["evaluation"]["ensemble"]["adaptive_ece"]
+    }
+    assert ours["subsets"]["accuracy"]["1"]["mean"] == pytest.approx(
+        said["members_mean"]["accuracy"]
+    )
     assert ours["subsets"]["accuracy"]["2"]["max"] == said["ensemble"]["accuracy"]
 
 
@@ -108,10 +153,17 @@ def test_what_is_there_is_not_measured_again(folder, tmp_path, monkeypatch):
     assert row.stat().st_mtime_ns == written
     asked = []
     one_set = jt.data.CorruptedSets.__getitem__
-    monkeypatch.setattr(jt.data.CorruptedSets, "__getitem__", lambda sets, i: asked.append(sets.pairs[i]) or one_set(sets, i))
+    monkeypatch.setattr(
+        jt.data.CorruptedSets,
+        "__getitem__",
+        lambda sets, i: asked.append(sets.pairs[i]) or one_set(sets, i),
+    )
     more = evaluated(folder, severities=(1, 2), **how)
     assert asked == [("fog", 2)]  # severity 1 is kept
-    assert more["rows"][0]["evaluation"]["parts"]["corrupted"]["sets"][0] == first["rows"][0]["evaluation"]["parts"]["corrupted"]["sets"][0]
+    assert (
+        more["rows"][0]["evaluation"]["parts"]["corrupted"]["sets"][0]
+        == first["rows"][0]["evaluation"]["parts"]["corrupted"]["sets"][0]
+    )
     row.write_text("{")  # cut off: measured anew
     assert evaluated(folder, severities=(1,), **how)["rows"] == first["rows"]
 
@@ -127,7 +179,11 @@ def test_a_ticket_file_and_a_folder_of_runs(folder, tmp_path):
     file = tmp_path / "mine.safetensors"
     file.write_bytes((folder / "tickets.safetensors").read_bytes())
     found = evaluated(file, folder.parent, folder, out=tmp_path / "out")
-    assert [row["name"] for row in found["rows"]] == ["mine", f"{folder.parent.name}/edst", f"{folder.parent.name}/edst (2)"]
+    assert [row["name"] for row in found["rows"]] == [
+        "mine",
+        f"{folder.parent.name}/edst",
+        f"{folder.parent.name}/edst (2)",
+    ]
     assert found["rows"][0]["evaluation"] == found["rows"][1]["evaluation"]
 
 
@@ -141,11 +197,23 @@ WRONG = {
     "nothing": (lambda run, npz: config(), r"nothing to evaluate"),
     "no file": (lambda run, npz: config("nowhere"), r"nowhere: there is no such file"),
     "no run": (lambda run, npz: config(run / "tickets"), r"no run folder"),
-    "suite": (lambda run, npz: config(run, suite="clean,robust"), r"--suite: got 'robust'; parts are clean, corrupted"),
+    "suite": (
+        lambda run, npz: config(run, suite="clean,robust"),
+        r"--suite: got 'robust'; parts are clean, corrupted",
+    ),
     "no data set": (lambda run, npz: config(npz), r"--dataset: .* do not say"),
-    "ood": (lambda run, npz: config(run, suite="ood", ood=("mnist",)), r"--ood: got 'mnist'; sets are svhn, noise, cifar10, cifar100"),
-    "published": (lambda run, npz: config(run, suite="corrupted", corrupted="published"), r"--corrupted published"),
-    "examples": (lambda run, npz: config(run, npz, examples=10), r"--examples 10: .* not together with stored predictions"),
+    "ood": (
+        lambda run, npz: config(run, suite="ood", ood=("mnist",)),
+        r"--ood: got 'mnist'; sets are svhn, noise, cifar10, cifar100",
+    ),
+    "published": (
+        lambda run, npz: config(run, suite="corrupted", corrupted="published"),
+        r"--corrupted published",
+    ),
+    "examples": (
+        lambda run, npz: config(run, npz, examples=10),
+        r"--examples 10: .* not together with stored predictions",
+    ),
 }
 
 
@@ -162,15 +230,23 @@ def test_what_cannot_be_evaluated(name, folder, predictions, tmp_path, monkeypat
 
 def test_a_missing_set_says_how_to_go_without_it(folder, tmp_path):
     with pytest.raises(ReportError, match=r"(?s)svhn.*Or go without it: --ood noise"):
-        evaluated(folder, suite="ood", ood=("svhn", "noise"), data_dir=tmp_path, out=tmp_path / "out")
+        evaluated(
+            folder, suite="ood", ood=("svhn", "noise"), data_dir=tmp_path, out=tmp_path / "out"
+        )
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"y": np.zeros(450, np.int32)}, r"wanted one of log_proba, proba, predictions|wanted log_proba or proba or predictions"),
+        (
+            {"y": np.zeros(450, np.int32)},
+            r"wanted one of log_proba, proba, predictions|wanted log_proba or proba or predictions",
+        ),
         ({"proba": np.full((1, 450, 10), 0.1)}, r"has proba; wanted"),
-        ({"proba": np.full((1, 450, 10), 0.1), "y": np.zeros(450, np.int32)}, r"y is not that of the test set of digits, in its order"),
+        (
+            {"proba": np.full((1, 450, 10), 0.1), "y": np.zeros(450, np.int32)},
+            r"y is not that of the test set of digits, in its order",
+        ),
         ({"proba": np.full((1, 450, 10), 0.2), "y": None}, r"sums to 2, wanted 1"),
         ({"proba": np.full((1, 449, 10), 0.1), "y": None}, r"449"),
         ({"proba": np.array([{}], object), "y": None}, r"no .npz of numbers"),
@@ -196,7 +272,15 @@ def test_runs_of_different_data_do_not_stand_in_one_table(folder, tmp_path):
 
 
 def test_the_report_shows_it(all_of_it, folder, tmp_path):
-    done = script("report.py", folder, all_of_it[0] / "evaluation.json", "-o", tmp_path / "r.html", "--markdown", tmp_path / "r.md")
+    done = script(
+        "report.py",
+        folder,
+        all_of_it[0] / "evaluation.json",
+        "-o",
+        tmp_path / "r.html",
+        "--markdown",
+        tmp_path / "r.md",
+    )
     page = (tmp_path / "r.html").read_text()
     assert page.count("data:image/png") >= 9
     assert "Clean test set" in (tmp_path / "r.md").read_text()

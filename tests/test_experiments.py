@@ -15,7 +15,20 @@ from jaxtickets.engine import read_probes
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.usefixtures("programs_are_compiled_once")
-QUICK = ["--preset", "demo", "--members", "2", "--explore", "1", "--refine", "1", "--update-every", "10", "--probe", "1"]
+QUICK = [
+    "--preset",
+    "demo",
+    "--members",
+    "2",
+    "--explore",
+    "1",
+    "--refine",
+    "1",
+    "--update-every",
+    "10",
+    "--probe",
+    "1",
+]
 
 
 def command(script, *flags):
@@ -23,7 +36,9 @@ def command(script, *flags):
 
 
 def run(script, *flags, check=True, cwd=None, env=None):
-    done = subprocess.run(command(script, *flags), capture_output=True, text=True, cwd=cwd, timeout=300, env=env)
+    done = subprocess.run(
+        command(script, *flags), capture_output=True, text=True, cwd=cwd, timeout=300, env=env
+    )
     if check:
         assert done.returncode == 0, done.stderr[-3000:]
     return done
@@ -39,20 +54,44 @@ def quick_run(tmp_path_factory):
 def test_a_run_leaves_what_the_readme_says(quick_run):
     out, done = quick_run
     results = json.loads((out / "results.json").read_text())
-    assert {"ensemble", "members", "diversity", "cost", "seconds", "versions", "plan", "command", "seed", "model"} <= results.keys()
+    assert {
+        "ensemble",
+        "members",
+        "diversity",
+        "cost",
+        "seconds",
+        "versions",
+        "plan",
+        "command",
+        "seed",
+        "model",
+    } <= results.keys()
     assert results["ensemble"].keys() == {"accuracy", "nll", "ece", "adaptive_ece", "brier"}
     assert len(results["members"]) == 2
     assert results["diversity"].keys() == {"disagreement", "kl", "mask_iou"}
     assert {"training", "inference", "density"} <= results["cost"].keys()
     assert results["seconds"].keys() == {"train", "compile", "total"}
-    assert results["seconds"]["total"] == pytest.approx(results["seconds"]["train"] + results["seconds"]["compile"])
-    assert results["command"] == " ".join(["python experiments/edst_cifar.py", *QUICK, "--compare-dense"])
+    assert results["seconds"]["total"] == pytest.approx(
+        results["seconds"]["train"] + results["seconds"]["compile"]
+    )
+    assert results["command"] == " ".join(
+        ["python experiments/edst_cifar.py", *QUICK, "--compare-dense"]
+    )
     assert 0.1 < results["ensemble"]["accuracy"] <= 1
     assert results["single_dense"]["cost"]["density"] == 1.0
     # Before the one epoch of exploration and after it, and after those of two refinements; digits has 450 test images.
-    assert [(record["epoch"], record["log_proba"].shape) for record in read_probes(out)] == [(epoch, (450, 10)) for epoch in range(4)]
+    assert [(record["epoch"], record["log_proba"].shape) for record in read_probes(out)] == [
+        (epoch, (450, 10)) for epoch in range(4)
+    ]
     assert (out / "timeline.png").read_bytes().startswith(b"\x89PNG")
-    for word in ("member 0", "member 1", "mean of members", "edst ensemble", "single dense", "theoretical"):
+    for word in (
+        "member 0",
+        "member 1",
+        "mean of members",
+        "edst ensemble",
+        "single dense",
+        "theoretical",
+    ):
         assert word in done.stdout
 
 
@@ -67,9 +106,13 @@ def test_the_scores_are_those_of_the_tickets_in_the_file(quick_run):
     tickets = jt.load(out / "tickets.safetensors", jt.classification(jt.models.WideResNet(10, 1)))
     proba = tickets.predict_proba(test).astype(np.float64)
     results = json.loads((out / "results.json").read_text())
-    assert results["ensemble"]["accuracy"] == pytest.approx(accuracy_score(test.y, proba.argmax(1)), abs=1e-12)
+    assert results["ensemble"]["accuracy"] == pytest.approx(
+        accuracy_score(test.y, proba.argmax(1)), abs=1e-12
+    )
     # float32 probabilities: log_loss normalises and clips them, which moves the seventh digit.
-    assert results["ensemble"]["nll"] == pytest.approx(log_loss(test.y, proba / proba.sum(1, keepdims=True)), rel=1e-5)
+    assert results["ensemble"]["nll"] == pytest.approx(
+        log_loss(test.y, proba / proba.sum(1, keepdims=True)), rel=1e-5
+    )
 
 
 def test_the_same_command_again_loads_the_finished_run(quick_run):
@@ -124,17 +167,39 @@ def test_cost_of_the_paper_presets(script, flags, ratio, tmp_path):
         ("edst_cifar.py", ["--sparsity", "0.99999"], ["MaskError", "0.99999", "Lower it"]),
         ("edst_cifar.py", ["--model", "lenet"], ["LeNet", "16"]),
         ("edst_cifar.py", ["--collect", "best"], ["PlanError", "validation"]),
-        ("edst_cifar.py", ["--dataset", "cifar10", "--data-dir", "/nonexistent"], ["/nonexistent", "--preset demo"]),
+        (
+            "edst_cifar.py",
+            ["--dataset", "cifar10", "--data-dir", "/nonexistent"],
+            ["/nonexistent", "--preset demo"],
+        ),
         ("baselines_cifar.py", ["--members", "3"], ["PlanError", "dense_ensemble"]),
-        ("baselines_cifar.py", ["--method", "snapshot", "--bag", "0.9"], ["PlanError", "--bag", "snapshot", "bagged"]),
-        ("baselines_cifar.py", ["--model", "densenet", "--depth", "9"], ["PlanError", "DenseNet", "9"]),
+        (
+            "baselines_cifar.py",
+            ["--method", "snapshot", "--bag", "0.9"],
+            ["PlanError", "--bag", "snapshot", "bagged"],
+        ),
+        (
+            "baselines_cifar.py",
+            ["--model", "densenet", "--depth", "9"],
+            ["PlanError", "DenseNet", "9"],
+        ),
         ("prune_and_tune_cifar.py", ["--members", "3"], ["PlanError", "even", "3"]),
-        ("prune_and_tune_cifar.py", ["--tune-lr", "constant", "--cycle-momentum"], ["PlanError", "one_cycle"]),
-        ("prune_and_tune_cifar.py", ["--parent", "nowhere.safetensors"], ["there is no ticket file", "nowhere.safetensors"]),
+        (
+            "prune_and_tune_cifar.py",
+            ["--tune-lr", "constant", "--cycle-momentum"],
+            ["PlanError", "one_cycle"],
+        ),
+        (
+            "prune_and_tune_cifar.py",
+            ["--parent", "nowhere.safetensors"],
+            ["there is no ticket file", "nowhere.safetensors"],
+        ),
     ],
 )
 def test_impossible_requests_are_one_line_and_cost_nothing(script, flags, words, tmp_path):
-    nowhere = {name: value for name, value in os.environ.items() if name != "JAXTICKETS_DATA"} | {"HOME": str(tmp_path / "home")}
+    nowhere = {name: value for name, value in os.environ.items() if name != "JAXTICKETS_DATA"} | {
+        "HOME": str(tmp_path / "home")
+    }
     done = run(script, "--preset", "demo", *flags, check=False, cwd=tmp_path, env=nowhere)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -143,15 +208,29 @@ def test_impossible_requests_are_one_line_and_cost_nothing(script, flags, words,
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("script", ["edst_cifar.py", "dst_cifar.py", "baselines_cifar.py", "prune_and_tune_cifar.py"])
+@pytest.mark.parametrize(
+    "script", ["edst_cifar.py", "dst_cifar.py", "baselines_cifar.py", "prune_and_tune_cifar.py"]
+)
 def test_help_names_every_flag_with_its_meaning(script):
     text = run(script, "--help").stdout
-    for flag in ("--preset", "--data-dir", "--sparsity", "--members", "--lr", "--cost", "--out", "--seed", "--compare-dense"):
+    for flag in (
+        "--preset",
+        "--data-dir",
+        "--sparsity",
+        "--members",
+        "--lr",
+        "--cost",
+        "--out",
+        "--seed",
+        "--compare-dense",
+    ):
         assert flag in text
     assert "[docstring]" not in text
 
 
-@pytest.mark.parametrize("flags", [("dst_cifar.py",), ("baselines_cifar.py", "--method", "static_sparse")])
+@pytest.mark.parametrize(
+    "flags", [("dst_cifar.py",), ("baselines_cifar.py", "--method", "static_sparse")]
+)
 def test_the_other_scripts_run(flags, tmp_path):
     run(flags[0], *flags[1:], "--preset", "demo", "--members", 2, "--epochs", 1, "--out", tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
@@ -167,15 +246,31 @@ def test_children_of_a_parent_trained_elsewhere(tmp_path):
     quick = ("--preset", "demo", "--checkpoint-every", "1000")
     run("baselines_cifar.py", *quick, "--nesterov", "--epochs", 1, "--out", tmp_path / "parent")
     parent = tmp_path / "parent" / "tickets.safetensors"
-    how = ("--members", 3, "--masks", "partition", "--tune-epochs", 0.1, "--tune-lr", "constant", "--tune-peak", 0)
-    done = run("prune_and_tune_cifar.py", *quick, *how, "--parent", parent, "--out", tmp_path / "children")
+    how = (
+        "--members",
+        3,
+        "--masks",
+        "partition",
+        "--tune-epochs",
+        0.1,
+        "--tune-lr",
+        "constant",
+        "--tune-peak",
+        0,
+    )
+    done = run(
+        "prune_and_tune_cifar.py", *quick, *how, "--parent", parent, "--out", tmp_path / "children"
+    )
     assert "3 x 0.1 epochs" in done.stdout  # no training of a parent in the plan
     results = json.loads((tmp_path / "children" / "results.json").read_text())
     assert "--parent FILE" in results["command"]
     # At a learning rate of 0 the children keep the weights that they were given: theirs, put together, are the parent's.
     task = jt.classification(jt.models.WideResNet(10, 1))
     whole = jt.load(parent, task).tickets[0].params["group2_block1"]["conv1"]["kernel"]
-    parts = [ticket.params["group2_block1"]["conv1"]["kernel"] for ticket in jt.load(tmp_path / "children" / "tickets.safetensors", task)]
+    parts = [
+        ticket.params["group2_block1"]["conv1"]["kernel"]
+        for ticket in jt.load(tmp_path / "children" / "tickets.safetensors", task)
+    ]
     assert np.array_equal(sum(np.asarray(part) for part in parts), whole)
     assert (tmp_path / "children" / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
@@ -188,7 +283,12 @@ def test_the_demo_killed_at_ten_random_moments_ends_in_the_same_bytes(tmp_path):
     flags = ("--preset", "demo", "--checkpoint-every", "0.2", "--out", tmp_path / "killed")
     killed = 0
     while killed < 10:
-        process = subprocess.Popen(command("edst_cifar.py", *flags), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command("edst_cifar.py", *flags),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         # Moments count from the first training step: before it there is nothing to lose.
         for line in process.stderr:
             if "steps" in line:

@@ -10,7 +10,8 @@ import pytest
 import jaxtickets as jt
 from jaxtickets.dataset import Dataset
 from jaxtickets.engine.feed import hold_out
-from jaxtickets.engine.lineage import count_step, empty_tally
+from jaxtickets.engine.state import empty_tally
+from jaxtickets.engine.steps import count_step
 from jaxtickets.errors import DataError
 from jaxtickets.evaluation import EvaluationError, evaluate_predictions
 from jaxtickets.plan import Collect, Length, Plan, Start, Train
@@ -47,7 +48,16 @@ def plain_apply(params, state, x, train, key):
 
 
 PLAIN = jt.classification((plain_init, plain_apply), num_classes=CLASSES)
-TASK = Task(init, apply, loss, jax.nn.log_softmax, num_classes=CLASSES, name="three heads", heads=HEADS, plain=PLAIN)
+TASK = Task(
+    init,
+    apply,
+    loss,
+    jax.nn.log_softmax,
+    num_classes=CLASSES,
+    name="three heads",
+    heads=HEADS,
+    plain=PLAIN,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +67,10 @@ def tickets():
 
 def probabilities(tickets, x):
     """[tickets, heads, N, C] in float64 numpy."""
-    logits = [(x.astype(np.float64) @ np.asarray(t.params["w"], np.float64)).reshape(-1, HEADS, CLASSES) for t in tickets]
+    logits = [
+        (x.astype(np.float64) @ np.asarray(t.params["w"], np.float64)).reshape(-1, HEADS, CLASSES)
+        for t in tickets
+    ]
     each = np.exp(np.stack(logits))
     return (each / each.sum(-1, keepdims=True)).swapaxes(1, 2)
 
@@ -66,8 +79,12 @@ def test_members_are_all_heads_of_all_tickets(tickets):
     wanted = probabilities(tickets, X)
     each = tickets.member_log_proba(X, batch_size=32)  # 70 examples: the last batch is filled up
     assert len(tickets) == 2
-    np.testing.assert_allclose(np.exp(each), wanted.reshape(2 * HEADS, 70, CLASSES), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(np.exp(tickets.ticket_log_proba(X)), wanted.mean(1), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        np.exp(each), wanted.reshape(2 * HEADS, 70, CLASSES), rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        np.exp(tickets.ticket_log_proba(X)), wanted.mean(1), rtol=1e-4, atol=1e-6
+    )
     np.testing.assert_allclose(tickets.predict_proba(X), wanted.mean((0, 1)), rtol=1e-4, atol=1e-6)
 
 
@@ -75,7 +92,9 @@ def test_evaluation_is_over_heads_and_mask_overlap_over_tickets():
     tickets = jt.fit(jt.static_sparse(2, 0.5, 1, batch_size=10), TASK, DATA, key=0, progress=False)
     found = jt.evaluate(tickets, DATA)
     wanted = probabilities(tickets, X)
-    assert [m.accuracy for m in found.members] == list((wanted.argmax(-1) == Y).mean(-1).reshape(-1))
+    assert [m.accuracy for m in found.members] == list(
+        (wanted.argmax(-1) == Y).mean(-1).reshape(-1)
+    )
     assert found.ensemble.accuracy == (wanted.mean((0, 1)).argmax(-1) == Y).mean()
     a, b = (np.asarray(mask["w"]) for mask in tickets.masks)
     assert found.diversity.mask_iou == (a & b).sum() / (a | b).sum()
@@ -98,7 +117,10 @@ def test_accuracy_in_training_is_of_the_mean_of_heads():
     outputs = jnp.log(jnp.asarray(p, jnp.float32))[:, None]
     np.testing.assert_allclose(jnp.exp(mixed_log_proba(task, outputs)), p.mean(0)[None], rtol=1e-6)
     tally = jax.tree.map(lambda a: a[0], empty_tally(1))
-    right = [count_step(task, tally, jnp.int32(0), jnp.float32(0), outputs, jnp.array([y])).correct for y in (0, 1)]
+    right = [
+        count_step(task, tally, jnp.int32(0), jnp.float32(0), outputs, jnp.array([y])).correct
+        for y in (0, 1)
+    ]
     assert right == [0.0, 1.0]
 
 
@@ -132,7 +154,10 @@ def test_a_ledger_of_sparse_heads_takes_their_own_density():
 
 def test_heads_that_are_not_there_are_an_error():
     wrong = dataclasses.replace(TASK, heads=2)
-    with pytest.raises(DataError, match=r"log_proba of three heads has the shape \[3, 2, 4\] for 2 heads and 2 examples.*\[2, 2, 4\]"):
+    with pytest.raises(
+        DataError,
+        match=r"log_proba of three heads has the shape \[3, 2, 4\] for 2 heads and 2 examples.*\[2, 2, 4\]",
+    ):
         jt.fit(jt.dense(1, epochs=1, batch_size=10), wrong, DATA, key=0, progress=False)
     with pytest.raises(ValueError, match=r"heads.*at least 1; got 0"):
         dataclasses.replace(TASK, heads=0)

@@ -21,23 +21,34 @@ def test_a_step_over_members_is_the_step_of_each(across):
     out = members.over_members(step, (True, False, True), across)(state, 0.5, keys)
     for i in range(3):
         alone = step(members.member(state, i), 0.5, keys[i])
-        for a, b in zip(jax.tree.leaves(members.member(out, i)), jax.tree.leaves(alone), strict=True):
+        for a, b in zip(
+            jax.tree.leaves(members.member(out, i)), jax.tree.leaves(alone), strict=True
+        ):
             np.testing.assert_array_equal(a, b)
     again = members.stack([members.member(out, i) for i in range(3)])
-    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(out), strict=True))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(out), strict=True)
+    )
 
 
 def test_a_members_key_does_not_depend_on_how_many_there_are():
     few, many = (jax.random.key_data(members.member_keys(3, count)) for count in (2, 5))
     np.testing.assert_array_equal(few, many[:2])
     assert len(np.unique(many, axis=0)) == 5
-    np.testing.assert_array_equal(jax.random.key_data(members.member_keys(jax.random.key(3), 2)), few)
-    np.testing.assert_array_equal(jax.random.key_data(members.member_keys(jax.random.PRNGKey(3), 2)), few)
+    np.testing.assert_array_equal(
+        jax.random.key_data(members.member_keys(jax.random.key(3), 2)), few
+    )
+    np.testing.assert_array_equal(
+        jax.random.key_data(members.member_keys(jax.random.PRNGKey(3), 2)), few
+    )
 
 
 def test_keys_given_are_taken_as_they_are():
     keys = jax.random.split(jax.random.key(0), 3)
-    np.testing.assert_array_equal(jax.random.key_data(members.member_keys(keys, 3)), jax.random.key_data(keys))
+    np.testing.assert_array_equal(
+        jax.random.key_data(members.member_keys(keys, 3)), jax.random.key_data(keys)
+    )
     with pytest.raises(ValueError, match="one key for each of the 2 members; got keys of shape"):
         members.member_keys(keys, 2)
 
@@ -59,9 +70,19 @@ def test_default_layouts():
     one = members.default_layout(5, "gpu", jax.devices()[:1])
     assert (one.group, one.across, one.mesh) == (5, "vmap", None)
     assert one.steps_per_call > 1
-    for lineages, children, group in ((1, 6, 6), (1, 128, 8), (3, 18, 6), (4, 20, 5), (9, 36, 3), (10, 20, 5), (11, 22, 1)):
+    for lineages, children, group in (
+        (1, 6, 6),
+        (1, 128, 8),
+        (3, 18, 6),
+        (4, 20, 5),
+        (9, 36, 3),
+        (10, 20, 5),
+        (11, 22, 1),
+    ):
         layout = members.default_layout(children, "gpu", jax.devices()[:1], lineages)
-        assert layout.group == group  # children fill their groups, and so do their parents unless one holds them all
+        assert (
+            layout.group == group
+        )  # children fill their groups, and so do their parents unless one holds them all
 
 
 def test_fewer_members_than_a_group_take_all_devices():
@@ -70,7 +91,10 @@ def test_fewer_members_than_a_group_take_all_devices():
     assert members.for_members(wide, 3) == Layout(3, mesh=wide.mesh)
     assert members.for_members(Layout(4, "unroll"), 1) == Layout(1, "unroll")
     for count, rows in ((1, 1), (2, 2), (3, 1), (6, 2), (8, 8)):
-        assert dict(members.member_mesh(count, devices.tolist()).shape) == {"member": rows, "data": 8 // rows}
+        assert dict(members.member_mesh(count, devices.tolist()).shape) == {
+            "member": rows,
+            "data": 8 // rows,
+        }
 
 
 def mesh(*axes):

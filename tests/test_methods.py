@@ -35,13 +35,19 @@ def rates(train):
     """Epochs at which the learning rate changes, and to what."""
     steps = train.length.steps(STEPS)
     values = [train.lr(step, steps) for step in range(steps)]
-    return {0.0: values[0]} | {step / STEPS: values[step] for step in range(1, steps) if values[step] != values[step - 1]}
+    return {0.0: values[0]} | {
+        step / STEPS: values[step] for step in range(1, steps) if values[step] != values[step - 1]
+    }
 
 
 @pytest.mark.parametrize(("members", "epochs"), [(3, 450), (7, 850), (1, 250)])
 def test_edst_explores_once_and_escapes_between_refinements(members, epochs):
     plan = jt.edst(members=members)
-    assert kinds(plan) == ["Start", "Train", "Train", "Collect"] + ["Escape", "Train", "Collect"] * (members - 1)
+    assert kinds(plan) == ["Start", "Train", "Train", "Collect"] + [
+        "Escape",
+        "Train",
+        "Collect",
+    ] * (members - 1)
     assert plan.epochs() == epochs
     assert plan.members == members
     assert plan.width == 1
@@ -52,9 +58,13 @@ def test_edst_explores_once_and_escapes_between_refinements(members, epochs):
     for phase in refine:
         assert (phase.length, rates(phase)) == (Length(100), {0.0: 0.01, 50.0: 0.001})
     for phase in (explore, *refine):
-        assert phase.evolve == Evolve(update_every=1000, drop_fraction=0.5, decay="constant", growth="gradient")
+        assert phase.evolve == Evolve(
+            update_every=1000, drop_fraction=0.5, decay="constant", growth="gradient"
+        )
         assert phase.optimizer == SGD(momentum=0.9, weight_decay=5e-4)
-    assert [phase.drop_fraction for phase in plan.phases if isinstance(phase, Escape)] == [0.8] * (members - 1)
+    assert [phase.drop_fraction for phase in plan.phases if isinstance(phase, Escape)] == [0.8] * (
+        members - 1
+    )
     assert plan.start == Start(1, 0.8, "erk")
     assert plan.batch_size == 128
 
@@ -101,7 +111,10 @@ OPTIONS = {
     "lr": (None, None),  # its own test
     "refine_lr": ((0.2, 0.3), lambda plan: plan.phases[2].lr.values),
     "escape": (0.6, lambda plan: plan.phases[4].drop_fraction),
-    "optimizer": (Adam(), lambda plan: {phase.optimizer for phase in plan.phases if isinstance(phase, Train)}),
+    "optimizer": (
+        Adam(),
+        lambda plan: {phase.optimizer for phase in plan.phases if isinstance(phase, Train)},
+    ),
     "distribution": ("uniform", lambda plan: plan.start.distribution),
     "update_every": (77, lambda plan: evolves(plan, "update_every")),
     "drop_fraction": (0.3, lambda plan: evolves(plan, "drop_fraction")),
@@ -111,7 +124,10 @@ OPTIONS = {
     "weight_update": (False, lambda plan: evolves(plan, "weight_update")),
     "end": (0.75, lambda plan: evolves(plan, "end")),
     "batch_size": (32, lambda plan: plan.batch_size),
-    "collect": ("best", lambda plan: {phase.which for phase in plan.phases if isinstance(phase, Collect)}),
+    "collect": (
+        "best",
+        lambda plan: {phase.which for phase in plan.phases if isinstance(phase, Collect)},
+    ),
     "validation": (50, lambda plan: plan.validation),
     "bag": (0.7, lambda plan: trains(plan)[-1].bag),
 }
@@ -156,7 +172,10 @@ ELSEWHERE = {
         "starts": ((0.2, 0.5), lambda plan: tuple(train.lr.end for train in trains(plan)[:2])),
         "cycle": (2, lambda plan: 2 * trains(plan)[-1].length.amount),
         "high": (0.07, lambda plan: max(train.lr.begin for train in trains(plan)[2:])),
-        "low": (0.0007, lambda plan: {train.lr.end for train in trains(plan)[2:] if train.lr.begin > 0.01}),
+        "low": (
+            0.0007,
+            lambda plan: {train.lr.end for train in trains(plan)[2:] if train.lr.begin > 0.01},
+        ),
         "lr": (Cosine(0.3), lambda plan: {train.lr.of for train in trains(plan)[:2]}),
     },
 }
@@ -171,7 +190,9 @@ IMP = {
     "scope": ("layerwise", lambda plan: {p.scope for p in plan.phases if isinstance(p, Prune)}),
     "batch_size": (64, lambda plan: plan.batch_size),
 }
-ELSEWHERE["imp"] = IMP | {"penalty": (L1(0.1, "all"), lambda plan: {train.penalty for train in trains(plan)[:-1]})}
+ELSEWHERE["imp"] = IMP | {
+    "penalty": (L1(0.1, "all"), lambda plan: {train.penalty for train in trains(plan)[:-1]})
+}
 ELSEWHERE["multi_ticket"] = IMP | {
     "scheme": ("base_lt", lambda plan: plan.name),
     "tau": (Constant(0.1), lambda plan: {train.penalty.strength for train in trains(plan)[:-1]}),
@@ -206,7 +227,18 @@ def evolves(plan, name):
     return {getattr(phase.evolve, name) for phase in plan.phases if isinstance(phase, Train)}
 
 
-METHODS = ["dense", "bagged", "static_sparse", "dst", "edst", "prune_and_tune", "ltr", "prune_finetune", "snapshot", "fge"]
+METHODS = [
+    "dense",
+    "bagged",
+    "static_sparse",
+    "dst",
+    "edst",
+    "prune_and_tune",
+    "ltr",
+    "prune_finetune",
+    "snapshot",
+    "fge",
+]
 METHODS += ["imp", "multi_ticket"]
 
 
@@ -230,19 +262,31 @@ def test_every_option_reaches_the_plan(method):
 
 def test_learning_rates_reach_the_plan():
     for make in (jt.dense, jt.bagged, jt.static_sparse, jt.dst):
-        assert [phase.lr for phase in make(lr=Cosine(0.3)).phases if isinstance(phase, Train)] == [Cosine(0.3)]
+        assert [phase.lr for phase in make(lr=Cosine(0.3)).phases if isinstance(phase, Train)] == [
+            Cosine(0.3)
+        ]
     plan = jt.edst(lr=0.3, refine_lr=(0.2, 0.1))
-    assert [phase.lr for phase in plan.phases if isinstance(phase, Train)] == [Constant(0.3)] + [Piecewise((0.2, 0.1), (0.5,))] * 3
+    assert [phase.lr for phase in plan.phases if isinstance(phase, Train)] == [Constant(0.3)] + [
+        Piecewise((0.2, 0.1), (0.5,))
+    ] * 3
 
 
 def test_prune_and_tune_is_one_parent_and_its_children():
     """Whitaker and Whitley, large budget: 140 epochs and six times ten; SGD with Nesterov momentum and weight decay."""
     plan = jt.prune_and_tune()
     assert kinds(plan) == ["Start", "Train", "Fork", "Train", "Collect"]
-    assert (plan.width, plan.members, plan.epochs(), plan.reference, plan.batch_size) == (1, 6, 200, Length(200), 128)
-    assert {train.optimizer for train in trains(plan)} == {SGD(momentum=0.9, nesterov=True, weight_decay=5e-4)}
+    assert (plan.width, plan.members, plan.epochs(), plan.reference, plan.batch_size) == (
+        1,
+        6,
+        200,
+        Length(200),
+        128,
+    )
+    assert {train.optimizer for train in trains(plan)} == {
+        SGD(momentum=0.9, nesterov=True, weight_decay=5e-4)
+    }
     assert plan.start == Start()
-    assert fork(plan) == Fork(6, "anti_random", keep_dense=("classifier",))
+    assert fork(plan) == Fork(6, "anti_random")
     tuned = jt.prune_and_tune(parent=0)
     assert kinds(tuned) == ["Start", "Fork", "Train", "Collect"]
     assert (tuned.epochs(), tuned.reference) == (60, Length(60))
@@ -250,16 +294,38 @@ def test_prune_and_tune_is_one_parent_and_its_children():
 
 def test_ltr_rewinds_to_five_hundredths_and_trains_the_rest_again():
     plan = jt.ltr()
-    assert kinds(plan) == ["Start", "Train", "Remember", "Train", "Fork", "Rewind", "Train", "Collect"]
-    assert (plan.width, plan.members, plan.epochs(), plan.reference) == (1, 3, 250 + 3 * 237.5, Length(250))
+    assert kinds(plan) == [
+        "Start",
+        "Train",
+        "Remember",
+        "Train",
+        "Fork",
+        "Rewind",
+        "Train",
+        "Collect",
+    ]
+    assert (plan.width, plan.members, plan.epochs(), plan.reference) == (
+        1,
+        3,
+        250 + 3 * 237.5,
+        Length(250),
+    )
     early, pruned, again = trains(plan)
-    assert [train.length for train in (early, pruned, again)] == [Length(12.5), Length(237.5), Length(237.5)]
+    assert [train.length for train in (early, pruned, again)] == [
+        Length(12.5),
+        Length(237.5),
+        Length(237.5),
+    ]
     assert (early.evolve, again.evolve) == (None, None)
     assert gradual(plan) == Gradual(0.8, 0.0, 0.75, 1000, "global")
     assert (fork(plan).masks, plan.phases[5]) == ("parent", Rewind("early"))
     assert plan.phases[2] == Remember("early")
     # The rates of the two parts one after another are those of a whole training.
-    whole = [phase.lr(step, phase.steps(STEPS)) for phase in (early, pruned) for step in range(phase.steps(STEPS))]
+    whole = [
+        phase.lr(step, phase.steps(STEPS))
+        for phase in (early, pruned)
+        for step in range(phase.steps(STEPS))
+    ]
     dense = trains(jt.dense())[0]
     assert whole == [dense.lr(step, 250 * STEPS) for step in range(250 * STEPS)]
     assert again.lr == pruned.lr == Part(dense.lr, 0.05, 1)
@@ -274,7 +340,11 @@ def test_prune_and_finetune_prunes_once_between_two_trainings():
 
 
 def test_growth_and_regrown_reach_the_escapes():
-    escapes = [phase for phase in jt.edst(growth="random", regrown="zero").phases if isinstance(phase, Escape)]
+    escapes = [
+        phase
+        for phase in jt.edst(growth="random", regrown="zero").phases
+        if isinstance(phase, Escape)
+    ]
     assert escapes == [Escape(0.8, "random", "zero")] * 2
 
 
@@ -295,17 +365,26 @@ def test_growth_and_regrown_reach_the_escapes():
         (lambda: jt.prune_and_tune(members="6"), "at least 1; got '6'"),  # pyright: ignore[reportArgumentType]
         (lambda: jt.prune_and_tune(parent=-1), "positive number"),
         (lambda: jt.prune_and_tune(tune=0), "positive number"),
-        (lambda: jt.prune_and_tune(tune_lr="cosine"), "tune_lr is 'one_cycle', 'constant' or a schedule; got 'cosine'"),  # pyright: ignore[reportArgumentType]
-        (lambda: jt.prune_and_tune(optimizer=Adam(), tune_momentum=Constant(0.9)), r"moves SGD's; Adam\(\) has none"),
+        (
+            lambda: jt.prune_and_tune(tune_lr="cosine"),
+            "tune_lr is 'one_cycle', 'constant' or a schedule; got 'cosine'",
+        ),  # pyright: ignore[reportArgumentType]
+        (
+            lambda: jt.prune_and_tune(optimizer=Adam(), tune_momentum=Constant(0.9)),
+            r"moves SGD's; Adam\(\) has none",
+        ),
         (lambda: jt.prune_and_tune(bag=1.1), "bag is the share"),
         (lambda: jt.ltr(members=0), "at least 1; got 0"),
-        (lambda: jt.ltr(rewind_to=1.0), r"rewind_to is a share of the training, in \(0, 1\); got 1.0"),
+        (
+            lambda: jt.ltr(rewind_to=1.0),
+            r"rewind_to is a share of the training, in \(0, 1\); got 1.0",
+        ),
         (lambda: jt.ltr(sparsity=0.0), "at sparsity 0 by then"),
         (lambda: jt.prune_finetune(sparsity=1.0), r"in \(0, 1\); got 1.0"),
         (lambda: jt.bagged(bag=0), "bag is the share"),
         (lambda: jt.bagged(members=0), "at least 1; got 0"),
         (lambda: jt.snapshot(members=0), "members is at least 1; got 0"),
-        (lambda: jt.fge(members=True), "members is at least 1; got True"),
+        (lambda: jt.fge(members=True), "members is a whole number, at least 1; got True"),
     ],
 )
 def test_impossible_methods_say_so(make, message):
@@ -314,7 +393,12 @@ def test_impossible_methods_say_so(make, message):
 
 
 def test_plans_survive_json():
-    forks = [jt.prune_and_tune(), jt.prune_and_tune(masks="partition", bag=0.9, parent=0), jt.ltr(), jt.prune_finetune()]
+    forks = [
+        jt.prune_and_tune(),
+        jt.prune_and_tune(masks="partition", bag=0.9, parent=0),
+        jt.ltr(),
+        jt.prune_finetune(),
+    ]
     for plan in (
         jt.edst(),
         jt.dst(collect="best", validation=5000),

@@ -12,9 +12,10 @@ README = (ROOT / "README.md").read_text()
 AFTERWARDS = (
     "assert probabilities.shape == (450, 10)",
     "assert jt.masks.count(state.mask) == 64 * 21 - int(0.8 * 64 * 21)",
+    "assert Plan.from_json(Plan('mine', (start, train, Halve(), Collect())).to_json()).phases[2] == Halve()",
     "assert len(found.parts['corrupted']['sets']) == len(corrupted) == 17 and set(found.parts) == {'corrupted', 'diversity', 'adversarial'}",
 )
-GOES_ON = {2: 0}  # a block that takes up another's names
+GOES_ON = {2: 1, 3: 0}  # a block that takes up another's names
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
@@ -40,7 +41,10 @@ def test_block_runs(number, tmp_path):
 
 def test_files_that_it_links_to_exist():
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
-    headings = {f"#{heading.lower().replace(' ', '-')}" for heading in re.findall(r"^#+ (.*)$", README, re.MULTILINE)}
+    headings = {
+        f"#{heading.lower().replace(' ', '-')}"
+        for heading in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    }
     assert set(links) - headings
     assert {link for link in links if link.startswith("#")} <= headings
     links = [link for link in links if not link.startswith("#")]

@@ -15,7 +15,10 @@ def scores(accuracy):
 @pytest.fixture
 def run():
     return {
-        "members": [scores(0.9) | {"density": 0.2, "ever_active": 0.5}, scores(0.92) | {"density": 0.2, "ever_active": 0.6}],
+        "members": [
+            scores(0.9) | {"density": 0.2, "ever_active": 0.5},
+            scores(0.92) | {"density": 0.2, "ever_active": 0.6},
+        ],
         "members_mean": scores(0.91),
         "ensemble": scores(0.95),
         "diversity": {"disagreement": 0.031, "kl": 0.1, "mask_iou": 0.25},
@@ -35,7 +38,16 @@ def test_the_terminal_table_fits_eighty_columns_and_cuts_nothing(run):
     text = captured.get()
     assert "…" not in text
     rows = {line.split("  ")[0].strip(): line.split() for line in text.splitlines() if line.strip()}
-    assert rows["edst ensemble"][2:] == ["95.00", "0.500", "2.1", "0.300", "0.200", "0.61x", "0.68x", "65"]
+    assert rows["edst ensemble"][2:] == [
+        "95.00",
+        "0.500",
+        "2.1",
+        "0.300",
+        "0.200",
+        "0.61x",
+        "0.68x",
+        "65",
+    ]
     assert rows["member 1"][2:] == ["92.00", "0.500", "2.1", "0.300", "0.200", "0.34x"]
     assert "15 bins" in text
     assert "theoretical" in text
@@ -50,7 +62,8 @@ def test_an_infinite_nll_is_shown_as_such(run):
 
 
 def test_markdown_results(run):
-    table = report.markdown_results([run | {"single_dense": run | {"members": run["members"][:1]}}]).splitlines()
+    runs = [run | {"single_dense": run | {"members": run["members"][:1]}}]
+    table = report.markdown_table(report.runs_table(runs)).splitlines()
     assert len(table) == 5
     assert all(line.count("|") == 9 for line in table)
     assert table[2].startswith("| **edst, LeNet(M), cifar10: ensemble of 2** | **95.00** |")
@@ -58,8 +71,19 @@ def test_markdown_results(run):
 
 
 def test_markdown_benchmark():
-    rows = [{"what": "a", "measured": 1.0, "against": 2.0, "ratio": 0.5, "wanted": ">= 0.7", "met": False}]
-    assert "| a | 0.50 | >= 0.7 (missed) | 1 | 2 |" in report.markdown_benchmark({"rows": rows})
+    rows = [
+        {
+            "what": "a",
+            "measured": 1.0,
+            "against": 2.0,
+            "ratio": 0.5,
+            "wanted": ">= 0.7",
+            "met": False,
+        }
+    ]
+    assert "| a | 0.50 | >= 0.7 (missed) | 1 | 2 |" in report.markdown_table(
+        report.benchmark_table({"rows": rows}), escape=False
+    )
 
 
 def test_replace_block(tmp_path):
@@ -73,15 +97,37 @@ def test_replace_block(tmp_path):
 
 
 def test_draw_run_of_two_lineages_with_validation(tmp_path):
-    phases = [{"kind": "Start"}, {"kind": "Train"}, {"kind": "Collect"}, {"kind": "Escape"}, {"kind": "Train"}, {"kind": "Collect"}]
-    config = {"run": {"plan": {"name": "edst", "phases": phases}, "task": {"name": "LeNet"}, "data": {"name": "digits"}}}
+    phases = [
+        {"kind": "Start"},
+        {"kind": "Train"},
+        {"kind": "Collect"},
+        {"kind": "Escape"},
+        {"kind": "Train"},
+        {"kind": "Collect"},
+    ]
+    config = {
+        "run": {
+            "plan": {"name": "edst", "phases": phases},
+            "task": {"name": "LeNet"},
+            "data": {"name": "digits"},
+        }
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     records = [
-        {"phase": phase, "epoch": epoch, "lr": 0.1, "lineages": [0, 1], "loss": [1.0, 2.0], "accuracy": [0.5, 0.6]}
+        {
+            "phase": phase,
+            "epoch": epoch,
+            "lr": 0.1,
+            "lineages": [0, 1],
+            "loss": [1.0, 2.0],
+            "accuracy": [0.5, 0.6],
+        }
         | {"density": [0.2, 0.2], "validation_accuracy": [0.4, 0.5]}
         for phase, epoch in ((1, 1), (1, 2), (4, 3))
     ]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records) + '{"cut')
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records) + '{"cut'
+    )
     path = report.draw_run(tmp_path)
     assert path is not None
     from matplotlib.image import imread

@@ -5,16 +5,26 @@ import math
 import warnings
 
 import pytest
-import torch
+from others import others
 
 import jaxtickets as jt
-from jaxtickets.methods.prune_and_tune import PARENT
+from jaxtickets.methods.random_children import PARENT
 from jaxtickets.plan import Collect, Fork, Length, Remember, Rewind, Train
-from jaxtickets.schedules import Constant, Cosine, Linear, OneCycle, Part, Piecewise, Polyline, Warmup
+from jaxtickets.schedules import (
+    Constant,
+    Cosine,
+    Linear,
+    OneCycle,
+    Part,
+    Piecewise,
+    Polyline,
+    Warmup,
+)
 
 
 def torch_one_cycle(steps, low, high, final, rise, momentum):
     """Learning rate and momentum of every step, as PyTorch's scheduler sets them."""
+    torch = others("torch")
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
@@ -44,7 +54,9 @@ def test_one_cycle_is_pytorchs_step_by_step(steps, rise):
     lr, momentum = OneCycle(0.001, 0.1, 1e-7, rise), OneCycle(0.95, 0.85, 0.95, rise)
     # Both in float64; a sum of a few terms below 0.1 differs in the last digits at most.
     assert [lr(step, steps) for step in range(steps)] == pytest.approx(list(rates), abs=1e-12)
-    assert [momentum(step, steps) for step in range(steps)] == pytest.approx(list(momenta), abs=1e-12)
+    assert [momentum(step, steps) for step in range(steps)] == pytest.approx(
+        list(momenta), abs=1e-12
+    )
 
 
 def test_one_cycle_of_very_few_steps_stays_within_its_ends():
@@ -59,7 +71,10 @@ def test_one_cycle_of_very_few_steps_stays_within_its_ends():
 def rates_of(plan, per_epoch):
     """The learning rate of every step, phase by phase."""
     trains = [phase for phase in plan.phases if isinstance(phase, Train)]
-    return [[phase.lr(step, phase.steps(per_epoch)) for step in range(phase.steps(per_epoch))] for phase in trains]
+    return [
+        [phase.lr(step, phase.steps(per_epoch)) for step in range(phase.steps(per_epoch))]
+        for phase in trains
+    ]
 
 
 @pytest.mark.parametrize(("members", "epochs", "per_epoch"), [(5, 200, 3), (6, 12, 7), (1, 4, 5)])
@@ -68,15 +83,23 @@ def test_snapshot_follows_huangs_formula_at_every_step(members, epochs, per_epoc
     plan = jt.snapshot(members, epochs, lr=0.2)
     total = epochs * per_epoch
     cycle = math.ceil(total / members)
-    expected = [0.1 * (math.cos(math.pi * ((t - 1) % cycle) / cycle) + 1) for t in range(1, total + 1)]
+    expected = [
+        0.1 * (math.cos(math.pi * ((t - 1) % cycle) / cycle) + 1) for t in range(1, total + 1)
+    ]
     assert list(itertools.chain(*rates_of(plan, per_epoch))) == pytest.approx(expected, abs=1e-12)
     assert [type(phase) for phase in plan.phases[1:]] == [Train, Collect] * members
 
 
 def test_snapshot_cycles_end_where_it_says():
-    assert [phase.length for phase in jt.snapshot(3, 100, cycle=30).phases if isinstance(phase, Train)] == [Length(30)] * 3
-    assert jt.snapshot(3, Length(100, "steps")).steps(1) == 99  # cycles of 33; the step that is left over is not used
-    with pytest.raises(jt.PlanError, match=r"3 times 40 epochs are 120 epochs, and there are 100 epochs"):
+    assert [
+        phase.length for phase in jt.snapshot(3, 100, cycle=30).phases if isinstance(phase, Train)
+    ] == [Length(30)] * 3
+    assert (
+        jt.snapshot(3, Length(100, "steps")).steps(1) == 99
+    )  # cycles of 33; the step that is left over is not used
+    with pytest.raises(
+        jt.PlanError, match=r"3 times 40 epochs are 120 epochs, and there are 100 epochs"
+    ):
         jt.snapshot(3, 100, cycle=40)
     with pytest.raises(jt.PlanError, match="cannot be divided into 5 cycles of at least one step"):
         jt.snapshot(5, Length(4, "steps"))
@@ -94,11 +117,16 @@ def test_fge_collects_exactly_where_the_learning_rate_is_lowest():
     assert plan.steps_before(rewound, per_epoch) == (156 + 22) * per_epoch
     for begin, end in ((before + 2, rewound), (rewound + 1, len(plan.phases))):
         phases = plan.phases[begin:end]
-        assert sum(phase.steps(per_epoch) for phase in phases if isinstance(phase, Train)) == 22 * per_epoch
+        assert (
+            sum(phase.steps(per_epoch) for phase in phases if isinstance(phase, Train))
+            == 22 * per_epoch
+        )
         rates, collected = [], []
         for phase in phases:
             if isinstance(phase, Train):
-                rates += [phase.lr(step, phase.steps(per_epoch)) for step in range(phase.steps(per_epoch))]
+                rates += [
+                    phase.lr(step, phase.steps(per_epoch)) for step in range(phase.steps(per_epoch))
+                ]
             else:
                 collected.append(len(rates) - 1)
         assert len(collected) == 6
@@ -133,10 +161,19 @@ def test_the_parents_learning_rate_is_the_papers():
     assert [PARENT(epoch * 390, steps) for epoch in (0, 35, 70)] == [0.1, 0.1, 0.1]
     assert PARENT(98 * 390, steps) == pytest.approx((0.1 + 0.001) / 2)  # half way from 70 to 126
     assert PARENT(84 * 390, steps) == pytest.approx(0.1 - 0.099 / 4)
-    assert [PARENT(step, steps) for step in (126 * 390, 133 * 390, steps - 1)] == pytest.approx([0.001] * 3)
+    assert [PARENT(step, steps) for step in (126 * 390, 133 * 390, steps - 1)] == pytest.approx(
+        [0.001] * 3
+    )
     plan = jt.prune_and_tune()
-    assert [phase.lr for phase in plan.phases if isinstance(phase, Train)] == [PARENT, OneCycle(0.001, 0.1, 1e-7, 0.1)]
-    constant = [phase.lr for phase in jt.prune_and_tune(tune_lr="constant").phases if isinstance(phase, Train)]
+    assert [phase.lr for phase in plan.phases if isinstance(phase, Train)] == [
+        PARENT,
+        OneCycle(0.001, 0.1, 1e-7, 0.1),
+    ]
+    constant = [
+        phase.lr
+        for phase in jt.prune_and_tune(tune_lr="constant").phases
+        if isinstance(phase, Train)
+    ]
     assert constant[1] == Constant(PARENT(steps - 1, steps)) == Constant(0.001)
     assert any(isinstance(phase, Fork) for phase in plan.phases)
 
@@ -149,7 +186,15 @@ def test_polyline_by_hand():
 
 
 @pytest.mark.parametrize(
-    "whole", [Constant(0.1), Piecewise((0.3, 0.2, 0.1), (0.2, 0.7)), Linear(0.5, 0.1), Cosine(0.4), PARENT, OneCycle()]
+    "whole",
+    [
+        Constant(0.1),
+        Piecewise((0.3, 0.2, 0.1), (0.2, 0.7)),
+        Linear(0.5, 0.1),
+        Cosine(0.4),
+        PARENT,
+        OneCycle(),
+    ],
 )
 @pytest.mark.parametrize("steps", [100, 40, 20])
 def test_parts_one_after_another_are_the_whole(whole, steps):
@@ -163,8 +208,12 @@ def test_parts_one_after_another_are_the_whole(whole, steps):
 
 def test_a_warm_up_within_a_part_and_a_part_that_rounding_makes_longer():
     warm = Warmup(0.5, Constant(1.0))
-    assert [Part(warm, 0.25, 1)(step, 6) for step in range(6)] == [warm(step, 8) for step in range(2, 8)]
-    last = Part(Linear(1.0), 0.9, 1)  # a phase of 2 steps is a tenth of 20: their last is the whole's last
+    assert [Part(warm, 0.25, 1)(step, 6) for step in range(6)] == [
+        warm(step, 8) for step in range(2, 8)
+    ]
+    last = Part(
+        Linear(1.0), 0.9, 1
+    )  # a phase of 2 steps is a tenth of 20: their last is the whole's last
     assert [last(step, 2) for step in range(2)] == pytest.approx([1 / 19, 0])
     assert last(2, 2) == 0  # never beyond the end
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtickets import scores
-from jaxtickets.selection import keep_largest, order_bits, share
+from jaxtickets.masks import scores
+from jaxtickets.masks.counting import exact_floor
+from jaxtickets.masks.selection import keep_largest, order_bits
 
 pytestmark = pytest.mark.usefixtures("strict_arithmetic")
 KEEP = jax.jit(keep_largest)
@@ -17,11 +18,11 @@ RNG = np.random.default_rng(0)
 
 
 def by_sorting(values, count, where=None):
-    """The same by a stable sort: largest first, NaN before everything, ties by flat index."""
+    """The same by a stable sort: largest first, NaN after everything, ties by flat index."""
     flat = np.asarray(values).astype(np.float64).reshape(-1)
     candidates = np.ones(flat.size, bool) if where is None else np.asarray(where).reshape(-1)
     nan = np.isnan(flat)
-    order = np.lexsort((np.arange(flat.size), -np.where(nan, 0, flat), ~nan))
+    order = np.lexsort((np.arange(flat.size), -np.where(nan, 0, flat), nan))
     order = order[candidates[order]][:count]
     kept = np.zeros(flat.size, bool)
     kept[order] = True
@@ -44,7 +45,9 @@ SCORES = {
     "negative": -np.exp(RNG.normal(size=100)).astype(np.float32),
     "signed zeros": np.array([-0.0, 0.0, -0.0, 0.0, 1.0, -1.0, 0.0, -0.0], np.float32),
     "infinite": np.array([np.inf, -np.inf, 3e38, -3e38, np.inf, 0.0, -np.inf, 1.0], np.float32),
-    "nan": np.array([np.inf, np.nan, 1.0, -np.nan, -1.0, np.copysign(np.nan, -1), -np.inf], np.float32),
+    "nan": np.array(
+        [np.inf, np.nan, 1.0, -np.nan, -1.0, np.copysign(np.nan, -1), -np.inf], np.float32
+    ),
     "subnormal": np.array([0.0, TINY, -TINY, 3 * TINY, 1e-40, 1.2e-38, -1e-40, 0.0], np.float32),
     "one": np.array([3.0], np.float32),
     "nothing but nan": np.full((1, 7), np.nan, np.float32),
@@ -55,7 +58,9 @@ SCORES = {
 def test_equals_a_stable_sort(name):
     values = jnp.asarray(SCORES[name])
     where = jnp.asarray(np.random.default_rng(1).random(values.shape) < 0.6)
-    for count in sorted({0, 1, 2, 3, values.size // 3, values.size // 2, values.size - 1, values.size}):
+    for count in sorted(
+        {0, 1, 2, 3, values.size // 3, values.size // 2, values.size - 1, values.size}
+    ):
         kept = np.asarray(KEEP(values, count))
         np.testing.assert_array_equal(kept, by_sorting(values, count))
         assert kept.sum() == min(count, values.size)
@@ -63,7 +68,9 @@ def test_equals_a_stable_sort(name):
 
 
 def test_bits_order_as_floats_do_and_integers_pass_through():
-    values = np.concatenate([np.asarray(v, np.float32).reshape(-1) for n, v in SCORES.items() if "nan" not in n])
+    values = np.concatenate(
+        [np.asarray(v, np.float32).reshape(-1) for n, v in SCORES.items() if "nan" not in n]
+    )
     keys = np.asarray(order_bits(jnp.asarray(values)))
     i, j = np.random.default_rng(2).integers(0, values.size, (2, 4000))
     np.testing.assert_array_equal(keys[i] < keys[j], values[i] < values[j])
@@ -73,7 +80,11 @@ def test_bits_order_as_floats_do_and_integers_pass_through():
 
 
 def test_random_bits_are_ordered_as_unsigned():
-    bits = jax.random.bits(jax.random.key(0), (300,), jnp.uint32).at[:3].set(jnp.array([0, 2**32 - 1, 2**31], jnp.uint32))
+    bits = (
+        jax.random.bits(jax.random.key(0), (300,), jnp.uint32)
+        .at[:3]
+        .set(jnp.array([0, 2**32 - 1, 2**31], jnp.uint32))
+    )
     for count in (0, 1, 2, 100, 299, 300):
         np.testing.assert_array_equal(KEEP(bits, count), by_sorting(bits, count))
 
@@ -102,13 +113,24 @@ def test_over_a_tree_it_is_one_selection_over_all_leaves():
         "c": [jnp.asarray(SCORES["random"]), jnp.asarray(SCORES["one"])],
         "none": jnp.zeros((0, 3)),
     }
-    where = jax.tree.map(lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).random(leaf.shape) < 0.7), tree)
-    joined, joined_where = (np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(t)]) for t in (tree, where))
+    where = jax.tree.map(
+        lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).random(leaf.shape) < 0.7), tree
+    )
+    joined, joined_where = (
+        np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(t)])
+        for t in (tree, where)
+    )
     for count in (0, 1, 60, 150, 300, joined.size):
-        for among, reference in ((None, by_sorting(joined, count)), (where, by_sorting(joined, count, joined_where))):
+        for among, reference in (
+            (None, by_sorting(joined, count)),
+            (where, by_sorting(joined, count, joined_where)),
+        ):
             kept = KEEP(tree, count, among)
             assert jax.tree.structure(kept) == jax.tree.structure(tree)
-            np.testing.assert_array_equal(np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(kept)]), reference)
+            np.testing.assert_array_equal(
+                np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(kept)]),
+                reference,
+            )
 
 
 def test_with_a_count_per_leaf_it_is_one_selection_per_leaf():
@@ -118,13 +140,23 @@ def test_with_a_count_per_leaf_it_is_one_selection_per_leaf():
         "c": [jnp.asarray(SCORES["random"]), jnp.asarray(SCORES["one"])],
         "none": jnp.zeros((0, 3)),
     }
-    where = jax.tree.map(lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).random(leaf.shape) < 0.7), tree)
-    for counts in ({"a": 7, "b": 0, "c": [100, 1]}, {"a": 45, "b": 33, "c": [1, 0]}, {"a": 0, "b": 200, "c": [221, 1]}):
+    where = jax.tree.map(
+        lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).random(leaf.shape) < 0.7), tree
+    )
+    for counts in (
+        {"a": 7, "b": 0, "c": [100, 1]},
+        {"a": 45, "b": 33, "c": [1, 0]},
+        {"a": 0, "b": 200, "c": [221, 1]},
+    ):
         counts = counts | {"none": 0}
         for among in (None, where):
             kept = KEEP(tree, counts, among)
             for values, count, got, ok in zip(
-                *map(jax.tree.leaves, (tree, counts, kept, among or jax.tree.map(jnp.ones_like, tree))), strict=True
+                *map(
+                    jax.tree.leaves,
+                    (tree, counts, kept, among or jax.tree.map(jnp.ones_like, tree)),
+                ),
+                strict=True,
             ):
                 np.testing.assert_array_equal(got, by_sorting(values, count, np.asarray(ok, bool)))
 
@@ -134,7 +166,9 @@ def test_other_backends_count_without_the_cpus_detour(monkeypatch):
     values = jnp.asarray(SCORES["tied"])
     jaxpr = str(jax.make_jaxpr(lambda v: keep_largest(v, 60))(values))
     assert "u8" not in jaxpr
-    np.testing.assert_array_equal(jax.jit(lambda v: keep_largest(v, 60))(values), by_sorting(values, 60))
+    np.testing.assert_array_equal(
+        jax.jit(lambda v: keep_largest(v, 60))(values), by_sorting(values, 60)
+    )
 
 
 def test_a_traced_count_compiles_once():
@@ -162,23 +196,34 @@ def test_members_under_vmap_each_have_their_own_count():
 def test_share_is_the_exact_floor_of_every_millionth():
     millionths = jnp.arange(1_000_001, dtype=jnp.int32)
     fractions = jnp.asarray(np.arange(1_000_001) / 1e6, jnp.float32)
-    np.testing.assert_array_equal(jax.vmap(share, in_axes=(0, None))(fractions, 1_000_000), millionths)
+    np.testing.assert_array_equal(
+        jax.vmap(exact_floor, in_axes=(0, None))(fractions, 1_000_000), millionths
+    )
 
 
 def test_share_is_exact_up_to_two_to_the_31():
     rng = np.random.default_rng(0)
     millionths = np.concatenate([rng.integers(0, 1_000_001, 3000), [0, 1, 999_999, 1_000_000] * 4])
     counts = np.concatenate(
-        [rng.integers(2**31 - 10**7, 2**31, 2000), rng.integers(0, 10**7, 1000), np.repeat([0, 1, 2**31 - 1, 2**24 + 1], 4)]
+        [
+            rng.integers(2**31 - 10**7, 2**31, 2000),
+            rng.integers(0, 10**7, 1000),
+            np.repeat([0, 1, 2**31 - 1, 2**24 + 1], 4),
+        ]
     )
-    shares = jax.jit(jax.vmap(share))(jnp.asarray(millionths / 1e6, jnp.float32), jnp.asarray(counts, jnp.int32))
-    expected = [math.floor(Fraction(int(m), 10**6) * int(n)) for m, n in zip(millionths, counts, strict=True)]
+    shares = jax.jit(jax.vmap(exact_floor))(
+        jnp.asarray(millionths / 1e6, jnp.float32), jnp.asarray(counts, jnp.int32)
+    )
+    expected = [
+        math.floor(Fraction(int(m), 10**6) * int(n))
+        for m, n in zip(millionths, counts, strict=True)
+    ]
     np.testing.assert_array_equal(shares, expected)
 
 
 def test_pitfall_6_a_float32_product_would_be_off():
     n = 36_461_239  # about the kernels of WRN-28-10; float32 counts in twos there
-    assert int(share(0.9, n)) == 32_815_115 == math.floor(Fraction(9, 10) * n)
+    assert int(exact_floor(0.9, n)) == 32_815_115 == math.floor(Fraction(9, 10) * n)
     assert int(jnp.float32(0.9) * n) != 32_815_115
 
 

@@ -15,11 +15,10 @@ from flax import linen as nn
 
 import jaxtickets as jt
 from jaxtickets import masks
-from jaxtickets.errors import TicketFileError
-from jaxtickets.masks import MaskError
+from jaxtickets.errors import MaskError, TicketFileError
+from jaxtickets.masks.units import find_units, partition_units, random_units, unit_mask
 from jaxtickets.models.layers import BatchNorm, Conv, Dense
 from jaxtickets.transforms import keep_masked
-from jaxtickets.units import find_units, partition_units, random_units, unit_mask
 
 
 def spec(*shape):
@@ -28,7 +27,10 @@ def spec(*shape):
 
 def network(model, *image):
     """A task, params and statistics as of a trained network (a dead unit's bias would show through), and the units."""
-    task, rng = model if isinstance(model, jt.Task) else jt.classification(model), np.random.default_rng(0)
+    task, rng = (
+        model if isinstance(model, jt.Task) else jt.classification(model),
+        np.random.default_rng(0),
+    )
 
     def values(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/").rpartition("/")[2]
@@ -38,7 +40,9 @@ def network(model, *image):
             return rng.uniform(-0.1, 0.5, leaf.shape).astype(np.float32)
         return rng.normal(0, 1.5 / np.sqrt(np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
 
-    params, state = jax.tree_util.tree_map_with_path(values, jax.eval_shape(task.init, jax.random.key(0), spec(1, *image)))
+    params, state = jax.tree_util.tree_map_with_path(
+        values, jax.eval_shape(task.init, jax.random.key(0), spec(1, *image))
+    )
     return task, params, state, find_units(task.apply, params, state, spec(*image), task.prunable)
 
 
@@ -87,11 +91,18 @@ def test_the_smaller_network_has_the_same_outputs(name):
     assert before.tickets[0].info == {"lineage": 0}
     # Every parameter of the small network is one that no dead unit owns, counted from the mask that was given.
     assert sum(
-        size for size, may in zip(*map(jax.tree.leaves, (jax.tree.map(np.size, small.params), masks.prunable(params))), strict=True) if may
+        size
+        for size, may in zip(
+            *map(jax.tree.leaves, (jax.tree.map(np.size, small.params), masks.prunable(params))),
+            strict=True,
+        )
+        if may
     ) == masks.count(mask)
     assert all(m.shape == () and m for m in jax.tree.leaves(small.mask))
     for leaf, array in zip(units.params, jax.tree.leaves(small.params), strict=True):
-        assert array.size == np.prod([int((keep[np.maximum(ids, 0)] | (ids < 0)).sum()) for ids in leaf.units])
+        assert array.size == np.prod(
+            [int((keep[np.maximum(ids, 0)] | (ids < 0)).sum()) for ids in leaf.units]
+        )
     assert jax.tree.structure(small.mask) == jax.tree.structure(small.params)
 
 
@@ -100,8 +111,17 @@ def test_lenet_in_numbers():
     mask = unit_mask(units, random_units(jax.random.key(0), units, 0.5))
     (small,) = jt.shrink(ensemble(task, [ticket(params, mask, state)], 16, 16, 3))
     shapes = {name: layer["kernel"].shape for name, layer in small.params.items()}
-    assert shapes == {"conv1": (5, 5, 3, 2), "conv2": (5, 5, 2, 3), "dense1": (3, 4), "dense2": (4, 3), "classifier": (3, 10)}
-    assert sum(leaf.size for leaf in jax.tree.leaves(small.params)) == 150 + 2 + 150 + 3 + 12 + 4 + 12 + 3 + 30 + 10
+    assert shapes == {
+        "conv1": (5, 5, 3, 2),
+        "conv2": (5, 5, 2, 3),
+        "dense1": (3, 4),
+        "dense2": (4, 3),
+        "classifier": (3, 10),
+    }
+    assert (
+        sum(leaf.size for leaf in jax.tree.leaves(small.params))
+        == 150 + 2 + 150 + 3 + 12 + 4 + 12 + 3 + 30 + 10
+    )
 
 
 # Small networks of bare functions
@@ -123,7 +143,12 @@ RESIDUAL = {"b1": (8,), "w1": (5, 8), "w2": (8, 6), "w3": (6, 8), "w4": (8, 3)}
 
 def bare(function, shapes, init=None, name="bare"):
     made = init or (lambda key, x: ({name: jnp.ones(shape) for name, shape in shapes.items()}, {}))
-    return network(jt.classification((made, lambda p, s, x, train, key: (function(p, x), s)), num_classes=3, name=name), 5)
+    return network(
+        jt.classification(
+            (made, lambda p, s, x, train, key: (function(p, x), s)), num_classes=3, name=name
+        ),
+        5,
+    )
 
 
 X = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
@@ -135,16 +160,25 @@ def test_members_of_different_widths_with_connections_pruned_too(function, shape
     tickets, rng = [], np.random.default_rng(1)
     for i, sparsity in enumerate((0.5, 0.0, 0.7)):
         mask = jax.device_get(unit_mask(units, random_units(jax.random.key(i), units, sparsity)))
-        mask = {path: m & (rng.random(m.shape) < 0.7) if m.ndim and i == 2 else m for path, m in mask.items()}
+        mask = {
+            path: m & (rng.random(m.shape) < 0.7) if m.ndim and i == 2 else m
+            for path, m in mask.items()
+        }
         tickets.append(ticket(params, mask, state))
     before = ensemble(task, tickets, 5)
     after = jt.shrink(before)
     assert [t.info["shrunk"][1] < len(units) for t in after] == [True, False, True]
-    assert masks.size(after.masks[0]) == masks.size(after.masks[1]) == 0  # nothing is masked any more
+    assert (
+        masks.size(after.masks[0]) == masks.size(after.masks[1]) == 0
+    )  # nothing is masked any more
     assert masks.count(after.masks[2]) < masks.size(after.masks[2])
     for member in after:
         masks.check(member.mask, member.params)
-        assert all((np.asarray(p)[~m] == 0).all() for p, m in zip(*map(jax.tree.leaves, (member.params, member.mask))) if m.ndim)
+        assert all(
+            (np.asarray(p)[~m] == 0).all()
+            for p, m in zip(*map(jax.tree.leaves, (member.params, member.mask)))
+            if m.ndim
+        )
     for masked, shrunk in zip(logits(before, X), logits(after, X), strict=True):
         close(masked, shrunk)
     np.testing.assert_allclose(before.predict_proba(X), after.predict_proba(X), atol=1e-5)
@@ -161,8 +195,12 @@ def test_zeros_do_not_kill_and_masks_do():
 def test_readers_decide_and_what_only_dead_units_read_is_dead():
     task, params, state, units = bare(mlp, MLP)
     mask = jax.device_get(masks.full(params))
-    mask["w3"] = mask["w3"] & (np.arange(6) < 2)[:, None]  # nobody reads the last four of the second layer
-    mask["w2"] = mask["w2"] & ~((np.arange(8) == 5)[:, None] & (np.arange(6) < 2))  # which alone read unit 5 of the first
+    mask["w3"] = (
+        mask["w3"] & (np.arange(6) < 2)[:, None]
+    )  # nobody reads the last four of the second layer
+    mask["w2"] = mask["w2"] & ~(
+        (np.arange(8) == 5)[:, None] & (np.arange(6) < 2)
+    )  # which alone read unit 5 of the first
     before = ensemble(task, [ticket(params, mask, state)], 5)
     after = jt.shrink(before)
     assert after.tickets[0].params["w2"].shape == (7, 2)
@@ -200,7 +238,9 @@ def test_a_tuned_child_shrinks_and_is_the_child_that_a_smaller_network_would_hav
     x, y = rng.normal(size=(8, 8, 8, 1)).astype(np.float32), rng.integers(0, 3, 8)
 
     def tuned(one):
-        tx = keep_masked(optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(0.02, momentum=0.9)), one.mask)
+        tx = keep_masked(
+            optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(0.02, momentum=0.9)), one.mask
+        )
         params, model_state = jax.device_put((one.params, one.model_state))
         opt_state = tx.init(params)
 
@@ -220,9 +260,20 @@ def test_a_tuned_child_shrinks_and_is_the_child_that_a_smaller_network_would_hav
 
     first_masked = jt.shrink(dataclasses.replace(before, tickets=(tuned(before.tickets[0]),)))
     first_shrunk = tuned(jt.shrink(before).tickets[0])
-    changed = np.abs(first_shrunk.params["classifier"]["kernel"] - jt.shrink(before).tickets[0].params["classifier"]["kernel"]).max()
-    for one, other in zip(*(jax.tree.leaves((t.params, t.model_state)) for t in (first_masked.tickets[0], first_shrunk)), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-2 * changed)  # three steps of a normalised network magnify rounding
+    changed = np.abs(
+        first_shrunk.params["classifier"]["kernel"]
+        - jt.shrink(before).tickets[0].params["classifier"]["kernel"]
+    ).max()
+    for one, other in zip(
+        *(
+            jax.tree.leaves((t.params, t.model_state))
+            for t in (first_masked.tickets[0], first_shrunk)
+        ),
+        strict=True,
+    ):
+        np.testing.assert_allclose(
+            one, other, atol=1e-2 * changed
+        )  # three steps of a normalised network magnify rounding
     assert changed > 1e-3
 
 
@@ -251,21 +302,39 @@ def test_nothing_to_remove():
     refused(mlp, MLP, lambda mask, units: None, "nothing to remove: every unit is alive")
 
     def every_other(mask, units):  # every row and every column keeps some weight
-        return {path: m & (np.indices(m.shape).sum(0) % 2 == 0) if m.ndim else m for path, m in mask.items()}
+        return {
+            path: m & (np.indices(m.shape).sum(0) % 2 == 0) if m.ndim else m
+            for path, m in mask.items()
+        }
 
     refused(mlp, MLP, every_other, "connection-pruned tickets are not made")
 
 
 def test_a_unit_that_lives_on_elsewhere():
-    refused(mlp, MLP, put("w1", (ALL, 5)), r"w1 has its output 5 masked, which is unit 5 of w1, but w2 reads it, and gets a constant")
+    refused(
+        mlp,
+        MLP,
+        put("w1", (ALL, 5)),
+        r"w1 has its output 5 masked, which is unit 5 of w1, but w2 reads it, and gets a constant",
+    )
     refused(
         residual,
         RESIDUAL,
         put("w3", (ALL, 5)),
         r"w3 has its output 5 masked, which is unit 5 of w1, but it is added to that of w1, which is alive",
     )
-    refused(residual, RESIDUAL, put("w4", 5), r"w4 has its input 5 masked, which is unit 5 of w1, but it is alive where w2 reads it")
-    refused(mlp, MLP, put("w3", (ALL, 2)), "output 2 of w3 is masked, but cannot be removed: they are the network's outputs")
+    refused(
+        residual,
+        RESIDUAL,
+        put("w4", 5),
+        r"w4 has its input 5 masked, which is unit 5 of w1, but it is alive where w2 reads it",
+    )
+    refused(
+        mlp,
+        MLP,
+        put("w3", (ALL, 2)),
+        "output 2 of w3 is masked, but cannot be removed: they are the network's outputs",
+    )
 
     def flat(p, x):
         return jnp.repeat(x @ p["w1"], 2, -1) @ p["w2"]
@@ -285,7 +354,8 @@ def test_an_error_names_the_layers_of_a_residual_network_and_the_member():
     bad["group1_block1"]["conv2"]["kernel"] = np.broadcast_to(np.arange(16) != 5, (3, 3, 16, 16))
     both = ensemble(task, [ticket(params, mask, state) for mask in (good, bad)], 8, 8, 3)
     with pytest.raises(
-        MaskError, match=r"member 1 .* group1_block1/conv2/kernel has its output 5 masked, .* added to that of conv/kernel, which is alive"
+        MaskError,
+        match=r"member 1 .* group1_block1/conv2/kernel has its output 5 masked, .* added to that of conv/kernel, which is alive",
     ):
         jt.shrink(both)
 
@@ -296,7 +366,12 @@ def test_units_that_an_operation_needs():
         return (x - x.mean(-1, keepdims=True)) @ p["w3"]
 
     shapes = {"w1": (5, 8), "w2": (8, 6), "w3": (6, 3)}
-    refused(normed, shapes, put("w2", (ALL, 4)), "output 4 of w2 is masked, but cannot be removed: 'reduce_sum' runs over them")
+    refused(
+        normed,
+        shapes,
+        put("w2", (ALL, 4)),
+        "output 4 of w2 is masked, but cannot be removed: 'reduce_sum' runs over them",
+    )
 
 
 class Fixed(nn.Module):
@@ -310,7 +385,10 @@ class Fixed(nn.Module):
 def test_layers_of_fixed_width():
     task, params, state, units = network(Fixed(), 5)
     mask = unit_mask(units, random_units(jax.random.key(0), units, 0.5))
-    with pytest.raises(MaskError, match=r"Fixed\(3\) does not run with fewer units: .*Its layers must take their widths from the params"):
+    with pytest.raises(
+        MaskError,
+        match=r"Fixed\(3\) does not run with fewer units: .*Its layers must take their widths from the params",
+    ):
         jt.shrink(ensemble(task, [ticket(params, mask, state)], 5))
 
 
@@ -319,12 +397,19 @@ def test_layers_of_fixed_width():
 
 def test_shrunk_tickets_come_back_from_a_file(tmp_path):
     task, params, state, units = network(jt.models.WideResNet(10, 1), 8, 8, 3)
-    tickets = [ticket(params, unit_mask(units, random_units(jax.random.key(i), units, s)), state) for i, s in enumerate((0.5, 0.8, 0.0))]
+    tickets = [
+        ticket(params, unit_mask(units, random_units(jax.random.key(i), units, s)), state)
+        for i, s in enumerate((0.5, 0.8, 0.0))
+    ]
     after, path = jt.shrink(ensemble(task, tickets, 8, 8, 3)), tmp_path / "a"
     after.save(path)
     loaded = jt.load(path, task)
     for one, other in zip(after, loaded, strict=True):
-        jax.tree.map(np.testing.assert_array_equal, (one.params, one.mask, one.model_state), (other.params, other.mask, other.model_state))
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            (one.params, one.mask, one.model_state),
+            (other.params, other.mask, other.model_state),
+        )
         assert one.info == other.info
     before = path.read_bytes()
     loaded.save(path)
@@ -342,23 +427,33 @@ def test_other_files_say_nothing_of_shapes(tmp_path):
 def forge(path, change):
     from safetensors.numpy import load, save
 
-    from jaxtickets.ticket_file.layout import digest
+    from jaxtickets.tickets.file_layout import digest
 
     raw = path.read_bytes()
-    about = json.loads(json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])["__metadata__"]["jaxtickets"])
+    about = json.loads(
+        json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])["__metadata__"]["jaxtickets"]
+    )
     del about["sha256"]
     change(about)
     tensors = load(raw)
-    about["sha256"] = digest({name: (t.dtype, t.shape) for name, t in tensors.items()}, tensors.__getitem__, about)
+    about["sha256"] = digest(
+        {name: (t.dtype, t.shape) for name, t in tensors.items()}, tensors.__getitem__, about
+    )
     path.write_bytes(save(tensors, metadata={"jaxtickets": json.dumps(about)}))
 
 
 LIES = {
-    "larger": (lambda a: a["shapes"][0].update({"params/w2": [4, 2**40]}), r"is declared \[4, 1099511627776\]; the network needs \[8, 6\]"),
+    "larger": (
+        lambda a: a["shapes"][0].update({"params/w2": [4, 2**40]}),
+        r"is declared \[4, 1099511627776\]; the network needs \[8, 6\]",
+    ),
     "another rank": (lambda a: a["shapes"][0].update({"params/w2": [12]}), "is declared"),
     "empty": (lambda a: a["shapes"][0].update({"params/w2": [4, 0]}), "is declared"),
     "text": (lambda a: a["shapes"][0].update({"params/w2": "43"}), "is declared"),
-    "a number": (lambda a: a["shapes"][0].update({"params/w2": 3}), "metadata is not a ticket file's"),
+    "a number": (
+        lambda a: a["shapes"][0].update({"params/w2": 3}),
+        "metadata is not a ticket file's",
+    ),
     "of another member": (lambda a: a["shapes"].reverse(), "the network needs"),
     "too few": (lambda a: a["shapes"].pop(), "metadata is not a ticket file's"),
     "none": (lambda a: a.pop("shapes"), "the network needs"),
@@ -366,14 +461,23 @@ LIES = {
         lambda a: a["shapes"][0].update({"params/w2": [3, 4]}),
         "does not run with the shrunk params of member 0",
     ),
-    "of fewer classes": (lambda a: a["shapes"][1].update({"params/w3": [6, 2]}), "its outputs have another shape"),
+    "of fewer classes": (
+        lambda a: a["shapes"][1].update({"params/w3": [6, 2]}),
+        "its outputs have another shape",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", LIES)
 def test_shapes_that_lie_are_refused(name, tmp_path):
     task, params, state, units = bare(mlp, MLP)
-    after = jt.shrink(ensemble(task, [ticket(params, unit_mask(units, np.arange(14) % d == 0), state) for d in (2, 1)], 5))
+    after = jt.shrink(
+        ensemble(
+            task,
+            [ticket(params, unit_mask(units, np.arange(14) % d == 0), state) for d in (2, 1)],
+            5,
+        )
+    )
     after.save(tmp_path / "a")
     assert len(jt.load(tmp_path / "a", task)) == 2
     change, match = LIES[name]

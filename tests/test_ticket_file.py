@@ -1,13 +1,16 @@
 """Ticket files: what is written is read, what was changed is refused, and nothing in a file is run or believed."""
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import pickle
 import random
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 
 import jax
@@ -17,10 +20,10 @@ import pytest
 
 import jaxtickets as jt
 from jaxtickets import masks
-from jaxtickets.ensemble import Ticket, TicketEnsemble
 from jaxtickets.errors import TicketFileError
 from jaxtickets.task import Task
-from jaxtickets.ticket_file import about
+from jaxtickets.tickets import about
+from jaxtickets.tickets.ensemble import Ticket, TicketEnsemble
 
 SHAPES = {"w1": (20, 37), "w2": (37, 3)}
 
@@ -28,12 +31,16 @@ SHAPES = {"w1": (20, 37), "w2": (37, 3)}
 def init(key, x):
     del key
     params = {name: jnp.zeros(shape) for name, shape in SHAPES.items()}
-    return {"layer": params, "b": jnp.zeros(3, jnp.bfloat16)}, {"stats": [jnp.zeros(3), jnp.zeros((), jnp.int32)]}
+    return {"layer": params, "b": jnp.zeros(3, jnp.bfloat16)}, {
+        "stats": [jnp.zeros(3), jnp.zeros((), jnp.int32)]
+    }
 
 
 def apply(params, state, x, train, key):
     del train, key
-    return jnp.tanh(x @ params["layer"]["w1"]) @ params["layer"]["w2"] + params["b"].astype(jnp.float32) + state["stats"][0], state
+    return jnp.tanh(x @ params["layer"]["w1"]) @ params["layer"]["w2"] + params["b"].astype(
+        jnp.float32
+    ) + state["stats"][0], state
 
 
 def never(*args):
@@ -48,14 +55,21 @@ def make(members=2, seed=0, density=0.3):
     tickets = []
     for i in range(members):
         mask = {name: rng.random(shape) < density for name, shape in SHAPES.items()}
-        params = {name: np.where(mask[name], rng.normal(size=shape), 0).astype(np.float32) for name, shape in SHAPES.items()}
+        params = {
+            name: np.where(mask[name], rng.normal(size=shape), 0).astype(np.float32)
+            for name, shape in SHAPES.items()
+        }
         params["w1"][tuple(np.argwhere(mask["w1"])[0])] = 0.0  # a weight that was just grown
         params["w2"][tuple(np.argwhere(mask["w2"])[-1])] = -0.0
         b = rng.normal(size=3).astype(jnp.bfloat16)
         state = {"stats": [rng.normal(size=3).astype(np.float32), np.array(7 + i, np.int32)]}
         info = {"lineage": i, "train_loss": 0.1 + 0.2, "density": masks.density(mask)}
-        tickets.append(Ticket({"layer": params, "b": b}, {"layer": mask, "b": np.ones((), bool)}, state, info))
-    return TicketEnsemble(TASK, tuple(tickets), jax.ShapeDtypeStruct((20,), np.float32), jt.dst(members, 0.7))
+        tickets.append(
+            Ticket({"layer": params, "b": b}, {"layer": mask, "b": np.ones((), bool)}, state, info)
+        )
+    return TicketEnsemble(
+        TASK, tuple(tickets), jax.ShapeDtypeStruct((20,), np.float32), jt.dst(members, 0.7)
+    )
 
 
 def content(ensemble):
@@ -66,7 +80,12 @@ def content(ensemble):
             leaf = np.asarray(leaf)
             parts.append((str(leaf.dtype), leaf.shape, leaf.tobytes()))
         parts.append(json.dumps(ticket.info, sort_keys=True))
-    return [*parts, str(ensemble.plan), str(ensemble.x_spec), str(jax.tree.structure([t[:3] for t in ensemble]))]
+    return [
+        *parts,
+        str(ensemble.plan),
+        str(ensemble.x_spec),
+        str(jax.tree.structure([t[:3] for t in ensemble])),
+    ]
 
 
 @pytest.fixture
@@ -96,13 +115,20 @@ def test_only_survivors_and_one_bit_per_weight_are_stored(saved):
     head, data = split(saved.read_bytes())
     survivors = sum(masks.count(ticket.mask) for ticket in make())
     bits = 2 * sum((np.prod(shape) + 7) // 8 for shape in SHAPES.values())
-    assert len(data) == 4 * survivors + bits + 2 * (3 * 2 + 3 * 4 + 4)  # bfloat16 biases; batch statistics and a counter
+    assert len(data) == 4 * survivors + bits + 2 * (
+        3 * 2 + 3 * 4 + 4
+    )  # bfloat16 biases; batch statistics and a counter
     assert len(data) < 0.35 * 2 * 4 * sum(np.prod(shape) for shape in SHAPES.values())
 
 
 def test_equal_ensembles_give_equal_bytes_in_every_process(saved, tmp_path):
     script = f"import sys; sys.path.insert(0, {str(__file__.rsplit('/', 1)[0])!r}); from test_ticket_file import make; make().save({str(tmp_path / 'b')!r})"
-    subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONHASHSEED": "7", "PATH": ""}, timeout=300)
+    subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        env={"PYTHONHASHSEED": "7", "PATH": ""},
+        timeout=300,
+    )
     assert (tmp_path / "b").read_bytes() == saved.read_bytes()
     assert not list(tmp_path.glob(".*"))  # nothing temporary stays
 
@@ -133,7 +159,7 @@ def resealed(saved, change):
     """The file with its metadata or tensors changed by somebody who knows how to compute the digest anew."""
     from safetensors.numpy import load, save
 
-    from jaxtickets.ticket_file.layout import digest
+    from jaxtickets.tickets.file_layout import digest
 
     head, _ = split(saved.read_bytes())
     tensors, about = load(saved.read_bytes()), json.loads(head["__metadata__"]["jaxtickets"])
@@ -141,7 +167,9 @@ def resealed(saved, change):
     about = about if changed is None else changed
     if isinstance(about, dict):
         about.pop("sha256", None)
-        about["sha256"] = digest({name: (t.dtype, t.shape) for name, t in tensors.items()}, tensors.__getitem__, about)
+        about["sha256"] = digest(
+            {name: (t.dtype, t.shape) for name, t in tensors.items()}, tensors.__getitem__, about
+        )
     saved.write_bytes(save(tensors, metadata={"jaxtickets": json.dumps(about)}))
 
 
@@ -238,16 +266,24 @@ LIES = {
     "offsets that overlap": entries(lambda head: first(head).update(data_offsets=[0, 8])),
     "another dtype": entries(lambda head: first(head).update(dtype="I32")),
     "an unknown dtype": entries(lambda head: first(head).update(dtype="O")),
-    "bfloat16": entries(lambda head: first(head).update(dtype="BF16", shape=[2 * first(head)["shape"][0]])),
+    "bfloat16": entries(
+        lambda head: first(head).update(dtype="BF16", shape=[2 * first(head)["shape"][0]])
+    ),
     "no metadata": entries(lambda head: head.pop("__metadata__")),
     "other metadata": entries(lambda head: head.update(__metadata__={"format": "np"})),
     "metadata that is no JSON": entries(lambda head: head.update(__metadata__={"jaxtickets": "{"})),
-    "metadata that is a number": entries(lambda head: head.update(__metadata__={"jaxtickets": "3"})),
-    "metadata that is nested": entries(lambda head: head.update(__metadata__={"jaxtickets": "[" * 100_000})),
+    "metadata that is a number": entries(
+        lambda head: head.update(__metadata__={"jaxtickets": "3"})
+    ),
+    "metadata that is nested": entries(
+        lambda head: head.update(__metadata__={"jaxtickets": "[" * 100_000})
+    ),
     "metadata that is an object of objects": entries(
         lambda head: head.update(__metadata__={"jaxtickets": '{"a":' * 50_000 + "1" + "}" * 50_000})
     ),
-    "a tensor renamed": entries(lambda head: head.update({"0/params/layer/w3": head.pop("0/params/layer/w1")})),
+    "a tensor renamed": entries(
+        lambda head: head.update({"0/params/layer/w3": head.pop("0/params/layer/w1")})
+    ),
 }
 
 
@@ -284,23 +320,44 @@ def tell(**changes):
 
 
 FORGED = {
-    "a tensor too many": (put("0/params/layer/w9", np.zeros(3)), "has no use for: '0/params/layer/w9'"),
+    "a tensor too many": (
+        put("0/params/layer/w9", np.zeros(3)),
+        "has no use for: '0/params/layer/w9'",
+    ),
     "a member too many": (put("2/params/b", np.zeros(3)), "has no use for"),
     "a tensor too few": (drop("1/params/b"), r"member 1 has no 'params/b'"),
-    "a mask too few": (drop("1/mask/layer/w1"), r"'params/layer/w1' of member 1 is float32\[\d+\]; the network needs float32\[20, 37\]"),
+    "a mask too few": (
+        drop("1/mask/layer/w1"),
+        r"'params/layer/w1' of member 1 is float32\[\d+\]; the network needs float32\[20, 37\]",
+    ),
     "statistics too few": (drop("0/state/stats/1"), r"member 0 has no 'state/stats/1'"),
-    "a mask of a bias": (put("0/mask/b", np.zeros(1, np.uint8)), "masks 'b', which is not prunable"),
+    "a mask of a bias": (
+        put("0/mask/b", np.zeros(1, np.uint8)),
+        "masks 'b', which is not prunable",
+    ),
     "a mask too short": (put("0/mask/layer/w1", np.zeros(5, np.uint8)), "a packed mask of shape"),
-    "a mask of other counts": (put("0/mask/layer/w1", np.zeros(93, np.uint8)), r"the network needs float32\[0\]"),
+    "a mask of other counts": (
+        put("0/mask/layer/w1", np.zeros(93, np.uint8)),
+        r"the network needs float32\[0\]",
+    ),
     "spare bits": (put("0/mask/layer/w1", np.full(93, 255, np.uint8)), "bits set beyond"),
     "another format": (tell(format=99), "of format 99; this version reads format 1"),
-    "no format": (lambda tensors, about: about.pop("format") and None, "metadata is not a ticket file's"),
-    "no tickets": (lambda tensors, about: tensors.clear() or about.update(info=[]), "holds no tickets"),
+    "no format": (
+        lambda tensors, about: about.pop("format") and None,
+        "metadata is not a ticket file's",
+    ),
+    "no tickets": (
+        lambda tensors, about: tensors.clear() or about.update(info=[]),
+        "holds no tickets",
+    ),
     "info a number": (tell(info=3), "metadata is not a ticket file's"),
     "info a text": (tell(info="ab"), "metadata is not a ticket file's"),
     "info of texts": (tell(info=["ab", "cd"]), "metadata is not a ticket file's"),
     "a plan that is none": (tell(plan={"kind": "Plan"}), "metadata is not a ticket file's"),
-    "a plan that calls": (tell(plan={"kind": "os.system", "command": "true"}), "metadata is not a ticket file's"),
+    "a plan that calls": (
+        tell(plan={"kind": "os.system", "command": "true"}),
+        "metadata is not a ticket file's",
+    ),
     "x a number": (tell(x=3), "metadata is not a ticket file's"),
     "x of an odd dtype": (tell(x={"shape": [20], "dtype": "object_"}), "metadata is not"),
     "x of a huge shape": (tell(x={"shape": [10**15], "dtype": "float32"}), None),
@@ -320,8 +377,12 @@ def nested(depth):
 def test_a_forged_file_with_a_right_digest_is_refused_too(saved, name):
     change, message = FORGED[name]
     resealed(saved, change)
-    if message is None:  # nothing that this network, which takes any input, could tell from the truth
-        assert [t.params["b"].tobytes() for t in jt.load(saved, TASK)] == [t.params["b"].tobytes() for t in make()]
+    if (
+        message is None
+    ):  # nothing that this network, which takes any input, could tell from the truth
+        assert [t.params["b"].tobytes() for t in jt.load(saved, TASK)] == [
+            t.params["b"].tobytes() for t in make()
+        ]
     else:
         refuses(saved, match=message)
 
@@ -353,7 +414,146 @@ def test_tickets_of_another_network_are_refused(saved):
         jt.classification((other, apply), num_classes=3),
         match=r"'params/b' of member 0 is uint16\[3\]; the network needs float32\[4\]",
     )
-    refuses(saved, jt.classification((picky, apply), num_classes=3, name="picky"), match="holds tickets of small, not of picky")
+    refuses(
+        saved,
+        jt.classification((picky, apply), num_classes=3, name="picky"),
+        match="holds tickets of small, not of picky",
+    )
+
+
+def test_what_no_network_needs_is_not_read(saved):
+    """A sparse file of 2 GiB; 50,000 empty tensors; inputs of 30,000 leaves; plans of 90,000 phases; infos for as many tickets."""
+    whole = saved.read_bytes()
+    head, data = split(whole)
+    started = time.process_time()
+
+    def lie(**more):
+        about = json.loads(head["__metadata__"]["jaxtickets"]) | more
+        saved.write_bytes(join(head | {"__metadata__": {"jaxtickets": json.dumps(about)}}, data))
+
+    large = {"dtype": "F32", "shape": [2**29], "data_offsets": [len(data), len(data) + 2**31]}
+    for name, words in (
+        ("1/params/layer/w9", "has no use for: '1/params/layer/w9'"),
+        ("x" * 10**6, "has no use for: 'xxx"),
+    ):
+        saved.write_bytes(join(head | {name: large}, data))
+        os.truncate(saved, saved.stat().st_size + 2**31)
+        refuses(saved, match=words)
+    tracemalloc.start()
+    moved = dict(head)
+    last = max(
+        (name for name in head if name.startswith("1/")),
+        key=lambda name: head[name]["data_offsets"][1],
+    )
+    begin = head[last]["data_offsets"][0]
+    moved[last] = head[last] | {
+        "shape": [2**31],
+        "dtype": "U8",
+        "data_offsets": [begin, begin + 2**31],
+    }
+    saved.write_bytes(join(moved, data[:begin]))
+    os.truncate(saved, saved.stat().st_size + 2**31)
+    refuses(saved, match=r"of member 1.*\[2147483648\]")
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+    empty = {
+        f"{i}/params/e": {"dtype": "F32", "shape": [0], "data_offsets": [len(data)] * 2}
+        for i in range(50_000)
+    }
+    saved.write_bytes(join(head | empty, data))
+    refuses(saved, match=r"holds 50,014 tensors; the network needs at most 16: ")
+    lie(x={"list": [{"shape": [1], "dtype": "float32"}] * 30_000})
+    refuses(saved, match="its x has more than 4,096 parts")
+    lie(x={"shape": [1] * 4_000, "dtype": "float32"})
+    refuses(saved, match="x of shape")
+    lie(
+        plan={
+            "kind": "Plan",
+            "name": "x",
+            "phases": [{"kind": "Start"}] + [{"kind": "Collect"}] * 90_000,
+        }
+    )
+    refuses(saved, match="its plan has more than 65,536 parts")
+    with pytest.raises(TicketFileError, match="its plan has more than"):
+        about(saved)
+    lie(info=[{}] * 90_000)
+    refuses(saved, match="member 2 has no")
+    lie(shapes=[{"params/layer/w1": [1] * 90_000}, {}])
+    refuses(saved, match=r"'params/layer/w1' of member 0 is declared \[1, 1, 1, 1, ...\]")
+    assert time.process_time() - started < 30  # all of them; two where nothing else runs
+
+
+def test_messages_quote_little_of_a_file(saved):
+    head, data = split(saved.read_bytes())
+    for more in (
+        {"task": "x" * 10**6},
+        {"format": "x" * 10**6},
+        {"format": [[["x"] * 10**4] * 20]},
+        {"shapes": "x" * 10**6},
+        {"x": {"shape": ["y" * 10**6], "dtype": "z" * 10**6}},
+    ):
+        told = json.loads(head["__metadata__"]["jaxtickets"]) | more
+        saved.write_bytes(join(head | {"__metadata__": {"jaxtickets": json.dumps(told)}}, data))
+        with pytest.raises(TicketFileError) as error:
+            jt.load(saved, jt.classification((never, apply), num_classes=3))
+        assert len(str(error.value)) < 1000
+
+
+def test_what_the_system_cannot_read_is_no_damage(saved, monkeypatch):
+    """A fault of the disk and a lack of memory say nothing of the file, so nobody may take it for damaged."""
+    import safetensors
+
+    def fails(error):
+        def opened(*args, **more):
+            raise error
+
+        return opened
+
+    for error in (
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.EACCES, "Permission denied"),
+        MemoryError(),
+    ):
+        monkeypatch.setattr(safetensors, "safe_open", fails(error))
+        with pytest.raises(type(error)) as caught:
+            jt.load(saved, TASK)
+        assert caught.value is error
+
+
+def test_damaged_headers_and_bytes_are_refused_or_change_nothing(saved):
+    """800 files: pieces lost, doubled and moved, offsets exchanged, entries swapped, in the header and behind it."""
+    rng, whole, same = random.Random(2), saved.read_bytes(), content(make())
+    refused = 0
+    for number in range(800):
+        if number % 2:
+            head, data = split(whole)
+            names = [name for name in head if name != "__metadata__"]
+            a, b = rng.sample(names, 2)
+            part = rng.choice(("data_offsets", "shape", "dtype"))
+            if rng.random() < 0.7:
+                head[a][part], head[b][part] = head[b][part], head[a][part]
+            else:
+                head[a], head[b] = head[b], head[a]
+            raw = join(head, data)
+            if head == split(whole)[0]:
+                continue
+        else:
+            changed = bytearray(whole)
+            at = rng.randrange(len(changed) if rng.random() < 0.5 else 600)
+            match rng.randrange(3):
+                case 0:
+                    del changed[at : at + rng.choice((1, 8, 100))]
+                case 1:
+                    changed[at:at] = changed[: rng.choice((1, 8, 100))]
+                case 2:
+                    changed[at : at + 8] = rng.randbytes(8)
+            raw = bytes(changed)
+        saved.write_bytes(raw)
+        try:
+            assert content(jt.load(saved, TASK)) == same
+        except TicketFileError:
+            refused += 1
+    assert refused > 600
 
 
 class Bomb:
@@ -367,9 +567,14 @@ def test_nothing_is_unpickled(tmp_path):
         refuses(tmp_path / name)
     np.save(tmp_path / "n.npy", np.array([Bomb()], object), allow_pickle=True)
     refuses(tmp_path / "n.npy")
-    names = "[m for m in sys.modules if m.startswith('jaxtickets.ticket_file')]"
-    script = f"import sys, jaxtickets.ticket_file; print(any('pickle' in sys.modules[m].__dict__ for m in {names}))"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300).stdout.strip() == "False"
+    names = "[m for m in sys.modules if m.startswith('jaxtickets.tickets')]"
+    script = f"import sys, jaxtickets.tickets; print(any('pickle' in sys.modules[m].__dict__ for m in {names}))"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300
+        ).stdout.strip()
+        == "False"
+    )
 
 
 def test_what_a_file_says_of_itself(saved):

@@ -1,7 +1,7 @@
 """What happens to images inside the compiled step: random crops and flips, and standardisation.
 
-Both are frozen dataclasses: callables that compare and hash by their settings, so that two data sets with equal ones
-share one compiled step.
+Both are frozen dataclasses: callables that compare and hash by their settings, so that two data
+sets with equal ones share one compiled step.
 """
 
 from __future__ import annotations
@@ -12,26 +12,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtickets.data.errors import DataError
+from jaxtickets.errors import DataError
+from jaxtickets.messages.quoting import shown
 
 
 @dataclasses.dataclass(frozen=True)
 class CropFlip:
-    """Pads with zeros, cuts a window of the old size at a random place, mirrors it with probability one half.
+    """Pads with zeros, cuts a window of the old size at random, mirrors it half of the time.
 
-    The augmentation of the CIFAR literature. It works on raw pixels, before standardisation, so the border is black
-    (pixel 0) and not the mean colour. All (2 pad + 1)^2 places, times two for the mirror, are equally likely and
-    independent from image to image. Vmaps over a leading axis of keys and images.
+    The augmentation of the CIFAR literature. It works on raw pixels, before standardisation, so the
+    border is black (pixel 0) and not the mean colour. All (2 pad + 1)^2 places, times two for the
+    mirror, are equally likely and independent from image to image. Vmaps over a leading axis of
+    keys and images.
 
     Args:
       pad: rows and columns of zeros on every side, >= 0; the window moves by -pad to pad pixels.
       flip: whether to mirror left and right; False for digits, whose mirror images are other signs.
 
     Raises:
-      DataError: `pad` is not an integer >= 0.
+      DataError: `pad` is not an integer >= 0, or `flip` not True or False.
 
     References:
-      He et al. 2015, arXiv:1512.03385, section 4.2; torchvision's `RandomCrop(32, padding=4)`, `RandomHorizontalFlip()`.
+      He et al. 2015, arXiv:1512.03385, section 4.2; torchvision's `RandomCrop(32, padding=4)`,
+      `RandomHorizontalFlip()`.
 
     >>> import jax, numpy as np
     >>> images = np.full((5, 32, 32, 3), 255, np.uint8)
@@ -44,11 +47,19 @@ class CropFlip:
     flip: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 0:
-            raise DataError(f"CropFlip: pad is a number of pixels, an integer >= 0; got {self.pad!r}")
+        # (above, the outcomes of one draw, 2 (2 pad + 1)^2, leave int32)
+        if isinstance(self.pad, bool) or not isinstance(self.pad, int) or not 0 <= self.pad < 2**14:
+            raise DataError(
+                "CropFlip: pad is a number of pixels, an integer >= 0 and below 16,384; got"
+                f" {shown(self.pad)}"
+            )
+        if not isinstance(self.flip, bool):
+            raise DataError(f"CropFlip: flip is True or False; got {shown(self.flip)}")
 
     def draw(self, key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """What `__call__` does with this key: first row and column in the padded image, and whether to mirror.
+        """What `__call__` does with this key: where each window begins, and whether it is mirrored.
+
+        First row and column are those of the padded image.
 
         Returns:
           `(row, column, mirror)`: int32 [B] in 0..2 pad, int32 [B] in 0..2 pad, bool [B].
@@ -63,7 +74,8 @@ class CropFlip:
         """Augments one batch.
 
         Args:
-          key: one key for the batch (threefry: under `vmap`, `rbg` keys all draw what the first one draws).
+          key: one key for the batch (threefry: under `vmap`, `rbg` keys all draw what the first one
+            draws).
           x: images [B, H, W, C] of any dtype, in pixel units.
 
         Returns:
@@ -73,21 +85,29 @@ class CropFlip:
           DataError: `x` does not have four axes.
         """
         if x.ndim != 4:
-            raise DataError(f"CropFlip: x is images [B, H, W, C]; got the shape {list(x.shape)}. A single image is x[None]")
+            raise DataError(
+                f"CropFlip: x is images [B, H, W, C]; got the shape {list(x.shape)}. A single image"
+                " is x[None]"
+            )
         batch, height, width, _ = x.shape
         row, column, mirror = self.draw(key, batch)
         rows = row[:, None] + jnp.arange(height, dtype=jnp.int32)[None, :]
         steps = jnp.arange(width, dtype=jnp.int32)[None, :]
         columns = column[:, None] + jnp.where(mirror[:, None], width - 1 - steps, steps)
-        # Two gathers along one axis each: 0.2 ms for 128 CIFAR images on two CPU cores, where a select per offset takes 10 ms.
-        padded = jnp.pad(jnp.asarray(x), ((0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0)))
+        # Two gathers along one axis each: 0.2 ms for 128 CIFAR images on two CPU cores, where a
+        # select per offset takes 10 ms.
+        padded = jnp.pad(
+            jnp.asarray(x), ((0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0))
+        )
         cut = jnp.take_along_axis(padded, rows[:, :, None, None], axis=1, mode="promise_in_bounds")
         return jnp.take_along_axis(cut, columns[:, None, :, None], axis=2, mode="promise_in_bounds")
 
 
 @dataclasses.dataclass(frozen=True)
 class Standardise:
-    """Pixels to float32 of about zero mean and unit deviation: (x / scale - mean) / std, channel by channel.
+    """Pixels to float32 of about zero mean and unit deviation, channel by channel.
+
+    That is `(x / scale - mean) / std`.
 
     Args:
       mean: C means in units of `scale`, or one for all channels.
@@ -111,15 +131,21 @@ class Standardise:
         object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
         object.__setattr__(self, "std", tuple(float(s) for s in self.std))
         if not self.mean or len(self.mean) != len(self.std):
-            raise DataError(f"Standardise: mean and std have one value per channel; got {len(self.mean)} and {len(self.std)}")
+            raise DataError(
+                f"Standardise: mean and std have one value per channel; got {len(self.mean)} and"
+                f" {len(self.std)}"
+            )
         if not (min(self.std) > 0 and self.scale > 0):
-            raise DataError(f"Standardise: std and scale are positive; got std={self.std}, scale={self.scale}")
+            raise DataError(
+                f"Standardise: std and scale are positive; got std={self.std}, scale={self.scale}"
+            )
 
     def __call__(self, x: jax.Array | np.ndarray) -> jax.Array:
         """Standardises a batch.
 
         Args:
-          x: images [..., C], uint8, or floats in the same units (0 to `scale`, not 0 to 1): gradients pass through.
+          x: images [..., C], uint8, or floats in the same units (0 to `scale`, not 0 to 1):
+            gradients pass through.
 
         Returns:
           float32 [..., C].
@@ -128,7 +154,10 @@ class Standardise:
           DataError: `x` has another number of channels than `mean`.
         """
         if len(self.mean) not in (1, x.shape[-1]):
-            raise DataError(f"Standardise: x has {x.shape[-1]} channels (last axis of {list(x.shape)}), mean has {len(self.mean)}")
+            raise DataError(
+                f"Standardise: x has {x.shape[-1]} channels (last axis of {list(x.shape)}), mean"
+                f" has {len(self.mean)}"
+            )
         mean, std = np.asarray(self.mean), np.asarray(self.std)
         axes = (1,) * (x.ndim - 1) + (-1,)
         slope = (1 / (self.scale * std)).astype(np.float32).reshape(axes)

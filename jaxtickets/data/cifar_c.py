@@ -1,4 +1,4 @@
-"""CIFAR-10-C and CIFAR-100-C as published: from their `.npy` files, or prepared by tensorflow-datasets."""
+"""CIFAR-10-C and CIFAR-100-C: the published `.npy` files, or prepared by tensorflow-datasets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from jaxtickets.data.augment import Standardise
-from jaxtickets.data.corrupted import CorruptedSet, CorruptedSets, pairs_of
+from jaxtickets.data.corrupted_sets import CorruptedSet, CorruptedSets, pairs_of
 from jaxtickets.data.corruptions import CORRUPTIONS, SEVERITIES
-from jaxtickets.data.errors import DataError, DataNotFoundError
 from jaxtickets.data.npy import Npy, in_archive, in_folder
-from jaxtickets.data.places import ENVIRONMENT, StrPath, search
-from jaxtickets.data.prepared import find_prepared, read_prepared
 from jaxtickets.data.published import CIFAR10, CIFAR100, HEIGHT, WIDTH, Published
+from jaxtickets.data.search_paths import ENVIRONMENT, StrPath, search
+from jaxtickets.data.tfds import find_prepared, read_prepared
+from jaxtickets.errors import DataError, DataNotFoundError
 
 LABELS = "labels.npy"
 LABEL_KINDS = "|u1 |i1 <i4 <i8 <u4 <u8"
@@ -49,21 +49,38 @@ class PublishedC:
 
 
 CIFAR10_C = PublishedC(
-    "cifar10-c", CIFAR10, "CIFAR-10-C", "CIFAR-10-C.tar", "https://zenodo.org/records/2535967", prepared="cifar10_corrupted"
+    "cifar10-c",
+    CIFAR10,
+    "CIFAR-10-C",
+    "CIFAR-10-C.tar",
+    "https://zenodo.org/records/2535967",
+    prepared="cifar10_corrupted",
 )
-CIFAR100_C = PublishedC("cifar100-c", CIFAR100, "CIFAR-100-C", "CIFAR-100-C.tar", "https://zenodo.org/records/3555552", prepared="")
+CIFAR100_C = PublishedC(
+    "cifar100-c",
+    CIFAR100,
+    "CIFAR-100-C",
+    "CIFAR-100-C.tar",
+    "https://zenodo.org/records/3555552",
+    prepared="",
+)
 
 
 def cifar10_c(
-    data_dir: StrPath | None = None, corruptions: Sequence[str] = CORRUPTIONS, severities: Sequence[int] = SEVERITIES
+    data_dir: StrPath | None = None,
+    corruptions: Sequence[str] = CORRUPTIONS,
+    severities: Sequence[int] = SEVERITIES,
 ) -> CorruptedSets[CorruptedSet]:
-    """CIFAR-10-C: the 10,000 test images of CIFAR-10 after each of 19 corruptions in each of 5 severities.
+    """CIFAR-10-C: the test images of CIFAR-10 after 19 corruptions in 5 severities.
 
-    Looks in `data_dir`; if that is not given, in the folder that the variable JAXTICKETS_DATA names, then in ~/.cache/jaxtickets.
-    Each time for: the folder `CIFAR-10-C` (`fog.npy`, ..., `labels.npy`), its files lying there directly, the archive
-    `CIFAR-10-C.tar` (read without unpacking it), and sets prepared by tensorflow-datasets
-    (`cifar10_corrupted/fog_3/1.0.0`; their images are in another order). The first that holds all that is asked for is taken.
-    Headers and sizes are checked at once; images are read when a set is asked for, only its own.
+    Each set has 10,000 images.
+
+    Looks in `data_dir`; if that is not given, in the folder that the variable JAXTICKETS_DATA
+    names, then in ~/.cache/jaxtickets. Each time for: the folder `CIFAR-10-C` (`fog.npy`, ...,
+    `labels.npy`), its files lying there directly, the archive `CIFAR-10-C.tar` (read without
+    unpacking it), and sets prepared by tensorflow-datasets (`cifar10_corrupted/fog_3/1.0.0`; their
+    images are in another order). The first that holds all that is asked for is taken. Headers and
+    sizes are checked at once; images are read when a set is asked for, only its own.
 
     Args:
       data_dir: the only folder to look in. Nothing is downloaded (the archive has 2.9 GB).
@@ -71,11 +88,12 @@ def cifar10_c(
       severities: some of 1 to 5.
 
     Returns:
-      `CorruptedSet`s, corruption by corruption: x uint8 [10000, 32, 32, 3], y int32 [10000], prepared as `cifar10` is.
+      `CorruptedSet`s, corruption by corruption: x uint8 [10000, 32, 32, 3], y int32 [10000],
+        prepared as `cifar10` is.
 
     Raises:
-      DataError: an unknown corruption or severity; a file that is damaged or of something else (its name and what is
-        wrong with it), some of them only when its set is read.
+      DataError: an unknown corruption or severity; a file that is damaged or of something else (its
+        name and what is wrong with it), some of them only when its set is read.
       DataNotFoundError: some of what is asked for is nowhere.
 
     References:
@@ -85,7 +103,9 @@ def cifar10_c(
 
 
 def cifar100_c(
-    data_dir: StrPath | None = None, corruptions: Sequence[str] = CORRUPTIONS, severities: Sequence[int] = SEVERITIES
+    data_dir: StrPath | None = None,
+    corruptions: Sequence[str] = CORRUPTIONS,
+    severities: Sequence[int] = SEVERITIES,
 ) -> CorruptedSets[CorruptedSet]:
     """CIFAR-100-C: as CIFAR-10-C, of the test images of CIFAR-100.
 
@@ -110,19 +130,30 @@ def cifar100_c(
 
 
 def corrupted_sets(
-    published: PublishedC, function: str, data_dir: StrPath | None, corruptions: Sequence[str], severities: Sequence[int]
+    published: PublishedC,
+    function: str,
+    data_dir: StrPath | None,
+    corruptions: Sequence[str],
+    severities: Sequence[int],
 ) -> CorruptedSets[CorruptedSet]:
     """The sets from wherever they are found; see `cifar10_c`."""
     pairs, clean = pairs_of(function, corruptions, severities), published.clean
     source, looked = search(
-        data_dir, lambda root, remarks: _search(published, pairs, root, remarks), lambda root: _nothing(published, root)
+        data_dir,
+        lambda root, remarks: _search(published, pairs, root, remarks),
+        lambda root: _nothing(published, root),
     )
     if source is None:
-        asked = f"{len(pairs)} sets from {pairs[0][0]}/{pairs[0][1]} on" if len(pairs) > 1 else f"{pairs[0][0]}/{pairs[0][1]}"
+        asked = (
+            f"{len(pairs)} sets from {pairs[0][0]}/{pairs[0][1]} on"
+            if len(pairs) > 1
+            else f"{pairs[0][0]}/{pairs[0][1]}"
+        )
         raise DataNotFoundError(
-            f"{published.name}, {asked}, was not found. Looked in\n{looked}\n"
-            f"Put {published.archive} from {published.url} into a folder and pass it as data_dir, or name it in {ENVIRONMENT}. "
-            f"Without a download, similar sets: jt.data.corrupted(jt.data.{clean.name}('test'), seed=0)"
+            f"{published.name}, {asked}, was not found. Looked in\n{looked}\nPut"
+            f" {published.archive} from {published.url} into a folder and pass it as data_dir, or"
+            f" name it in {ENVIRONMENT}. Without a download, similar sets:"
+            f" jt.data.corrupted(jt.data.{clean.name}('test'), seed=0)"
         )
 
     def make(corruption: str, severity: int) -> CorruptedSet:
@@ -142,12 +173,16 @@ def corrupted_sets(
     return CorruptedSets(published.name, pairs, make, generated=False)
 
 
-def _search(published: PublishedC, pairs: list[Pair], root: Path, remarks: list[str]) -> _Files | _Prepared | None:
+def _search(
+    published: PublishedC, pairs: list[Pair], root: Path, remarks: list[str]
+) -> _Files | _Prepared | None:
     """Where all of the pairs are, or None, with remarks on what is there but lacks some."""
     names = [LABELS, *dict.fromkeys(f"{corruption}.npy" for corruption, _ in pairs)]
     candidates = {str(base): in_folder(base, names) for base in (root / published.folder, root)}
     if (root / published.archive).is_file():
-        candidates[str(root / published.archive)] = in_archive(root / published.archive, published.folder, names)
+        candidates[str(root / published.archive)] = in_archive(
+            root / published.archive, published.folder, names
+        )
     for where, found in candidates.items():
         lacking = [name for name in names if name not in found]
         if not lacking:
@@ -155,18 +190,30 @@ def _search(published: PublishedC, pairs: list[Pair], root: Path, remarks: list[
         if found or (where != str(root) and Path(where).exists()):
             remarks.append(f"{where} lacks {', '.join(lacking)}")
     if published.prepared:
-        folders = {pair: find_prepared(root, f"{published.prepared}/{PREPARED_NAMES.get(pair[0], pair[0])}_{pair[1]}") for pair in pairs}
+        folders = {
+            pair: find_prepared(
+                root, f"{published.prepared}/{PREPARED_NAMES.get(pair[0], pair[0])}_{pair[1]}"
+            )
+            for pair in pairs
+        }
         there = {pair: folder for pair, folder in folders.items() if folder is not None}
         if len(there) == len(pairs):
             return _Prepared(published, there)
         if there:
-            lacking = [f"{PREPARED_NAMES.get(name, name)}_{level}" for name, level in pairs if (name, level) not in there]
+            lacking = [
+                f"{PREPARED_NAMES.get(name, name)}_{level}"
+                for name, level in pairs
+                if (name, level) not in there
+            ]
             remarks.append(f"{root / published.prepared} lacks {', '.join(lacking)}")
     return None
 
 
 class _Files:
-    """The published files: in each, the images of severity 1 to 5, one after another; the labels likewise."""
+    """The published files: in each, the images of severity 1 to 5, one after another.
+
+    The labels likewise.
+    """
 
     def __init__(self, published: PublishedC, files: dict[str, Npy]) -> None:
         self.published, self.files = published, files
@@ -181,8 +228,8 @@ class _Files:
         wrong = np.flatnonzero((y < 0) | (y >= classes))
         if len(wrong):
             raise DataError(
-                f"{self.files[LABELS].where}: the label of row {first + wrong[0]} is {y[wrong[0]]}, 0 to {classes - 1} expected. "
-                f"Is it a file of {self.published.name}?"
+                f"{self.files[LABELS].where}: the label of row {first + wrong[0]} is {y[wrong[0]]},"
+                f" 0 to {classes - 1} expected. Is it a file of {self.published.name}?"
             )
         return self.files[images].rows(first, count, *self._expected(images)), y.astype(np.int32)
 
@@ -205,7 +252,10 @@ class _Prepared:
         if found is None:
             raise DataError(f"{folder}: lacks the split 'test'. Prepare it again")
         if len(found[1]) != self.published.records:
-            raise DataError(f"{folder}: {len(found[1]):,} examples of 'test' found, {self.published.records:,} expected. Prepare it again")
+            raise DataError(
+                f"{folder}: {len(found[1]):,} examples of 'test' found, {self.published.records:,}"
+                " expected. Prepare it again"
+            )
         return found
 
 

@@ -6,14 +6,17 @@ import dataclasses
 import functools
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jaxtickets.data.errors import DataError, DataNotFoundError
+from jaxtickets.errors import DataError, DataNotFoundError
+from jaxtickets.messages.quoting import cut
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
+IMAGES = "images"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +47,10 @@ class Pictures:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of names, sizes in bytes and labels. The pixels are not read, nor does it matter where the folder lies."""
+        """Of names, sizes in bytes and labels.
+
+        The pixels are not read, nor does it matter where the folder lies.
+        """
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for file, label in zip(self.files, self.y.tolist(), strict=True):
             try:
@@ -56,46 +62,182 @@ class Pictures:
 
 
 def scan(root: Path) -> Pictures:
-    """The pictures of `root/CLASS/*.JPEG`: classes in the order of their names, pictures within a class likewise.
+    """The pictures of `root/CLASS/*.JPEG`, classes and pictures in the order of their names.
 
-    Files beside the class folders, hidden ones, and those in them that are not named as pictures are passed over.
+    The pictures of a class may also lie in a folder `images` in it, as in Tiny ImageNet. Hidden
+    files and files beside the class folders are passed over; what else is no picture by its name,
+    or a link that leads nowhere, is left out and counted.
 
     Args:
       root: the folder that holds the class folders.
 
     Raises:
       DataNotFoundError: no such folder.
-      DataError: no class folders, or one without pictures.
+      DataError: no class folders, or one without pictures, or one that cannot be read.
+
+    Warns:
+      UserWarning: how many files were left out, of which kinds, and the first of each kind.
     """
-    if not root.is_dir():
-        raise DataNotFoundError(f"{root}: no such folder. It holds one folder per class: {root}/n01440764/n01440764_10026.JPEG")
-    with os.scandir(root) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    if not os.path.isdir(root):
+        raise DataNotFoundError(
+            f"{root}: no such folder. It holds one folder per class:"
+            f" {root}/n01440764/n01440764_10026.JPEG"
+        )
+    entries = [entry for entry in listed(root) if not entry.name.startswith(".")]
+    names = sorted(entry.name for entry in entries if entry.is_dir())
+    left = LeftOut()
+    for entry in entries:
+        if leads_nowhere(entry) or (entry.name.lower().endswith(SUFFIXES) and names):
+            left.add(entry, entry.name)
     if not names:
-        raise DataError(f"{root}: no class folders in it. {_instead(root)}")
-    files, labels, empty = [], [], []
+        raise DataError(f"{root}: no class folders in it. {_instead(root)}{left}")
+    files, labels, empty = [], [], {}
     for label, name in enumerate(names):
-        found = sorted(pictures_in(root / name))
+        here = LeftOut()
+        found = _class(root / name, here)
         files += [f"{name}/{file}" for file in found]
         labels += [label] * len(found)
         if not found:
-            empty.append(name)
+            empty[name] = here
+        left.take(here, name)
     if empty:
+        first, holds = next(iter(empty.items()))
+        if "folders" in holds.counts:
+            what = (
+                f" Pictures lie directly in {root / first}, or in a folder {IMAGES} in it; found"
+                f" there:{holds}. Move them up"
+            )
+        else:
+            what = (
+                f" In {first} there is{holds}. Convert them to JPEG or PNG"
+                if holds.counts
+                else " Unpack the class again"
+            )
+        names = f"{_folders(list(empty))} {_some(list(empty))}"
         raise DataError(
-            f"{root}: no pictures ({', '.join(SUFFIXES)}) in the class {_folders(empty)} {_some(empty)}. "
-            "Unpack the class again, or delete the empty folder"
+            f"{root}: no pictures ({', '.join(SUFFIXES)}) in the class {names}.{what}, or move the"
+            f" folder out of {root}"
         )
+    left.tell(root)
     return Pictures(root, tuple(files), np.asarray(labels, np.int32), tuple(names))
 
 
-def pictures_in(folder: Path) -> list[str]:
-    """Names of the pictures directly in a folder, in no order."""
-    with os.scandir(folder) as entries:
-        return [e.name for e in entries if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".") and e.is_file()]
+def _class(folder: Path, left: LeftOut) -> list[str]:
+    """Names of a class's pictures in order, below its folder."""
+    entries = [entry for entry in listed(folder) if not entry.name.startswith(".")]
+    found = sorted(entry.name for entry in entries if is_picture(entry))
+    images = folder / IMAGES
+    if not found and images.is_dir():
+        boxes = f"{folder.name}_boxes.txt"  # Tiny ImageNet's own
+        for entry in entries:
+            if entry.name not in (IMAGES, boxes):
+                left.add(entry, entry.name)
+        return [f"{IMAGES}/{name}" for name in pictures_in(images, left, IMAGES)]
+    for entry in entries:
+        if not is_picture(entry):
+            left.add(entry, entry.name)
+    return found
+
+
+class LeftOut:
+    """Files that are not read: how many of each kind, and the first of each."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self._first: dict[str, str] = {}
+
+    def add(self, entry: os.DirEntry[str], name: str) -> None:
+        """One more, of that name below the folder."""
+        if leads_nowhere(entry):
+            kind = "links that lead nowhere"
+        elif entry.is_dir():
+            kind = "folders"
+        elif entry.name.lower().endswith(SUFFIXES):
+            kind = "pictures outside of the class folders"
+        else:
+            suffix = os.path.splitext(entry.name)[1].lower()
+            kind = f"{suffix} files" if suffix else "files without a suffix"
+        self._count(kind, 1, name)
+
+    def take(self, others: LeftOut, folder: str) -> None:
+        """Those of a folder, too."""
+        for kind, count in others.counts.items():
+            self._count(kind, count, f"{folder}/{others._first[kind]}")
+
+    def _count(self, kind: str, count: int, name: str) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + count
+        self._first.setdefault(kind, name)
+
+    def __str__(self) -> str:
+        """Such as ` 3 .webp files (a/1.webp, ...)`; empty where nothing was left out."""
+        most = sorted(self.counts, key=lambda kind: -self.counts[kind])
+        parts = []
+        for kind in most[:6]:
+            count, first = self.counts[kind], cut(self._first[kind], 80)
+            named = _SINGULAR.get(kind, kind.replace("files", "file")) if count == 1 else kind
+            parts.append(f" {count:,} {named} ({first}{', ...' * (count > 1)})")
+        return ",".join(parts) + (f" and {len(most) - 6} kinds more" if len(most) > 6 else "")
+
+    def tell(self, root: Path) -> None:
+        """Warn, if there are any."""
+        if self.counts:
+            total = sum(self.counts.values())
+            are = "entry is" if total == 1 else "entries are"
+            warnings.warn(
+                f"{root}: {total:,} {are} left out:{self}. Pictures are named"
+                f" {', '.join(SUFFIXES)}",
+                stacklevel=2,
+            )
+
+
+_SINGULAR = {
+    "folders": "folder",
+    "links that lead nowhere": "link that leads nowhere",
+    "pictures outside of the class folders": "picture outside of the class folders",
+}
+
+
+def listed(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, in the order of the names.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link to what is not there."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
+
+
+def is_picture(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file that is named as a picture, and not hidden."""
+    return (
+        entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and entry.is_file()
+    )
+
+
+def pictures_in(folder: Path, left: LeftOut | None = None, above: str = "") -> list[str]:
+    """Names of the pictures directly in a folder, in order.
+
+    What else is there, and not hidden, is counted.
+    """
+    found = []
+    for entry in listed(folder):
+        if is_picture(entry):
+            found.append(entry.name)
+        elif left is not None and not entry.name.startswith("."):
+            left.add(entry, f"{above}/{entry.name}" if above else entry.name)
+    return found
 
 
 def among(pictures: Pictures, class_names: Sequence[str], all_of_them: bool) -> Pictures | None:
-    """The pictures labelled by places in `class_names`, or None where the classes are these already.
+    """The pictures labelled by places in `class_names`; None where the classes are these already.
 
     Raises:
       DataError: classes that are not among them; with `all_of_them`, also classes that are missing.
@@ -105,10 +247,19 @@ def among(pictures: Pictures, class_names: Sequence[str], all_of_them: bool) -> 
     strange = sorted(set(pictures.class_names) - set(class_names))
     missing = sorted(set(class_names) - set(pictures.class_names))
     if strange or (missing and all_of_them):
-        parts = [f"has the class {_folders(strange)} {_some(strange)}, which training has not"] if strange else []
-        parts += [f"lacks the class {_folders(missing)} {_some(missing)} of training"] if missing and all_of_them else []
+        parts = (
+            [f"has the class {_folders(strange)} {_some(strange)}, which training has not"]
+            if strange
+            else []
+        )
+        parts += (
+            [f"lacks the class {_folders(missing)} {_some(missing)} of training"]
+            if missing and all_of_them
+            else []
+        )
         raise DataError(
-            f"{pictures.root}: {' and '.join(parts)}. Class folders carry the same names in both; move the pictures, or rename the folders"
+            f"{pictures.root}: {' and '.join(parts)}. Class folders carry the same names in both;"
+            " move the pictures, or rename the folders"
         )
     place = {name: i for i, name in enumerate(class_names)}
     to = np.asarray([place[name] for name in pictures.class_names], np.int32)
@@ -117,7 +268,10 @@ def among(pictures: Pictures, class_names: Sequence[str], all_of_them: bool) -> 
 
 def _instead(root: Path) -> str:
     if any(root.glob("*.tar")):
-        return f"There are archives: cd {root} && for f in *.tar; do mkdir ${{f%.tar}} && tar xf $f -C ${{f%.tar}}; done"
+        return (
+            f"There are archives: cd {root} && for f in *.tar; do mkdir ${{f%.tar}} && tar xf $f -C"
+            " ${f%.tar}; done"
+        )
     if pictures_in(root):
         return f"There are pictures: sort them into {root}/CLASS/"
     return f"One folder per class is expected: {root}/n01440764/n01440764_10026.JPEG"

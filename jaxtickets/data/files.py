@@ -1,14 +1,21 @@
-"""The bytes of named files, from a folder or from a tar archive, never more of them than a real one has."""
+"""The bytes of files in a folder or tar archive, never more of them than a real one has."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from jaxtickets.data.errors import DataError
+from jaxtickets.errors import DataError
+from jaxtickets.files.archives import open_tar
+from jaxtickets.messages.quoting import cut, told
+
+MOST_UNPACKED = 2**29
+"""Bytes that are unpacked of one archive at most; those of CIFAR have 2^28."""
 
 
 def read_folder(folder: Path, names: Sequence[str], limit: int) -> Iterator[tuple[int, str, bytes]]:
@@ -31,11 +38,13 @@ def read_folder(folder: Path, names: Sequence[str], limit: int) -> Iterator[tupl
             with path.open("rb") as file:
                 raw = file.read(limit + 1)
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error}") from error
+            raise DataError(f"{path}: cannot be read: {told(error)}") from error
         yield number, str(path), _bounded(raw, str(path), path.stat().st_size, limit)
 
 
-def read_archive(path: Path, folder: str, names: Sequence[str], limit: int) -> Iterator[tuple[int, str, bytes]]:
+def read_archive(
+    path: Path, folder: str, names: Sequence[str], limit: int
+) -> Iterator[tuple[int, str, bytes]]:
     """The files of a `.tar.gz`, in the archive's order, read in memory; nothing is extracted.
 
     Args:
@@ -48,32 +57,77 @@ def read_archive(path: Path, folder: str, names: Sequence[str], limit: int) -> I
       as `read_folder`.
 
     Raises:
-      DataError: the archive is damaged or ends early, a member is too large, or files are missing from it.
+      DataError: the archive is damaged or ends early, a member is too large, or files are missing
+        from it.
     """
     wanted = {PurePosixPath(folder, name): number for number, name in enumerate(names)}
     try:
-        with gzip.open(path) as unpacked:
-            with tarfile.open(fileobj=unpacked, mode="r|") as archive:
+        with gzip.open(path) as whole, io.BufferedReader(_Limited(whole)) as unpacked:
+            with open_tar(unpacked) as archive:
                 for member in archive:
-                    number = wanted.pop(PurePosixPath(member.name), None) if member.isreg() else None
+                    number = (
+                        wanted.pop(PurePosixPath(member.name), None) if member.isreg() else None
+                    )
                     stream = archive.extractfile(member) if number is not None else None
                     if number is not None and stream is not None:
-                        where = f"{path}: {member.name}"
-                        yield number, where, _bounded(stream.read(limit + 1), where, member.size, limit)
+                        where = f"{path}: {cut(member.name)}"
+                        yield (
+                            number,
+                            where,
+                            _bounded(stream.read(limit + 1), where, member.size, limit),
+                        )
             while unpacked.read(2**20):  # gzip compares its checksum with the bytes where they end
                 pass
     except DataError:
         raise
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+    except (
+        tarfile.TarError,
+        EOFError,
+        zlib.error,
+        OSError,
+        ValueError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise DataError(
-            f"{path}: a damaged or incomplete archive ({path.stat().st_size:,} bytes): {error}. Delete it and fetch it again"
+            f"{path}: a damaged or incomplete archive ({path.stat().st_size:,} bytes):"
+            f" {told(error)}. Fetch it again"
         ) from error
     if wanted:
         lacking = ", ".join(str(name) for name in wanted)
-        raise DataError(f"{path}: lacks {lacking}. It is not the published archive, or not all of it; delete it and fetch it again")
+        raise DataError(
+            f"{path}: lacks {lacking}. It is not the published archive, or not all of it; fetch it"
+            " again"
+        )
 
 
 def _bounded(raw: bytes, where: str, size: int, limit: int) -> bytes:
     if len(raw) > limit:
-        raise DataError(f"{where}: {size:,} bytes found, at most {limit:,} expected. Delete it and fetch it again")
+        raise DataError(
+            f"{where}: {size:,} bytes found, at most {limit:,} expected. Fetch it again"
+        )
     return raw
+
+
+class _Limited(io.RawIOBase):
+    """What is unpacked, until it is more than any real archive has."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file, self._left, self._patience = file, MOST_UNPACKED, 100
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        found = self._file.read(len(buffer))
+        self._left -= len(found)
+        if self._left < 0:
+            raise tarfile.ReadError(f"unpacked it has more than {MOST_UNPACKED:,} bytes")
+        # Python reads on, block by block, to the end of a member that is said to have 2^90 bytes
+        if not found:
+            self._patience -= 1
+            if self._patience < 0:
+                raise tarfile.ReadError("a member ends after the archive does")
+        buffer[: len(found)] = found
+        return len(found)

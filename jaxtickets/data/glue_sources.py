@@ -1,15 +1,16 @@
-"""Where GLUE's examples come from: TSV files, a set prepared by tensorflow-datasets, or Hugging Face's `datasets`."""
+"""Where GLUE's examples come from: TSV files, tensorflow-datasets or Hugging Face's `datasets`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from jaxtickets.data.errors import DataError, DataNotFoundError
 from jaxtickets.data.glue_files import Texts, read_rows, read_tsv
 from jaxtickets.data.glue_tasks import GlueTask
-from jaxtickets.data.places import ENVIRONMENT, StrPath, search
-from jaxtickets.data.prepared import find_prepared, prepared_examples
+from jaxtickets.data.search_paths import ENVIRONMENT, StrPath, search
+from jaxtickets.data.tfds import find_prepared, prepared_examples
+from jaxtickets.errors import DataError, DataNotFoundError
+from jaxtickets.files import paths
 
 SOURCES = ("auto", "files", "tfds", "huggingface")
 HUB = "nyu-mll/glue"
@@ -18,7 +19,9 @@ HUB = "nyu-mll/glue"
 Splits = dict[str, Texts]
 
 
-def read_glue(task: GlueTask, splits: tuple[str, ...], root: StrPath | None, source: str, download: bool) -> Splits:
+def read_glue(
+    task: GlueTask, splits: tuple[str, ...], root: StrPath | None, source: str, download: bool
+) -> Splits:
     """The texts of a task's splits from the first place that holds all of them.
 
     Args:
@@ -38,7 +41,7 @@ def read_glue(task: GlueTask, splits: tuple[str, ...], root: StrPath | None, sou
     """
     if source not in SOURCES:
         raise DataError(f"glue: source is one of {', '.join(SOURCES)}; got {source!r}")
-    if root is not None and not Path(root).expanduser().is_dir():
+    if root is not None and not paths.given(root, "root").is_dir():
         raise DataNotFoundError(f"glue/{task.name}: root: {root}: no such folder. {_advice(task)}")
     found, looked = search(
         root,
@@ -48,7 +51,13 @@ def read_glue(task: GlueTask, splits: tuple[str, ...], root: StrPath | None, sou
     )
     if found is not None:
         return found
-    failure = "root was given" if root is not None else "it was off (download=False)" if not download else f"source is {source!r}"
+    failure = (
+        "root was given"
+        if root is not None
+        else "it was off (download=False)"
+        if not download
+        else f"source is {source!r}"
+    )
     if source in ("auto", "huggingface") and root is None and download:
         try:
             return _hub(task, splits)
@@ -62,13 +71,17 @@ def read_glue(task: GlueTask, splits: tuple[str, ...], root: StrPath | None, sou
     )
 
 
-def _search(task: GlueTask, splits: tuple[str, ...], root: Path, source: str, remarks: list[str]) -> Splits | None:
+def _search(
+    task: GlueTask, splits: tuple[str, ...], root: Path, source: str, remarks: list[str]
+) -> Splits | None:
     """All of the splits from this place, or None, with remarks on what is there but lacks one."""
     if source in ("auto", "files"):
         for base in dict.fromkeys((root / "glue_data" / task.folder, root / task.folder, root)):
             if base == root and root.name != task.folder:
                 continue
-            lacking = [task.file(split) for split in splits if not (base / task.file(split)).is_file()]
+            lacking = [
+                task.file(split) for split in splits if not (base / task.file(split)).is_file()
+            ]
             if not lacking:
                 return {split: read_tsv(task, base / task.file(split)) for split in splits}
             if base.is_dir():
@@ -80,10 +93,15 @@ def _search(task: GlueTask, splits: tuple[str, ...], root: Path, source: str, re
             complete = {split: texts for split, texts in found.items() if texts is not None}
             if len(complete) == len(splits):
                 return complete
-            remarks.append(f"{prepared} lacks {', '.join(split for split in splits if split not in complete)}")
+            remarks.append(
+                f"{prepared} lacks {', '.join(split for split in splits if split not in complete)}"
+            )
     if source in ("auto", "huggingface"):
         for folder in (root / task.name, root / "glue" / task.name):
-            if any(folder.glob("*.parquet")) and (clone := _clone(task, splits, folder, remarks)) is not None:
+            if (
+                any(folder.glob("*.parquet"))
+                and (clone := _clone(task, splits, folder, remarks)) is not None
+            ):
                 return clone
     return None
 
@@ -95,38 +113,52 @@ def _prepared(task: GlueTask, split: str, folder: Path) -> Texts | None:
     total, examples = found
     texts = read_rows(task, examples, f"{folder}: {split!r}")
     if len(texts) != total:
-        raise DataError(f"{folder}: {len(texts)} examples of {split!r} found, {total} expected. Prepare it again")
+        raise DataError(
+            f"{folder}: {len(texts)} examples of {split!r} found, {total} expected. Prepare it"
+            " again"
+        )
     return texts
 
 
 def _hub(task: GlueTask, splits: tuple[str, ...]) -> Splits:
-    """From the Hugging Face hub, or what `datasets` has kept of it; no code of a repository is run."""
+    """From the Hugging Face hub, or what `datasets` has kept of it; no repository's code is run."""
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(f"{HUB} is loaded with Hugging Face's datasets: pip install 'jaxtickets[nlp]' ({error})") from error
+        raise ImportError(
+            f"{HUB} is loaded with Hugging Face's datasets: pip install 'jaxtickets[nlp]' ({error})"
+        ) from error
     found = {}
     for split in splits:
         try:
             loaded: Any = datasets.load_dataset(HUB, task.name, split=split)
             rows = loaded.to_list()
         except Exception as error:  # whatever the network, the cache or Arrow says
-            raise DataNotFoundError(f"{HUB}, {task.name}, {split!r} is not to be had: {type(error).__name__}: {error}") from error
+            raise DataNotFoundError(
+                f"{HUB}, {task.name}, {split!r} is not to be had: {type(error).__name__}: {error}"
+            ) from error
         found[split] = read_rows(task, rows, f"{HUB}, {task.name}, {split!r}")
     return found
 
 
-def _clone(task: GlueTask, splits: tuple[str, ...], folder: Path, remarks: list[str]) -> Splits | None:
+def _clone(
+    task: GlueTask, splits: tuple[str, ...], folder: Path, remarks: list[str]
+) -> Splits | None:
     """From the parquet files of a clone of the repository."""
     files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in splits}
     if not all(files.values()):
-        remarks.append(f"{folder} lacks {', '.join(f'{split}-*.parquet' for split in splits if not files[split])}")
+        remarks.append(
+            f"{folder} lacks"
+            f" {', '.join(f'{split}-*.parquet' for split in splits if not files[split])}"
+        )
         return None
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise ImportError(f"{folder} is read by pyarrow: pip install 'jaxtickets[nlp]' ({error})") from error
+        raise ImportError(
+            f"{folder} is read by pyarrow: pip install 'jaxtickets[nlp]' ({error})"
+        ) from error
     found = {}
     for split, parts in files.items():
         rows = []
@@ -157,6 +189,7 @@ def _nothing(task: GlueTask, place: Path, source: str) -> str:
 
 def _advice(task: GlueTask) -> str:
     return (
-        f"Put {task.folder} with {', '.join(task.file(split) for split in task.splits)} from https://gluebenchmark.com/tasks into a folder "
-        f"glue_data and pass the folder that holds it as root, or name it in {ENVIRONMENT}"
+        f"Put {task.folder} with {', '.join(task.file(split) for split in task.splits)} from"
+        " https://gluebenchmark.com/tasks into a folder glue_data and pass the folder that holds"
+        f" it as root, or name it in {ENVIRONMENT}"
     )

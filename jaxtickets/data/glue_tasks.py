@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxtickets.data.errors import DataError
+from jaxtickets.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,13 +17,16 @@ class GlueTask:
       texts: names of the text columns in the libraries' data sets, one or two.
       columns: the same in the header of the TSV files.
       label: the label's column there.
-      class_names: names of the labels, in the order of their numbers in the libraries' data sets; empty for regression.
+      class_names: names of the labels, in the order of their numbers in the libraries' data sets;
+        empty for regression.
       written: what the TSV files write for them, in the same order.
-      metrics: what is reported, as `jaxtickets.evaluation` calls it; the first is what the papers tabulate.
+      metrics: what is reported, as `jaxtickets.evaluation` calls it; the first is what the papers
+        tabulate.
       validation: names of the labelled splits beside "train".
       files: of those, in the same order.
       header: the columns of files that do not begin with them; empty for those that do.
-      ragged: whether rows with too few columns are known to be in the published files, and are left out.
+      ragged: whether rows with too few columns are known to be in the published files; those of
+        another number are left out.
     """
 
     name: str
@@ -72,9 +75,24 @@ GLUE_TASKS = {
             ("matthews", "accuracy"),
             header=("source", "label", "star", "sentence"),
         ),
-        GlueTask("sst2", "SST-2", ("sentence",), ("sentence",), "label", ("negative", "positive"), _BINARY),
         GlueTask(
-            "mrpc", "MRPC", _PAIR, ("#1 String", "#2 String"), "Quality", ("not_equivalent", "equivalent"), _BINARY, ("accuracy", "f1")
+            "sst2",
+            "SST-2",
+            ("sentence",),
+            ("sentence",),
+            "label",
+            ("negative", "positive"),
+            _BINARY,
+        ),
+        GlueTask(
+            "mrpc",
+            "MRPC",
+            _PAIR,
+            ("#1 String", "#2 String"),
+            "Quality",
+            ("not_equivalent", "equivalent"),
+            _BINARY,
+            ("accuracy", "f1"),
         ),
         GlueTask("stsb", "STS-B", _PAIR, _PAIR, "score", (), (), ("pearson", "spearman")),
         GlueTask(
@@ -99,15 +117,24 @@ GLUE_TASKS = {
             validation=("validation_matched", "validation_mismatched"),
             files=("dev_matched.tsv", "dev_mismatched.tsv"),
         ),
-        GlueTask("qnli", "QNLI", ("question", "sentence"), ("question", "sentence"), "label", _ENTAILED, _ENTAILED),
+        GlueTask(
+            "qnli",
+            "QNLI",
+            ("question", "sentence"),
+            ("question", "sentence"),
+            "label",
+            _ENTAILED,
+            _ENTAILED,
+        ),
         GlueTask("rte", "RTE", _PAIR, _PAIR, "label", _ENTAILED, _ENTAILED),
         GlueTask("wnli", "WNLI", _PAIR, _PAIR, "label", ("not_entailment", "entailment"), _BINARY),
     )
 }
 """The tasks by name.
 
-Names, columns and the order of labels are those of `nyu-mll/glue` on the Hugging Face hub, which has them from
-tensorflow-datasets; folders, files and headers those of the archives at https://gluebenchmark.com/tasks.
+Names, columns and the order of labels are those of `nyu-mll/glue` on the Hugging Face hub, which
+has them from tensorflow-datasets; folders, files and headers those of the archives at
+https://gluebenchmark.com/tasks.
 """
 
 
@@ -120,8 +147,10 @@ def glue_task(name: str) -> GlueTask:
     >>> glue_task("mnli").validation
     ('validation_matched', 'validation_mismatched')
     """
-    if name in GLUE_TASKS:
+    if isinstance(name, str) and name in GLUE_TASKS:
         return GLUE_TASKS[name]
-    plain = "".join(letter for letter in str(name).lower().removeprefix("glue/") if letter.isalnum())
+    plain = "".join(
+        letter for letter in str(name).lower().removeprefix("glue/") if letter.isalnum()
+    )
     hint = f" Did you mean {plain!r}?" if plain in GLUE_TASKS else ""
     raise DataError(f"glue: task is one of {', '.join(GLUE_TASKS)}; got {name!r}.{hint}")

@@ -1,7 +1,10 @@
-"""Pictures too many for memory: a `Stream` of random views to train on, and an `EvaluationStream` in fixed order.
+"""Pictures too many for memory: random views to train on, and views in a fixed order.
 
-Grain reads ahead with threads (Pillow decodes outside of Python's lock). What a picture becomes depends on the seed,
-the epoch and the picture alone, so neither the number of threads nor where reading began changes a bit.
+They are a `Stream` and an `EvaluationStream`.
+
+Grain reads ahead with threads (Pillow decodes outside of Python's lock). What a picture becomes
+depends on the seed, the epoch and the picture alone, so neither the number of threads nor where
+reading began changes a bit.
 """
 
 from __future__ import annotations
@@ -15,14 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxtickets.data import pictures as views
+from jaxtickets.data import image_files as views
 from jaxtickets.data.class_folders import Pictures
-from jaxtickets.data.errors import DataError
+from jaxtickets.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageStream:
-    """Training pictures: random resized crops, mirrored half of the time, standardised. A `Stream`; see `image_train`.
+    """Training pictures: random resized crops, mirrored half of the time, standardised. A `Stream`.
+
+    See `image_train`.
 
     Args:
       pictures: the files and their labels.
@@ -33,7 +38,8 @@ class ImageStream:
       flip: whether views are mirrored.
       interpolation: "bilinear" or "bicubic", both antialiased.
       mean, std: of the channels, in the 0..1 scale.
-      workers: threads that decode; 0 to decode where the batch is asked for, None for one per available core, at most 16.
+      workers: threads that decode; 0 to decode where the batch is asked for, None for one per
+        available core, at most 16.
 
     Raises:
       DataError: a setting that cannot be.
@@ -55,7 +61,11 @@ class ImageStream:
         _check(self)
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < low <= high or (name == "scale" and high > 1):
-                allowed = "two rising shares in (0, 1]" if name == "scale" else "two rising positive numbers"
+                allowed = (
+                    "two rising shares in (0, 1]"
+                    if name == "scale"
+                    else "two rising positive numbers"
+                )
                 raise DataError(f"{self.name}: {name} is {allowed}; got {(low, high)}")
 
     @property
@@ -72,18 +82,27 @@ class ImageStream:
         return len(self.pictures)
 
     def fingerprint(self) -> str:
-        """Of the files' names, sizes and labels, and of everything here that changes a view; no picture is read."""
+        """Of the files' names, sizes and labels, and of everything here that changes a view.
+
+        No picture is read.
+        """
         return _fingerprint(self)
 
-    def batches(self, seed: int, epoch: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """One epoch of full batches `(x float32 [B, size, size, 3], y int32 [B])`, equal for equal arguments.
+    def batches(
+        self, seed: int, epoch: int, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """One epoch of full batches, equal for equal arguments.
+
+        Each is `(x float32 [B, size, size, 3], y int32 [B])`.
 
         Raises:
           DataError: a picture that cannot be decoded; names it.
         """
         return self.batches_from(seed, epoch, batch_size, 0)
 
-    def batches_from(self, seed: int, epoch: int, batch_size: int, first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches_from(
+        self, seed: int, epoch: int, batch_size: int, first: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The same from batch `first` on; the pictures before it are not decoded."""
         order = np.random.default_rng((seed, epoch, 0)).permutation(len(self))
         order = order[first * batch_size : len(self) // batch_size * batch_size]
@@ -93,18 +112,23 @@ class ImageStream:
         """What picture `index` is in that epoch, float32 [size, size, 3]."""
         rng = np.random.default_rng((seed, epoch, 1 + index))
         picture = views.decode(self.pictures.path(index))
-        pixels = views.training_view(picture, rng, self.size, self.scale, self.ratio, self.flip, self.interpolation)
+        pixels = views.training_view(
+            picture, rng, self.size, self.scale, self.ratio, self.flip, self.interpolation
+        )
         return views.standardise(pixels, self.mean, self.std)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageTest:
-    """Pictures to evaluate on: short side resized, centre cut out, standardised. An `EvaluationStream`; see `image_test`.
+    """Pictures to evaluate on: short side resized, centre cut out, standardised.
+
+    An `EvaluationStream`; see `image_test`.
 
     Args:
       pictures: the files and their labels.
       name: what a table calls it.
-      classes: int [K], which of a network's classes the K classes here are; None: they are the network's.
+      classes: int [K], which of a network's classes the K classes here are; None: they are the
+        network's.
       size: height and width of what the network sees, pixels.
       resize: length of the short side before the centre is cut out, pixels.
       interpolation: as in `ImageStream`.
@@ -129,7 +153,10 @@ class ImageTest:
     def __post_init__(self) -> None:
         _check(self)
         if self.resize < self.size:
-            raise DataError(f"{self.name}: the short side is resized to resize={self.resize}, of which size={self.size} cannot be cut")
+            raise DataError(
+                f"{self.name}: the short side is resized to resize={self.resize}, of which"
+                f" size={self.size} cannot be cut"
+            )
 
     @property
     def num_classes(self) -> int:
@@ -150,11 +177,16 @@ class ImageTest:
         return len(self.pictures)
 
     def fingerprint(self) -> str:
-        """Of the files' names, sizes and labels, and of everything here that changes a view; no picture is read."""
+        """Of the files' names, sizes and labels, and of everything here that changes a view.
+
+        No picture is read.
+        """
         return _fingerprint(self)
 
     def in_order(self, batch_size: int) -> Iterator[np.ndarray]:
-        """All pictures, float32 [B, size, size, 3] a batch, in the order of `y`; the last batch may be short.
+        """All pictures, float32 [B, size, size, 3] a batch, in the order of `y`.
+
+        The last batch may be short.
 
         Raises:
           DataError: a picture that cannot be decoded; names it.
@@ -163,7 +195,9 @@ class ImageTest:
 
     def view(self, index: int) -> np.ndarray:
         """Picture `index`, float32 [size, size, 3]."""
-        pixels = views.centre_view(views.decode(self.pictures.path(index)), self.size, self.resize, self.interpolation)
+        pixels = views.centre_view(
+            views.decode(self.pictures.path(index)), self.size, self.resize, self.interpolation
+        )
         return views.standardise(pixels, self.mean, self.std)
 
 
@@ -181,7 +215,9 @@ class _Views:
 
     def __getitem__(self, position: Any) -> tuple[np.ndarray, np.int32]:
         index = int(self.order[position])
-        return self.stream.view(index, self.seed, self.epoch), np.int32(self.stream.pictures.y[index])
+        return self.stream.view(index, self.seed, self.epoch), np.int32(
+            self.stream.pictures.y[index]
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,13 +234,22 @@ class _Centres:
 
 
 def _read(source: Any, workers: int, batch_size: int) -> Iterator[Any]:
-    """Batches of the source in order. Threads read two batches ahead, and end when the iterator is dropped."""
+    """Batches of the source in order.
+
+    Threads read two batches ahead, and end when the iterator is dropped.
+    """
     import grain
 
     if len(source) == 0:
         return
-    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=max(workers, 2 * batch_size) if workers else 0)
-    batches = iter(grain.MapDataset.source(source).to_iter_dataset(options).batch(batch_size, drop_remainder=False))
+    options = grain.ReadOptions(
+        num_threads=workers, prefetch_buffer_size=max(workers, 2 * batch_size) if workers else 0
+    )
+    batches = iter(
+        grain.MapDataset.source(source)
+        .to_iter_dataset(options)
+        .batch(batch_size, drop_remainder=False)
+    )
     try:
         yield from batches
     finally:
@@ -214,15 +259,23 @@ def _read(source: Any, workers: int, batch_size: int) -> Iterator[Any]:
 def _workers(workers: int | None) -> int:
     if workers is not None:
         return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return min(cores, 16)
 
 
 def _fingerprint(images: ImageStream | ImageTest) -> str:
-    settings = {f.name: getattr(images, f.name) for f in dataclasses.fields(images) if f.name not in ("pictures", "name", "workers")}
+    settings = {
+        f.name: getattr(images, f.name)
+        for f in dataclasses.fields(images)
+        if f.name not in ("pictures", "name", "workers")
+    }
     if isinstance(images, ImageTest):
         settings["classes"] = None if images.classes is None else images.classes.tolist()
-    return hashlib.sha256(f"{images.pictures.digest} {sorted(settings.items())}".encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        f"{images.pictures.digest} {sorted(settings.items())}".encode()
+    ).hexdigest()[:16]
 
 
 def _check(images: ImageStream | ImageTest) -> None:
@@ -232,13 +285,23 @@ def _check(images: ImageStream | ImageTest) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             what = "threads" if name == "workers" else "pixels"
-            raise DataError(f"{images.name}: {name} is a number of {what}, an integer >= {least}; got {value!r}")
+            raise DataError(
+                f"{images.name}: {name} is a number of {what}, an integer >= {least}; got {value!r}"
+            )
     if images.interpolation not in views.FILTERS:
-        raise DataError(f"{images.name}: interpolation is one of {', '.join(views.FILTERS)}; got {images.interpolation!r}")
+        raise DataError(
+            f"{images.name}: interpolation is one of {', '.join(views.FILTERS)}; got"
+            f" {images.interpolation!r}"
+        )
     if len(images.mean) != 3 or len(images.std) != 3 or min(images.std) <= 0:
-        raise DataError(f"{images.name}: mean and std have one value for each of 3 channels, std > 0; got {images.mean} and {images.std}")
+        raise DataError(
+            f"{images.name}: mean and std have one value for each of 3 channels, std > 0; got"
+            f" {images.mean} and {images.std}"
+        )
     try:
         importlib.import_module("grain")
         importlib.import_module("PIL.Image")
     except ImportError as error:
-        raise ImportError(f"pictures are read by Pillow and Grain: pip install 'jaxtickets[vision]' ({error})") from error
+        raise ImportError(
+            f"pictures are read by Pillow and Grain: pip install 'jaxtickets[vision]' ({error})"
+        ) from error

@@ -1,17 +1,24 @@
-"""Some rows of a `.npy` file, which may lie inside a tar archive: the header is checked, and nothing else is read."""
+"""Some rows of a `.npy` file, which may lie inside a tar archive.
+
+The header is checked, and nothing else is read.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tarfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
 
-from jaxtickets.data.errors import DataError
+from jaxtickets.errors import DataError
+from jaxtickets.files.archives import open_tar
+from jaxtickets.messages.quoting import cut, shown, told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Npy:
 
     def check(self, kinds: str, shape: tuple[int, ...]) -> None:
         """Raises `DataError` unless the header says so, and the size agrees with it; see `rows`."""
-        with self.path.open("rb") as file:
+        with self._opened() as file:
             self._header(file, kinds, shape)
 
     def rows(self, first: int, count: int, kinds: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -44,17 +51,28 @@ class Npy:
           shape: that it must have.
 
         Raises:
-          DataError: not a `.npy` file of NumPy's format 1.0 in C order, another dtype or shape, or another number of bytes
-            than those give. No pickle is read.
+          DataError: not a `.npy` file of NumPy's format 1.0 in C order, another dtype or shape, or
+            another number of bytes than those give. No pickle is read.
         """
-        with self.path.open("rb") as file:
+        with self._opened() as file:
             dtype = self._header(file, kinds, shape)
             table = np.empty((count, *shape[1:]), dtype)
             file.seek(first * (table.nbytes // count), 1)
             got = file.readinto(table.data.cast("B"))
         if got != table.nbytes:
-            raise DataError(f"{self.where}: {got:,} bytes read, {table.nbytes:,} expected. Is it still being written?")
+            raise DataError(
+                f"{self.where}: {got:,} bytes read, {table.nbytes:,} expected. Is it still being"
+                " written?"
+            )
         return table
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[BufferedReader]:
+        try:
+            with self.path.open("rb") as file:
+                yield file
+        except OSError as error:
+            raise DataError(f"{self.where}: cannot be read: {told(error)}") from error
 
     def _header(self, file: BinaryIO, kinds: str, shape: tuple[int, ...]) -> np.dtype:
         """The dtype; the file is then at the first row."""
@@ -66,27 +84,44 @@ class Npy:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what Python 2 has written
                 found, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        except Exception as error:  # NumPy evaluates the header as a literal, and raises what its tokenizer likes
-            raise DataError(f"{self.where}: header: not an array of NumPy: {error}. Fetch it again") from error
+        except (
+            Exception
+        ) as error:  # NumPy evaluates the header as a literal, and raises what its tokenizer likes
+            raise DataError(
+                f"{self.where}: header: not an array of NumPy: {told(error)}. Fetch it again"
+            ) from error
         if dtype.str not in kinds.split():
-            raise DataError(f"{self.where}: dtype: {dtype} found, {' or '.join(str(np.dtype(k)) for k in kinds.split())} expected")
+            raise DataError(
+                f"{self.where}: dtype: {dtype} found,"
+                f" {' or '.join(str(np.dtype(k)) for k in kinds.split())} expected"
+            )
         if found != shape or fortran:
             order = " by columns" if fortran else ""
-            raise DataError(f"{self.where}: shape: {list(found)}{order} found, {list(shape)} expected")
+            raise DataError(
+                f"{self.where}: shape: {shown(list(found))}{order} found, {list(shape)} expected"
+            )
         size = file.tell() - self.start + dtype.itemsize * int(np.prod(shape))
         if size != self.size:
-            raise DataError(f"{self.where}: size: {self.size:,} bytes found, {size:,} expected. Fetch it again")
+            raise DataError(
+                f"{self.where}: size: {self.size:,} bytes found, {size:,} expected. Fetch it again"
+            )
         return dtype
 
 
 def in_folder(folder: Path, names: Iterable[str]) -> dict[str, Npy]:
     """Those of the files that are there, by name."""
     paths = {name: folder / name for name in names}
-    return {name: Npy(path, str(path), 0, path.stat().st_size) for name, path in paths.items() if path.is_file()}
+    return {
+        name: Npy(path, str(path), 0, path.stat().st_size)
+        for name, path in paths.items()
+        if path.is_file()
+    }
 
 
 def in_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, Npy]:
-    """Those of the files that are in a folder of a tar archive, by name. It is not unpacked; links are not followed.
+    """Those of the files that are in a folder of a tar archive, by name. It is not unpacked.
+
+    Links are not followed.
 
     Raises:
       DataError: a damaged or compressed archive.
@@ -94,11 +129,23 @@ def in_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, Npy]:
     wanted = {PurePosixPath(folder, name): name for name in names}
     found = {}
     try:
-        with tarfile.open(path, "r:") as archive:
+        with open_tar(path=path) as archive:
             for member in archive:
                 name = wanted.get(PurePosixPath(member.name))
                 if name is not None and member.isreg() and not member.issparse():
-                    found[name] = Npy(path, f"{path}: {member.name}", member.offset_data, member.size)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise DataError(f"{path}: a damaged, incomplete or compressed archive: {error}. Delete it and fetch it again") from error
+                    found[name] = Npy(
+                        path, f"{path}: {cut(member.name)}", member.offset_data, member.size
+                    )
+    except (
+        tarfile.TarError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise DataError(
+            f"{path}: a damaged, incomplete or compressed archive: {told(error)}. Fetch it again"
+        ) from error
     return found

@@ -1,4 +1,4 @@
-"""What the publisher says about CIFAR-10 and CIFAR-100: files, sizes, checksums, class names, channel statistics."""
+"""What the publisher says about CIFAR: files, sizes, checksums, class names, statistics."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import dataclasses
 HEIGHT = WIDTH = 32
 PIXELS = 3 * HEIGHT * WIDTH
 _FINE = """
-apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
-caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
-forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
-mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
-possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
-sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
-willow_tree wolf woman worm
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile
+cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp
+lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree
+orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum
+rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train
+trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
 _SITE = "https://www.cs.toronto.edu/~kriz/"
 
@@ -30,7 +31,8 @@ class Published:
       std: of each channel, as `mean`; population values over all pixels.
       binary_folder: folder, and start of the archive's member names, of the binary version.
       python_folder: the same of the pickled version.
-      train_files: the training files of the pickled version; the binary ones are called so with `.bin` added.
+      train_files: the training files of the pickled version; the binary ones are called so with
+        `.bin` added.
       test_files: the same of the test set.
       train_records: images per training file.
       test_records: images per test file.
@@ -73,7 +75,18 @@ class Published:
 CIFAR10 = Published(
     name="cifar10",
     num_classes=10,
-    class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    class_names=(
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ),
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2470, 0.2435, 0.2616),
     binary_folder="cifar-10-batches-bin",

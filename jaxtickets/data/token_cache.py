@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jaxtickets.data.errors import DataError
+from jaxtickets.errors import DataError
+from jaxtickets.files.whole import whole_file
+from jaxtickets.messages.quoting import shown, told
 
 _VERSION = 1  # of what a file means; another one is another key
-_DTYPES = {"input_ids": np.dtype(np.int32), "token_type_ids": np.dtype(np.uint8), "attention_mask": np.dtype(bool)}
+_DTYPES = {
+    "input_ids": np.dtype(np.int32),
+    "token_type_ids": np.dtype(np.uint8),
+    "attention_mask": np.dtype(bool),
+}
 
 Tokens = dict[str, np.ndarray]
 
 
 def token_key(first: Sequence[str], second: Sequence[str] | None, settings: str) -> str:
-    """A digest of everything that ids depend on: every byte of the texts, where they end, and the tokenizer.
+    """A digest of all that ids depend on: the texts, where they end, and the tokenizer.
 
     Args:
       first: N texts.
@@ -39,10 +43,11 @@ def token_key(first: Sequence[str], second: Sequence[str] | None, settings: str)
     return digest.hexdigest()[:32]
 
 
-def cached_tokens(folder: Path | None, key: str, shape: tuple[int, int], make: Callable[[], Tokens]) -> Tokens:
+def cached_tokens(
+    folder: Path | None, key: str, shape: tuple[int, int], make: Callable[[], Tokens]
+) -> Tokens:
     """The tokens of that key from the folder; made, and put there, when they are not.
 
-    A file gets its name only when it is whole, so a run that is killed leaves no half file and two runs do not meet.
     What is read is compared with the digest that was written with it.
 
     Args:
@@ -69,7 +74,10 @@ def cached_tokens(folder: Path | None, key: str, shape: tuple[int, int], make: C
     try:
         _write(path, tokens)
     except OSError as error:
-        warnings.warn(f"{folder}: tokens cannot be kept there: {error}. Pass another folder, or cache=False", stacklevel=2)
+        warnings.warn(
+            f"{folder}: tokens cannot be kept there: {error}. Pass another folder, or cache=False",
+            stacklevel=2,
+        )
     return tokens
 
 
@@ -79,16 +87,25 @@ def _read(path: Path, shape: tuple[int, int]) -> Tokens:
     try:
         with safe_open(path, "numpy") as file:
             about = file.metadata() or {}
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            slices = {name: file.get_slice(name) for name in names[: len(_DTYPES)]}
             found = {name: tuple(part.get_shape()) for name, part in slices.items()}
-            if found != dict.fromkeys(_DTYPES, shape):
-                raise DataError(f"{path}: damaged: {found} found, {', '.join(_DTYPES)} of {list(shape)} expected")
+            if len(names) != len(_DTYPES) or found != dict.fromkeys(_DTYPES, shape):
+                raise DataError(
+                    f"{path}: damaged: {shown(found)} found, {', '.join(_DTYPES)} of {list(shape)}"
+                    " expected"
+                )
             tokens = {name: file.get_tensor(name) for name in _DTYPES}
+    except DataError:
+        raise
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: damaged: {error}") from error
-    if any(tokens[name].dtype != dtype for name, dtype in _DTYPES.items()) or about.get("sha256") != _digest(tokens):
+        unread = isinstance(error, OSError) and error.errno is not None
+        raise DataError(
+            f"{path}: {'cannot be read' if unread else 'damaged'}: {told(error)}"
+        ) from error
+    if any(tokens[name].dtype != dtype for name, dtype in _DTYPES.items()) or about.get(
+        "sha256"
+    ) != _digest(tokens):
         raise DataError(f"{path}: damaged: its contents are not those that were written")
     return tokens
 
@@ -97,15 +114,8 @@ def _write(path: Path, tokens: Tokens) -> None:
     from safetensors.numpy import save
 
     raw = save(tokens, {"sha256": _digest(tokens)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(prefix=path.name, suffix=".part", dir=path.parent, delete=False) as file:
-        try:
-            file.write(raw)
-            file.close()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        finally:
-            Path(file.name).unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(raw)
 
 
 def _digest(tokens: Tokens) -> str:

@@ -1,7 +1,8 @@
 """Batches: gathered on the device by index, or streamed from the host. One protocol for both.
 
-A feed gives `steps_per_epoch`, a `gather` that runs inside the compiled step, and a batch for every position. It is made
-once per run; `for_members` gives a group of members its own reading of the same data.
+A feed gives a batch for every position of an epoch, and what makes inputs and labels of it inside
+the compiled step. It is made once per run; `Feeds.of` gives a group of members its own reading of
+it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import members
-from jaxtickets.buckets import lengths, trim
 from jaxtickets.dataset import Dataset, SeekableStream, Stream
-from jaxtickets.engine.lineage import BAG, ORDER
+from jaxtickets.dataset.buckets import lengths, trim
+from jaxtickets.engine.steps import BAG, ORDER
 from jaxtickets.errors import DataError
+from jaxtickets.masks.counting import exact_floor
 from jaxtickets.members import Layout
-from jaxtickets.sparsity import part
 
 PyTree = Any
+Check = Callable[[PyTree, str], None]
+Gather = Callable[[PyTree, jax.Array], tuple[PyTree, jax.Array]]
 
 
 class Feed(Protocol):
@@ -32,28 +35,56 @@ class Feed(Protocol):
 
     steps_per_epoch: int
     rows: int
-    gather: Callable[..., tuple[PyTree, jax.Array]]
     mapped: tuple[bool, ...]
 
     def for_members(self, keys: jax.Array, layout: Layout, bag: float = 1.0) -> Feed:
-        """The same data, in the orders of the members with those keys; each sees its own bag, a share of the examples."""
+        """The same data, in the orders of the members with those keys; each sees its own bag, a
+        share of the examples.
+        """
         ...
 
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
         """The argument of the compiled step for that place."""
         ...
 
-    def length(self, epoch: int, position: int, batches: int = 1) -> int | None:
-        """To how many tokens so many batches from that place on may be cut, for `gather`; None where they are not."""
+    def bucket_length(self, epoch: int, position: int, batches: int = 1) -> int | None:
+        """To how many tokens so many batches from that place on may be cut; None where they are
+        not.
+        """
         ...
 
-    def advance(self, batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
-        """Inside the compiled program: the batch `by` steps further in the same epoch."""
+    def gather(self, length: int | None = None) -> Gather:
+        """What makes a batch ready inside the compiled step, cut to that many tokens; hashable."""
         ...
+
+    @staticmethod
+    def advance(batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
+        """Inside the compiled step: the batch `by` steps further in the same epoch."""
+        ...
+
+
+class Feeds:
+    """The data of a run, as every group of networks reads them.
+
+    Args:
+      feed: the data.
+    """
+
+    def __init__(self, feed: DeviceFeed | HostFeed) -> None:
+        self.feed = feed
+        self.steps_per_epoch, self.dataset = feed.steps_per_epoch, feed.dataset
+        self._last: tuple[Any, float, DeviceFeed | HostFeed] | None = None
+
+    def of(self, keys: jax.Array, layout: Layout, bag: float = 1.0) -> DeviceFeed | HostFeed:
+        """The reading of the networks of those keys. The last one is kept: a stream reads on."""
+        if self._last is None or self._last[0] is not keys or self._last[1] != bag:
+            self._last = (keys, bag, self.feed.for_members(keys, layout, bag))
+        return self._last[2]
 
 
 def hold_out(dataset: Dataset, examples: int) -> tuple[Dataset, Dataset | None]:
-    """Training rows and `examples` validation rows: evenly spaced ones, the same for every member and seed.
+    """Training rows and `examples` validation rows: evenly spaced ones, the same for every member
+    and seed.
 
     Raises:
       DataError: fewer than one row would be left to train on.
@@ -61,14 +92,18 @@ def hold_out(dataset: Dataset, examples: int) -> tuple[Dataset, Dataset | None]:
     if not examples:
         return dataset, None
     if examples >= len(dataset):
-        raise DataError(f"validation={examples} examples cannot be held out of {len(dataset)}; take fewer.")
+        raise DataError(
+            f"validation={examples} examples cannot be held out of {len(dataset)}; take fewer."
+        )
     held = np.zeros(len(dataset), bool)
     held[np.arange(examples) * len(dataset) // examples] = True
     return dataset.take(~held), dataclasses.replace(dataset.take(held), augment=None)
 
 
 class DeviceFeed:
-    """A `Dataset` on the device; every member has its own order, a permutation per epoch from its key."""
+    """A `Dataset` on the device; every member has its own order, a permutation per epoch from its
+    key.
+    """
 
     mapped = (False, True, False)  # data shared, order by member, position shared
 
@@ -76,12 +111,15 @@ class DeviceFeed:
         self.steps_per_epoch = len(dataset) // batch_size
         self.rows = len(dataset)
         self._data = members.place((dataset.x, dataset.y), layout)
+        self.dataset: Dataset | None = dataset
         self._dataset, self._batch_size, self._layout = dataset, batch_size, layout
         self._keys: jax.Array | None = None
         self._epoch = -1
         self._order: jax.Array | None = None
+        self._gathers: dict[Any, Gather] = {}  # of all copies
         self._lengths = lengths(dataset) if dataset.buckets else None  # of all examples
-        self._longest = np.zeros(0, np.int32)  # example of every batch of the epoch, over all members
+        # example of every batch of the epoch, over all members
+        self._longest = np.zeros(0, np.int32)
 
     def for_members(self, keys: jax.Array, layout: Layout, bag: float = 1.0) -> Self:
         """The same arrays on the device; only the order is another."""
@@ -89,21 +127,21 @@ class DeviceFeed:
         feed._keys, feed._layout, feed._epoch, feed._order = keys, layout, -1, None
         feed._data = members.place(self._data, layout)
         if bag < 1:
-            feed.steps_per_epoch, feed.rows = max(1, part(self.steps_per_epoch, bag)), part(self.rows, bag)
+            feed.steps_per_epoch, feed.rows = (
+                max(1, exact_floor(bag, self.steps_per_epoch)),
+                exact_floor(bag, self.rows),
+            )
         return feed
 
-    def gather(self, batch: PyTree, key: jax.Array, length: int | None = None) -> tuple[PyTree, jax.Array]:
-        """Inside the compiled step: the rows of the batch, augmented, cut and prepared."""
-        (x, y), rows, position = batch
-        rows = jax.lax.dynamic_slice_in_dim(rows, position * self._batch_size, self._batch_size)
-        batch_sharding = members.sharding(self._layout, "data")
-        if batch_sharding is not None:
-            rows = jax.lax.with_sharding_constraint(rows, batch_sharding)
-        x = jax.tree.map(lambda a: jnp.take(a, rows, axis=0, mode="clip"), x)
-        if self._dataset.augment is not None:
-            x = self._dataset.augment(key, x)
-        x = x if length is None else trim(x, length)  # after the augmentation, whose draws are by shape
-        return self._dataset.prepare(x), y[rows]
+    def gather(self, length: int | None = None) -> Gather:
+        """The rows of a batch, augmented, cut to `length` and prepared."""
+        sharding = members.sharding(self._layout, "data")
+        key = (length, sharding)
+        if key not in self._gathers:  # one object for one way, as programs are known by it
+            self._gathers[key] = functools.partial(
+                _gather, self._dataset, self._batch_size, sharding, length
+            )
+        return self._gathers[key]
 
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
         """All data, the members' orders, and the place."""
@@ -111,24 +149,47 @@ class DeviceFeed:
             order = _draw_order(self._keys, epoch, len(self._dataset), self.rows)
             self._order, self._epoch = members.place(order, self._layout, "member"), epoch
             if self._lengths is not None:
-                batches = members.fetch(order)[:, : self.rows // self._batch_size * self._batch_size].reshape(
-                    len(order), -1, self._batch_size
-                )
+                batches = members.fetch(order)[
+                    :, : self.rows // self._batch_size * self._batch_size
+                ].reshape(len(order), -1, self._batch_size)
                 self._longest = self._lengths[batches].max((0, 2))
         return self._data, self._order, np.int32(position)
 
-    def length(self, epoch: int, position: int, batches: int = 1) -> int | None:
-        """The smallest bucket that holds the longest example of those batches, of all members together."""
+    def bucket_length(self, epoch: int, position: int, batches: int = 1) -> int | None:
+        """The smallest bucket that holds the longest example of those batches, of all members
+        together.
+        """
         if self._lengths is None:
             return None
         self.batch(epoch, position)
         longest = self._longest[position : position + batches].max()
         return next(bucket for bucket in self._dataset.buckets if bucket >= longest)
 
-    def advance(self, batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
+    @staticmethod
+    def advance(batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
         """The same data, further on."""
         data, order, position = batch
         return data, order, position + by
+
+
+def _gather(
+    dataset: Dataset,
+    batch_size: int,
+    sharding: Any,
+    length: int | None,
+    batch: PyTree,
+    key: jax.Array,
+) -> tuple[PyTree, jax.Array]:
+    """The rows of the batch at a position of an order, augmented, cut and prepared."""
+    (x, y), rows, position = batch
+    rows = jax.lax.dynamic_slice_in_dim(rows, position * batch_size, batch_size)
+    if sharding is not None:
+        rows = jax.lax.with_sharding_constraint(rows, sharding)
+    x = jax.tree.map(lambda a: jnp.take(a, rows, axis=0, mode="clip"), x)
+    if dataset.augment is not None:
+        x = dataset.augment(key, x)
+    x = x if length is None else trim(x, length)  # after the augmentation, whose draws are by shape
+    return dataset.prepare(x), y[rows]
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
@@ -136,7 +197,9 @@ def _draw_order(keys: jax.Array, epoch: int, examples: int, rows: int) -> jax.Ar
     """The rows of every member's bag in the order of the epoch, int32 [W, rows]."""
 
     def one(key: jax.Array) -> jax.Array:
-        order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, ORDER), epoch), rows)
+        order = jax.random.permutation(
+            jax.random.fold_in(jax.random.fold_in(key, ORDER), epoch), rows
+        )
         if rows < examples:
             order = jax.random.permutation(jax.random.fold_in(key, BAG), examples)[:rows][order]
         return order.astype(jnp.int32)
@@ -145,41 +208,54 @@ def _draw_order(keys: jax.Array, epoch: int, examples: int, rows: int) -> jax.Ar
 
 
 class HostFeed:
-    """A `Stream`: every member reads its own, seeded by its key. The host reads ahead while the device works."""
+    """A `Stream`: every member reads its own, seeded by its key. The host reads ahead while the
+    device works.
+    """
 
     mapped = (True, True)
 
-    def __init__(self, stream: Stream, batch_size: int, layout: Layout) -> None:
+    def __init__(self, stream: Stream, batch_size: int, layout: Layout, check: Check) -> None:
         self.steps_per_epoch = len(stream) // batch_size
         self.rows = len(stream)
+        self.dataset: Dataset | None = None
+        self._check = check
         self._stream, self._batch_size, self._layout = stream, batch_size, layout
         self._seeds: list[int] = []
         self._epoch, self._next = -1, 0
         self._iterators: list[Iterator[tuple[PyTree, np.ndarray]]] = []
 
     def for_members(self, keys: jax.Array, layout: Layout, bag: float = 1.0) -> Self:
-        """The same stream, read with the seeds that those keys give. It has no bags (`checks.check_data` says so)."""
+        """The same stream, read with the seeds that those keys give. It has no bags
+        (`checks.check_data` says so).
+        """
         feed = copy.copy(self)
         feed._layout = layout
-        bits = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, ORDER), (), jnp.uint32))(keys)
+        bits = jax.vmap(
+            lambda key: jax.random.bits(jax.random.fold_in(key, ORDER), (), jnp.uint32)
+        )(keys)
         feed._seeds = [int(seed) for seed in members.fetch(bits)]
         feed._epoch, feed._next, feed._iterators = -1, 0, []
         return feed
 
     @staticmethod
-    def gather(batch: PyTree, key: jax.Array, length: int | None = None) -> tuple[PyTree, jax.Array]:
+    def gather(length: int | None = None) -> Gather:
         """Batches come ready."""
-        return batch
+        return _as_it_comes
 
     @staticmethod
-    def length(epoch: int, position: int, batches: int = 1) -> int | None:
+    def bucket_length(epoch: int, position: int, batches: int = 1) -> int | None:
         """They are as long as they come."""
         return None
 
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
-        """The members' next batches; goes to `position` first where it is not next (after a resume)."""
+        """The members' next batches; goes to `position` first where it is not next (after a
+        resume).
+        """
         if epoch != self._epoch or position < self._next:
-            self._epoch, self._next = epoch, position if isinstance(self._stream, SeekableStream) else 0
+            self._epoch, self._next = (
+                epoch,
+                position if isinstance(self._stream, SeekableStream) else 0,
+            )
             self._iterators = [self._open(seed) for seed in self._seeds]
         while self._next <= position:
             batches = [self._read(iterator) for iterator in self._iterators]
@@ -187,7 +263,8 @@ class HostFeed:
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
         return members.place(stacked, self._layout, "member", "data")
 
-    def advance(self, batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
+    @staticmethod
+    def advance(batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
         """Streams advance on the host, so they run one step per call."""
         raise NotImplementedError
 
@@ -201,20 +278,38 @@ class HostFeed:
         batch = next(iterator, None)
         if batch is None:
             raise DataError(
-                f"{where} is missing: a stream of {len(self._stream)} examples yields {self.steps_per_epoch} batches of {self._batch_size}."
+                f"{where} is missing: a stream of {len(self._stream)} examples yields"
+                f" {self.steps_per_epoch} batches of {self._batch_size}."
             )
         x, y = batch
         lengths = {len(leaf) for leaf in jax.tree.leaves(batch)}
         if lengths != {self._batch_size}:
             raise DataError(
-                f"{where} holds {sorted(lengths)} examples, not batch_size={self._batch_size}; drop the last one if it is short."
+                f"{where} holds {sorted(lengths)} examples, not batch_size={self._batch_size}; drop"
+                " the last one if it is short."
             )
         classes = self._stream.num_classes
         if classes is not None and (np.min(y) < 0 or np.max(y) >= classes):
-            raise DataError(f"{where} has labels {np.min(y)} to {np.max(y)}; those of {classes} classes are 0 to {classes - 1}.")
+            raise DataError(
+                f"{where} has labels {np.min(y)} to {np.max(y)}; those of {classes} classes are 0"
+                f" to {classes - 1}."
+            )
+        self._check(x, where)
         return x, y
 
 
-def make_feed(data: Dataset | Stream, batch_size: int, layout: Layout) -> DeviceFeed | HostFeed:
-    """The feed that fits the data."""
-    return DeviceFeed(data, batch_size, layout) if isinstance(data, Dataset) else HostFeed(data, batch_size, layout)
+def _as_it_comes(batch: PyTree, key: jax.Array) -> tuple[PyTree, jax.Array]:
+    return batch
+
+
+def make_feed(
+    data: Dataset | Stream, batch_size: int, layout: Layout, check: Check = lambda x, name: None
+) -> DeviceFeed | HostFeed:
+    """The feed that fits the data; `check` raises `DataError` for a stream's batch that the network
+    cannot take.
+    """
+    return (
+        DeviceFeed(data, batch_size, layout)
+        if isinstance(data, Dataset)
+        else HostFeed(data, batch_size, layout, check)
+    )

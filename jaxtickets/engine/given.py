@@ -9,23 +9,29 @@ import jax
 import numpy as np
 
 from jaxtickets import masks
-from jaxtickets.engine.lineage import Network
-from jaxtickets.ensemble import Ticket, TicketEnsemble
-from jaxtickets.errors import TicketError
-from jaxtickets.sparsity import prunable_shapes
+from jaxtickets.dataset.conversion import as_arrays
+from jaxtickets.engine.state import Network
+from jaxtickets.errors import DataError, TicketError
+from jaxtickets.masks.sparsity import prunable_shapes
 from jaxtickets.task import Task
-from jaxtickets.ticket_file import load
+from jaxtickets.tickets import load
+from jaxtickets.tickets.ensemble import TicketEnsemble
+from jaxtickets.tickets.ticket import Ticket
 
 PyTree = Any
 
 
 def given_network(
-    source: PyTree | Ticket | TicketEnsemble | str | Path | None, task: Task, params: PyTree, model_state: PyTree
+    source: PyTree | Ticket | TicketEnsemble | str | Path | None,
+    task: Task,
+    params: PyTree,
+    model_state: PyTree,
 ) -> Network | None:
     """The network that `fit(start_from=...)` names, checked against the task's.
 
     Args:
-      source: a tree of params, `(params, model_state)`, a ticket, an ensemble of one, a ticket file, or None.
+      source: a tree of params, `(params, model_state)`, a ticket, an ensemble of one, a ticket
+        file, or None.
       task: what it should be a network of.
       params: shapes of the task's params.
       model_state: shapes of its state.
@@ -39,7 +45,10 @@ def given_network(
         source = load(source, task)
     if isinstance(source, TicketEnsemble):
         if len(source) != 1:
-            raise TicketError(f"start_from holds {len(source)} tickets and a plan starts from one: take tickets[0].")
+            raise TicketError(
+                f"start_from holds {len(source)} tickets and a plan starts from one: take"
+                " tickets[0]."
+            )
         source = source.tickets[0]
     state, mask = None, None
     if isinstance(source, Ticket):
@@ -48,35 +57,76 @@ def given_network(
         found, state = source
     else:
         found = source
+    try:
+        found, state, mask = jax.tree.map(
+            lambda a: as_arrays(a, "a leaf") if hasattr(a, "dtype") else a, (found, state, mask)
+        )
+    except DataError as error:
+        raise TicketError(f"start_from is no network of {task.name}: {error}.") from error
     _check("params", task, found, params)
     if not jax.tree.leaves(state):
         if jax.tree.leaves(model_state):
-            raise TicketError(f"{task.name} has batch statistics, which start_from lacks: give (params, model_state), or a ticket.")
+            raise TicketError(
+                f"{task.name} has batch statistics, which start_from lacks: give (params,"
+                " model_state), or a ticket."
+            )
         state = model_state  # no statistics, whatever kind of tree has none
     _check("model state", task, state, model_state)
-    for path, leaf in zip(masks.leaf_paths((found, state)), jax.tree.leaves((found, state)), strict=True):
-        if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating) and not np.isfinite(np.asarray(leaf)).all():
-            raise TicketError(f"start_from: {path.split('/', 1)[-1]!r} holds NaN or infinite values.")
+    for path, leaf in zip(
+        masks.leaf_paths((found, state)), jax.tree.leaves((found, state)), strict=True
+    ):
+        if (
+            jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
+            and not np.isfinite(np.asarray(leaf)).all()
+        ):
+            raise TicketError(
+                f"start_from: {path.split('/', 1)[-1]!r} holds NaN or infinite values."
+            )
     if mask is None:
         mask = masks.dense(params)
     masks.check(mask, found)
-    masked = [path for path, leaf in zip(masks.leaf_paths(mask), jax.tree.leaves(mask), strict=True) if leaf.ndim]
-    stray = sorted(set(masked) - (prunable_shapes(params, task.prunable).keys() if masked else set()))
+    masked = [
+        path
+        for path, leaf in zip(masks.leaf_paths(mask), jax.tree.leaves(mask), strict=True)
+        if leaf.ndim
+    ]
+    stray = sorted(
+        set(masked) - (prunable_shapes(params, task.prunable).keys() if masked else set())
+    )
     if stray:
-        raise TicketError(f"start_from masks {', '.join(stray)}, which {task.name} does not prune (see its `prunable`).")
+        raise TicketError(
+            f"start_from masks {', '.join(stray)}, which {task.name} does not prune (see its"
+            " `prunable`)."
+        )
     return jax.tree.map(jax.numpy.asarray, Network(found, mask, state))
 
 
 def _check(what: str, task: Task, found: PyTree, wanted: PyTree) -> None:
-    there, here = (dict(zip(masks.leaf_paths(tree), jax.tree.leaves(tree), strict=True)) for tree in (found, wanted))
+    there, here = (
+        dict(zip(masks.leaf_paths(tree), jax.tree.leaves(tree), strict=True))
+        for tree in (found, wanted)
+    )
     missing, extra = sorted(here.keys() - there.keys()), sorted(there.keys() - here.keys())
     if missing or extra or jax.tree.structure(found) != jax.tree.structure(wanted):
-        parts = [f"{word} {', '.join(paths[:5])}" for word, paths in (("lacks", missing), ("has besides", extra)) if paths]
-        raise TicketError(f"start_from is no network of {task.name}: its {what} {' and '.join(parts) or 'are another kind of tree'}.")
+        parts = [
+            f"{word} {', '.join(paths[:5])}"
+            for word, paths in (("lacks", missing), ("has besides", extra))
+            if paths
+        ]
+        raise TicketError(
+            f"start_from is no network of {task.name}: its {what}"
+            f" {' and '.join(parts) or 'are another kind of tree'}."
+        )
     for path, leaf in here.items():
         given = there[path]
         if not hasattr(given, "shape") or not hasattr(given, "dtype"):
-            raise TicketError(f"start_from is no network of {task.name}: {path!r} is a {type(given).__name__} there, not an array.")
+            raise TicketError(
+                f"start_from is no network of {task.name}: {path!r} is a {type(given).__name__}"
+                " there, not an array."
+            )
         if tuple(given.shape) != tuple(leaf.shape) or given.dtype != leaf.dtype:
             there_is, here_is = (f"{a.dtype}{list(a.shape)}" for a in (given, leaf))
-            raise TicketError(f"start_from is no network of {task.name}: {path!r} is {there_is} there and {here_is} here.")
+            raise TicketError(
+                f"start_from is no network of {task.name}: {path!r} is {there_is} there and"
+                f" {here_is} here."
+            )

@@ -1,26 +1,29 @@
-"""What a group reports while it trains: means since the last report, and whether they are finite."""
+"""What a group reports while it trains: means since the last report, and its pace."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import masks, members
-from jaxtickets.engine.lineage import Tally
-from jaxtickets.engine.run_folder import RunFolder
-from jaxtickets.errors import NonFiniteLoss
-from jaxtickets.plan import Plan, describe
+from jaxtickets.engine.state import Tally
 
 PyTree = Any
 
 
+def read_tally(tally: Tally) -> tuple[list[float], list[float], list[int]]:
+    """Mean loss, accuracy and first bad step (or -1) of every network; waits for the device."""
+    host = members.fetch(tally)
+    taken = np.maximum(host.steps, 1)
+    losses, accuracies = host.loss / taken, host.correct / taken
+    return [float(v) for v in losses], [float(v) for v in accuracies], host.bad_step.tolist()
+
+
 class Meter:
-    """Loss, accuracy and pace since the last `reset`, and the density when it was last counted.
+    """The pace since the last `reset`, and the density when it was last counted.
 
     Args:
       compiling: seconds spent compiling so far, which do not count.
@@ -40,33 +43,12 @@ class Meter:
         host = members.fetch(mask)
         self.densities = [masks.density(members.member(host, i)) for i in range(width)]
 
-    def read(self, tally: Tally) -> dict[str, Any]:
-        """The tally as means; waits for the device."""
-        host: Tally = members.fetch(tally)
-        taken = np.maximum(host.steps, 1)
-        losses, accuracies = host.loss / taken, host.correct / taken
+    def numbers(self, losses: list[float], accuracies: list[float]) -> dict[str, float]:
+        """What a line of progress shows."""
+        seconds = max(time.monotonic() - self._compiling() - self._began, 1e-9)
         return {
-            "loss": float(losses.mean()),
-            "accuracy": float(accuracies.mean()),
-            "losses": [float(v) for v in losses],
-            "accuracies": [float(v) for v in accuracies],
+            "loss": float(np.mean(losses)),
+            "accuracy": float(np.mean(accuracies)),
             "density": float(np.mean(self.densities)),
-            "examples_per_second": self.examples / max(time.monotonic() - self._compiling() - self._began, 1e-9),
-            "bad_steps": host.bad_step.tolist(),
+            "examples_per_second": self.examples / seconds,
         }
-
-
-def check_finite(plan: Plan, phase: int, who: Sequence[Any], bad_steps: Sequence[int], folder: RunFolder | None) -> None:
-    """Raise `NonFiniteLoss` if a member's loss was not finite at some step (counted from 1 over the plan; -1 for none)."""
-    for member, bad in zip(who, bad_steps, strict=True):
-        if bad >= 0:
-            kept = f" Tickets collected before are in {folder.tickets}." if folder else ""
-            raise NonFiniteLoss(
-                f"the loss of member {member} became NaN or infinite at step {bad}, in phase {phase + 1}, "
-                f"{describe(plan.phases[phase])}. A lower learning rate or a warm-up is the usual cure.{kept}"
-            )
-
-
-def is_finite(tree: PyTree) -> bool:
-    """Whether every number in arrays on the host is finite."""
-    return all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating))

@@ -21,7 +21,13 @@ class ProgressLine:
       compiling: seconds spent compiling so far, which say nothing about the pace of training.
     """
 
-    def __init__(self, total: int, show: bool = True, console: Console | None = None, compiling: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self,
+        total: int,
+        show: bool = True,
+        console: Console | None = None,
+        compiling: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._compiling = compiling
         self._compiled_before = compiling()
         self._console = console or Console(stderr=True)
@@ -44,7 +50,11 @@ class ProgressLine:
         self.close()
         self._name, self._steps = name, steps
         if self._live:
-            columns = [TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.percentage:3.0f}% {task.fields[text]}")]
+            columns = [
+                TextColumn("{task.description}"),
+                BarColumn(24),
+                TextColumn("{task.percentage:3.0f}% {task.fields[text]}"),
+            ]
             self._bar = Progress(*columns, console=self._console, refresh_per_second=4)
             self._task = self._bar.add_task(name, total=steps, completed=done, text="compiling")
             self._bar.start()
@@ -60,17 +70,26 @@ class ProgressLine:
         self._done += steps
 
     def update(self, step: int, numbers: dict[str, Any], force: bool = False) -> None:
-        """`step` steps of the phase are done; `numbers` are loss, accuracy, density and examples per second."""
+        """`step` steps of the phase are done; `numbers` are loss, accuracy, density and examples
+        per second.
+        """
         text = (
-            f"loss {numbers['loss']:.3f}  acc {numbers['accuracy']:.1%}  density {numbers['density']:.3f}  "
-            f"{numbers['examples_per_second']:,.0f} examples/s  {self.left()} left"
+            f"loss {numbers['loss']:.3f}  acc {numbers['accuracy']:.1%}  density"
+            f" {numbers['density']:.3f}  {numbers['examples_per_second']:,.0f} examples/s "
+            f" {self.left()} left"
         )
         now = time.monotonic()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, text=text)
-        elif self._show and not self._live and (now - self._logged > 10 or (force and step == self._steps)):
+        elif (
+            self._show
+            and not self._live
+            and (now - self._logged > 10 or (force and step == self._steps))
+        ):
             self._logged = now
-            self._console.print(f"{self._name}  {step}/{self._steps} steps  {text}", highlight=False, soft_wrap=True)
+            self._console.print(
+                f"{self._name}  {step}/{self._steps} steps  {text}", highlight=False, soft_wrap=True
+            )
 
     def left(self) -> str:
         """Time left for the whole plan at the pace so far."""

@@ -1,56 +1,33 @@
-"""What all groups of a run share, and where in a run one is."""
+"""What a run is: its frozen context, its groups of networks in order, and where in it one is."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from jaxtickets import members
 from jaxtickets.dataset import Dataset
-from jaxtickets.engine.checkpoints import Checkpoints
-from jaxtickets.engine.feed import DeviceFeed, HostFeed
-from jaxtickets.engine.lineage import Network
+from jaxtickets.engine.feed import Feeds
 from jaxtickets.engine.probes import Probe
 from jaxtickets.engine.programs import Programs
-from jaxtickets.engine.progress import ProgressLine
-from jaxtickets.engine.run_folder import RunFolder
+from jaxtickets.engine.state import Network
+from jaxtickets.engine.steps import child_key
+from jaxtickets.masks.structure import Structure
+from jaxtickets.masks.units import UnitTable
 from jaxtickets.members import Layout
-from jaxtickets.plan import Plan
+from jaxtickets.plan import SGD, Optimizer, Plan
 from jaxtickets.task import Task
-from jaxtickets.units import Units
 
 PyTree = Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What all groups of a run share."""
-
-    plan: Plan
-    task: Task
-    feed: DeviceFeed | HostFeed
-    held: Dataset | None
-    example: PyTree
-    given: Network | None
-    units: Units | None
-    x_spec: PyTree
-    layout: Layout
-    programs: Programs
-    line: ProgressLine
-    folder: RunFolder | None
-    checkpoints: Checkpoints | None
-    checkpoint_every: float
-    probe: Probe | None = None
-
-    @property
-    def keeps_tickets_in_files(self) -> bool:
-        """Whether collected tickets are left on disk: a run folder may hold more of them than memory does."""
-        return self.folder is not None and jax.process_count() == 1
-
-
-class Who(NamedTuple):
+class NetworkId(NamedTuple):
     """A network of a run: its lineage, and which child of it, if it is one."""
 
     lineage: int
@@ -60,12 +37,63 @@ class Who(NamedTuple):
         return str(self.lineage) if self.child is None else f"{self.lineage}.{self.child}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A place in a run: `step` steps of phase `phase` are done in group `group`, and `collected` tickets of all groups.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """Networks that are trained together, through the phases before a plan's Fork or those from it
+    on.
 
-    `branch` counts the groups of children after a Fork from 1; 0 is before it. `who` is trained in that group, `together` at most in
-    any group. `seconds` and `compile_seconds` are what the run took until here.
+    Args:
+      number: which group of lineages, from 0.
+      branch: which group of their children, from 1; 0 for the lineages themselves.
+      networks: who they are.
+      all_lineage_keys: the keys of all lineages of the run.
+      layout: of the group's size.
+      phases: the indices of its part of the plan.
+      first_lineage: the first lineage of its group of lineages.
+      more_children: whether groups of children of the same lineages follow.
+    """
+
+    number: int
+    branch: int
+    networks: tuple[NetworkId, ...]
+    all_lineage_keys: jax.Array
+    layout: Layout
+    phases: range
+    first_lineage: int
+    more_children: bool
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    # Made when the group begins: a run may have ten thousand of them.
+
+    @functools.cached_property
+    def lineage_keys(self) -> jax.Array:
+        """For each network the key of its lineage, [W], where the group's members lie."""
+        rows = np.asarray([network.lineage for network in self.networks])
+        return self.place(self.all_lineage_keys[rows])
+
+    @functools.cached_property
+    def keys(self) -> jax.Array:
+        """The networks' own keys, [W], where they lie."""
+        if not self.branch:
+            return self.lineage_keys
+        rows = np.asarray([network.lineage for network in self.networks])
+        children = jnp.asarray([network.child for network in self.networks], jnp.int32)
+        return self.place(jax.vmap(child_key)(self.all_lineage_keys[rows], children))
+
+    def place(self, tree: PyTree) -> PyTree:
+        """The tree, of a leading member axis, where the group's members lie."""
+        return members.place(tree, self.layout, "member")
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """A position in a run: `step` steps of phase `phase` are done in a group, and `collected`
+    tickets of all groups.
+
+    `networks` are trained in that group, `together` at most in any group, `across` all the ways in
+    which the run has laid members out. `seconds` and `compile_seconds` are what it took until here.
     """
 
     group: int = 0
@@ -73,7 +101,121 @@ class Place:
     phase: int = 0
     step: int = 0
     collected: int = 0
-    who: Sequence[Sequence[int | None]] = ()
+    networks: Sequence[Sequence[int | None]] = ()
     together: int = 0
+    across: Sequence[str] = ()
     seconds: float = 0.0
     compile_seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """The context of a run: what was given, checked, and what follows from it. Nothing in it
+    changes.
+
+    Args:
+      plan: the method.
+      task: the network and its loss.
+      feeds: the training data, as every group reads them.
+      held: the validation split.
+      example: one batch of inputs as the network takes them, to draw weights by.
+      given: a network trained elsewhere that every lineage starts from.
+      units: the network's units, where a structure of the plan needs them.
+      fork_units: those that its children are cut by, where they are cut by neurons.
+      x_spec: shape and dtype of one example.
+      layout: how members lie on the hardware.
+      groups: all groups, in the order in which they are trained.
+      programs: compiled programs.
+      probe: inputs that are predicted along the way.
+      masks_before: the masks of the last tickets of all lineages before one.
+    """
+
+    plan: Plan
+    task: Task
+    feeds: Feeds
+    held: Dataset | None
+    example: PyTree
+    given: Network | None
+    units: UnitTable | None
+    fork_units: UnitTable | None
+    x_spec: PyTree
+    layout: Layout
+    groups: tuple[Group, ...]
+    programs: Programs
+    probe: Probe | None
+    masks_before: Callable[[int], list[PyTree]]
+
+    def bound(self, part: PyTree) -> PyTree:
+        """A phase or an evolution whose structure, if it has one, is that of this network."""
+        structure = getattr(part, "structure", None)
+        if not isinstance(structure, Structure) or not structure.needs_units:
+            return part
+        return dataclasses.replace(part, structure=structure.bound(self.units))
+
+    def steps_before(self, index: int) -> int:
+        """Training steps of one network on the way to phase `index`."""
+        return self.plan.steps_before(index, self.feeds.steps_per_epoch)
+
+    def epochs_before(self, index: int) -> float:
+        """Epochs of one network on the way to phase `index`."""
+        return sum(phase.epochs(self.feeds.steps_per_epoch) for phase in self.plan.phases[:index])
+
+    def name(self, group: Group, index: int) -> str:
+        """Which networks are in which phase, for a line of progress."""
+        everybody, first = self.plan.copies(group.phases.stop), group.networks[0]
+        kind = ("member", "members") if first.child is None else ("child", "children")
+        number = first.lineage * (everybody // self.plan.width) + (first.child or 0)
+        last = number + len(group)
+        them = f"{kind[0]} {last}" if len(group) == 1 else f"{kind[1]} {number + 1}-{last}"
+        start = f"{them} of {everybody}, " if everybody > len(group) else ""
+        return f"{start}phase {index + 1} of {len(self.plan.phases)}:"
+
+
+def groups_of(plan: Plan, layout: Layout, keys: jax.Array) -> tuple[Group, ...]:
+    """All groups of a run: some lineages, then their children if the plan forks, then the next
+    lineages.
+
+    Args:
+      plan: the method.
+      layout: how many train together.
+      keys: the lineages' keys, [L].
+    """
+    groups: list[Group] = []
+    fork, end = plan.fork, len(plan.phases)
+
+    def add(number: int, branch: int, networks: list[NetworkId], first: int, more: bool) -> None:
+        own = members.for_members(layout, len(networks))
+        trunk = end if fork is None else fork
+        phases = range(trunk, end) if branch else range(trunk)
+        groups.append(Group(number, branch, tuple(networks), keys, own, phases, first, more))
+
+    for number, lineages in enumerate(members.groups(plan.width, layout)):
+        add(number, 0, [NetworkId(row) for row in lineages], lineages[0], False)
+        if fork is None:
+            continue
+        each = plan.phases[fork].children
+        children = [NetworkId(row, child) for row in lineages for child in range(each)]
+        branches = members.groups(len(children), layout)
+        for branch, which in enumerate(branches, 1):
+            some = [children[i] for i in which]
+            add(number, branch, some, lineages[0], branch < len(branches))
+    return tuple(groups)
+
+
+def optimizer_from(plan: Plan, index: int) -> Optimizer:
+    """The optimizer of phase `index`, or of the next training after it, or of the last before."""
+    phases = (*plan.phases[index:], *reversed(plan.phases[:index]))
+    return next((one for phase in phases if (one := phase.trains_with) is not None), SGD())
+
+
+def optimizer_before(plan: Plan, group: Group, index: int) -> Optimizer | None:
+    """The optimizer of the group's last training before phase `index`; None if there is none."""
+    phases = reversed(plan.phases[group.phases.start : index])
+    return next((one for phase in phases if (one := phase.trains_with) is not None), None)
+
+
+def optimizer_of_moments(plan: Plan, group: Group, index: int) -> Optimizer:
+    """The optimizer that owns the moments at phase `index`: they change hands when another one
+    trains.
+    """
+    return optimizer_before(plan, group, index) or optimizer_from(plan, index)

@@ -1,208 +1,142 @@
-"""The training of a group of networks: the one loop over steps, its reports and its checkpoints."""
+"""What a training phase does: the one loop over steps, and its reports."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtickets import members
-from jaxtickets.engine import best as bests
-from jaxtickets.engine import lineage as lineages
-from jaxtickets.engine import moves, probes
-from jaxtickets.engine.checkpoints import Checkpoints
-from jaxtickets.engine.feed import HostFeed
-from jaxtickets.engine.lineage import Lineage, Numbers, Pruning, Tally
-from jaxtickets.engine.meter import check_finite, is_finite
-from jaxtickets.engine.optimizer import build_optimizer
-from jaxtickets.engine.penalty import coefficients
-from jaxtickets.engine.run import Place
-from jaxtickets.plan import Evolve, Gradual, Train
-
-if TYPE_CHECKING:
-    from jaxtickets.engine.group import GroupRun
+from jaxtickets.engine.best_network import better, initial_best, validation_accuracy
+from jaxtickets.engine.coefficients import l1_coefficients
+from jaxtickets.engine.epochs import data_at
+from jaxtickets.engine.events import Began, Report, Stepped
+from jaxtickets.engine.feed import DeviceFeed, HostFeed
+from jaxtickets.engine.mask_rules import compiled_for
+from jaxtickets.engine.meter import read_tally
+from jaxtickets.engine.phase_steps import Steps, mask_arrays, run_phase
+from jaxtickets.engine.run import Group, Run, optimizer_before
+from jaxtickets.engine.state import Best, GroupState, StepHyperparams, empty_tally
+from jaxtickets.engine.steps import fresh_moments, train_steps
+from jaxtickets.plan import Train
+from jaxtickets.plan.parts import short_name
 
 PyTree = Any
 
 
-def train(group: GroupRun, index: int, phase: Train, done: int) -> None:
-    """Phase `index` to its end, from `done` steps on."""
-    data = feed, place = group.data_at(index)
-    steps = phase.steps(group.run.feed.steps_per_epoch)
-    per_call = 1 if isinstance(feed, HostFeed) else group.layout.steps_per_call
+class _Training(NamedTuple):
+    """One training phase of one group: what stays while it lasts."""
+
+    phase: Train
+    run: Run
+    group: Group
+    index: int
+    feed: DeviceFeed | HostFeed
+    steps: int
+    coefficients: PyTree
+
+
+@run_phase.register
+def train(
+    phase: Train, run: Run, group: Group, index: int, state: GroupState, done: int = 0
+) -> Steps:
+    """Training, from `done` steps on. Every state that it gives is one that can be gone on with."""
+    feed, epoch_and_batch = data_at(run, group, index)
+    steps, whole = phase.steps(run.feeds.steps_per_epoch), feed.steps_per_epoch
     if done == 0:
-        _prepare_phase(group, index, phase)
-        if group.branch == 0 and group.steps_before(index) == 0:
-            probes.record(group, 0, 0.0)
-    pull = coefficients(group, phase.penalty)
-    group.meter.count(group.state["lineage"].mask, len(group.who))
-    group.run.line.phase(f"{group.name(index)} {_short(phase)}", steps, done)
-    group.meter.reset()
-    shown = time.monotonic()
-    beat = None
+        state = _prepared(phase, run, group, index, state)
+    coefficients = l1_coefficients(run, group, phase.penalty, state.lineage.params)
+    training = _Training(phase, run, group, index, feed, steps, coefficients)
+    per_call = 1 if isinstance(feed, HostFeed) else group.layout.steps_per_call
+    programs: dict[Any, Any] = {}
+    previous_call = None
+    name, epochs_before = short_name(phase), run.epochs_before(index)
+    per_epoch = phase.steps_per_epoch(run.feeds.steps_per_epoch)
+    yield state, Began(name, steps, done)
     while done < steps:
-        epoch, position = place(done)
-        ahead = min(steps - done, feed.steps_per_epoch - position)
-        take = per_call if per_call <= ahead else 1
-        beat = _steps(group, index, phase, done, take, data, pull, beat)
-        done += take
-        group.meter.examples += take * group.run.plan.batch_size * len(group.who)
-        group.run.line.advance(take * len(group.who))
-        whole = position + take == feed.steps_per_epoch
-        if done == steps or whole:
-            group.run.line.update(done, _report(group, index, phase, done), force=True)
-            if probes.due(group, epoch + 1 if whole else None, done == steps):
-                probes.record(group, group.steps_before(index) + done, _epochs(group, index, phase, done))
-            group.meter.reset()
-        elif time.monotonic() - shown > 1:
-            shown = time.monotonic()
-            group.run.line.update(done, group.meter.read(group.state["tally"]))
-        if group.run.checkpoints is not None and group.run.checkpoints.age() >= group.run.checkpoint_every:
-            _save(group, group.run.checkpoints, index, done)
+        epoch, position = epoch_and_batch(done)
+        taken = per_call if per_call <= min(steps - done, whole - position) else 1
+        batch, length = feed.batch(epoch, position), feed.bucket_length(epoch, position, taken)
+        # The call before is waited for, so that the host is never ahead by more than one; but only
+        # when the next batch has been read.
+        jax.block_until_ready(previous_call)
+        hyper = _hyperparams(phase, range(done, done + taken), steps)
+        args = (state.lineage, state.tally, group.keys, hyper, coefficients, *batch)
+        if (taken, length) not in programs:
+            programs[taken, length] = _program(training, args, length)
+        lineage, tally, previous_call = programs[taken, length](*args)  # the old ones are donated
+        state = state._replace(lineage=lineage, tally=tally)
+        done += taken
+        last, ends_epoch = done == steps, position + taken == whole
+        report = None
+        if last or ends_epoch:
+            state, report = _report(training, state, done)
+        at, epochs = epochs_before + done / per_epoch, epoch + 1 if ends_epoch else None
+        yield state, Stepped(name, taken, done, last, epochs, at, report)
 
 
-def _prepare_phase(group: GroupRun, index: int, phase: Train) -> None:
-    """What a training phase starts with: fresh moments if the optimizer is another one, no best yet."""
-    group.state["tally"] = group.empty_tally()
-    group.state.pop("best", None)
-    if isinstance(phase.evolve, Gradual):
-        moves.open_masks(group)
-    lineage: Lineage = group.state["lineage"]
-    if group.optimizer_before(index) not in (None, phase.optimizer):
-        build = build_optimizer(phase.optimizer, 0.0)
-        moves.move(group, lineage._replace(moments=jax.jit(jax.vmap(build.init))(lineage.params)))
-    if group.run.plan.collects_best(index):
-        group.state["best"] = bests.none_yet(group.state["lineage"])
+def _prepared(phase: Train, run: Run, group: Group, index: int, state: GroupState) -> GroupState:
+    """What a training begins with: fresh moments if the optimizer is another one, no best yet."""
+    lineage = state.lineage
+    if phase.may_prune:
+        lineage = mask_arrays(run, group, lineage)
+    if optimizer_before(run.plan, group, index) not in (None, phase.optimizer):
+        lineage = group.place(jax.jit(jax.vmap(fresh_moments(phase.optimizer)))(lineage))
+    best = initial_best(lineage) if run.plan.collects_best(index) else None
+    return state._replace(lineage=lineage, tally=group.place(empty_tally(len(group))), best=best)
 
 
-def _steps(
-    group: GroupRun, index: int, phase: Train, done: int, take: int, data: tuple[Any, Any], pull: PyTree, beat: jax.Array | None
-) -> jax.Array:
-    """`take` training steps in one call. Learning rate, drop fraction, momentum and the penalty's strength enter as numbers.
-
-    Returns what is there when the call is done: the next one waits for it, with its batch read.
-    """
-    feed, place = data
-    batch, length = feed.batch(*place(done)), feed.length(*place(done), take)
-    jax.block_until_ready(beat)
-    steps = phase.steps(group.run.feed.steps_per_epoch)
-    at = range(done, done + take)
-    numbers = Numbers(
-        np.asarray([phase.lr(i, steps) for i in at], np.float32),  # type: ignore[arg-type]
-        np.asarray([_drop_fraction(phase, i, steps) for i in at], np.float32),  # type: ignore[arg-type]
-        np.asarray([phase.momentum(i, steps) if phase.momentum else 0.0 for i in at], np.float32),  # type: ignore[arg-type]
-        np.asarray([phase.penalty.strength(i, steps) if phase.penalty else 0.0 for i in at], np.float32),  # type: ignore[arg-type]
+def _program(training: _Training, args: tuple[PyTree, ...], length: int | None) -> Any:
+    """The compiled steps. What changes from step to step is not in what they are made from."""
+    phase, run, group, index, feed, steps, _ = training
+    before, sparsity = run.steps_before(index), run.plan.sparsity_before(index)
+    evolve = compiled_for(run.bound(phase.evolve), steps, before, sparsity)
+    penalty = phase.penalty and dataclasses.replace(phase.penalty, strength=0.0)
+    how = (phase.optimizer, evolve, penalty, phase.momentum is not None, feed.gather(length))
+    return run.programs.over_members(
+        train_steps,
+        (feed.advance, run.task, *how),
+        args,
+        (True, True, True, False, True, *feed.mapped),
+        group.layout,
+        donate=(0, 1),
     )
-    evolve = _evolution(group, index, phase, steps)
-    penalty = phase.penalty and dataclasses.replace(phase.penalty, strength=0.0)  # which enters as a number
-    gather = functools.partial(feed.gather, length=length)
-    step = lineages.train_step(group.run.task, phase.optimizer, evolve, penalty, phase.momentum is not None, gather)
-
-    def several(
-        lineage: PyTree, tally: Tally, key: jax.Array, numbers: Numbers, pull: PyTree, *batch: PyTree
-    ) -> tuple[PyTree, Tally, jax.Array]:
-        if take == 1:
-            lineage, tally = step(lineage, tally, key, jax.tree.map(lambda n: n[0], numbers), pull, *batch)
-            return lineage, tally, tally.steps + 0
-
-        def body(carry: PyTree, at: PyTree) -> tuple[PyTree, None]:
-            i, numbers = at
-            return step(*carry, key, numbers, pull, *feed.advance(batch, i)), None
-
-        (lineage, tally), _ = jax.lax.scan(body, (lineage, tally), (jnp.arange(take), numbers))
-        return lineage, tally, tally.steps + 0
-
-    args = (group.state["lineage"], group.state["tally"], group.keys, numbers, pull, *batch)
-    masked = group.run.plan.masked_at(index)
-    signature = ("train", phase.optimizer, evolve, penalty, phase.momentum is not None, take, masked, feed.rows, length)
-    program = group.program(signature, several, (True, True, True, False, True, *feed.mapped), args, donate=(0, 1))
-    group.state["lineage"], group.state["tally"], done_when = program(*args)
-    return done_when
 
 
-def _evolution(group: GroupRun, index: int, phase: Train, steps: int) -> Evolve | Pruning | None:
-    """How the mask evolves, without what enters as a number."""
-    if isinstance(phase.evolve, Gradual):
-        begin, end = phase.evolve.steps(steps)
-        before = group.steps_before(index)
-        return Pruning(phase.evolve, before + begin, before + end, group.run.plan.sparsity_before(index))
-    return phase.evolve and dataclasses.replace(phase.evolve, drop_fraction=0.0, decay="constant", end=1.0)
+def _hyperparams(phase: Train, steps: range, of: int) -> StepHyperparams:
+    """What changes from step to step, of some steps of the phase: float32 [steps]."""
+    momentum, penalty = phase.momentum, phase.penalty
+    each = (
+        [phase.lr(i, of) for i in steps],
+        [_drop_fraction(phase, i, of) for i in steps],
+        [momentum(i, of) if momentum else 0.0 for i in steps],
+        [penalty.strength(i, of) if penalty else 0.0 for i in steps],
+    )
+    return StepHyperparams(*(np.asarray(values, np.float32) for values in each))
 
 
-def _report(group: GroupRun, index: int, phase: Train, done: int) -> dict[str, Any]:
-    """The tally to `metrics.jsonl`; a new tally begins."""
-    lineage: Lineage = group.state["lineage"]
-    group.meter.count(lineage.mask, len(group.who))
-    numbers = group.meter.read(group.state["tally"])
-    check_finite(group.run.plan, index, group.who, numbers["bad_steps"], group.run.folder)
-    steps = phase.steps(group.run.feed.steps_per_epoch)
+def _report(training: _Training, state: GroupState, done: int) -> tuple[GroupState, Report]:
+    """The means since the last report; a new tally begins."""
+    phase, run, group = training.phase, training.run, training.group
+    losses, accuracies, bad_steps = read_tally(state.tally)
     record: dict[str, Any] = {
-        "group": group.number,
-        "branch": group.branch,
-        "phase": index,
-        "step_in_phase": done,
-        "name": _short(phase),
-        "step": group.steps_before(index) + done,
-        "epoch": _epochs(group, index, phase, done),
-        "lineages": [who.lineage for who in group.who],
-        "children": [who.child for who in group.who],
-        "lr": phase.lr(done - 1, steps),
-        "drop_fraction": _drop_fraction(phase, done - 1, steps),
-        "loss": numbers["losses"],
-        "accuracy": numbers["accuracies"],
-        "density": group.meter.densities,
-        "examples_per_second": round(numbers["examples_per_second"], 1),
-        "seconds": round(group.clock.total(), 3),
+        "lr": phase.lr(done - 1, training.steps),
+        "drop_fraction": _drop_fraction(phase, done - 1, training.steps),
     }
-    if "best" in group.state:
-        network = bests.network_of(lineage)
-        accuracy = bests.validation_accuracy(group.run, network, len(group.who))
-        now = {"accuracy": accuracy, "step": lineage.step, "network": network}
-        group.state["best"] = bests.better(group.state["best"], now)
+    best, lineage = state.best, state.lineage
+    if best is not None:
+        assert run.held is not None
+        network = (lineage.network, len(group), run.x_spec, run.held)
+        accuracy = validation_accuracy(run.task, *network)
+        best = better(best, Best(jnp.asarray(accuracy), lineage.step, lineage.network))
         record["validation_accuracy"] = [float(a) for a in accuracy]
-    if group.run.folder is not None:
-        group.run.folder.append_metrics(record)
-    report = np.asarray([numbers["losses"], numbers["accuracies"]], np.float32).T
-    group.state["report"] = members.place(report, group.layout, "member")
-    group.state["tally"] = group.empty_tally()
-    return numbers
-
-
-def _epochs(group: GroupRun, index: int, phase: Train, done: int) -> float:
-    """Epochs of one network's training until `done` steps of phase `index`."""
-    per_epoch = group.run.feed.steps_per_epoch
-    before = [p.length.epochs(p.steps_per_epoch(per_epoch)) for p in group.run.plan.phases[:index] if isinstance(p, Train)]
-    return sum(before) + done / phase.steps_per_epoch(per_epoch)
-
-
-def _save(group: GroupRun, checkpoints: Checkpoints, index: int, done: int) -> None:
-    state = group.state | ({} if group.parents is None else {"parents": group.parents})
-    host = members.fetch(state)
-    check_finite(group.run.plan, index, group.who, host["tally"].bad_step.tolist(), group.run.folder)
-    if not is_finite(host["lineage"].params):
-        return  # the next step's loss ends the run; the checkpoint before stays the newest
-    place = Place(
-        group=group.number,
-        branch=group.branch,
-        phase=index,
-        step=done,
-        collected=len(group.tickets),
-        who=group.who,
-        together=group.run.layout.group,
-        seconds=group.clock.total(),
-        compile_seconds=group.clock.compiling(),
-    )
-    checkpoints.save(state, host, dataclasses.asdict(place))
-
-
-def _short(phase: Train) -> str:
-    return f"Train {phase.length}" + (", evolving" if isinstance(phase.evolve, Evolve) else ", pruning" if phase.evolve else "")
+    report = group.place(np.asarray([losses, accuracies], np.float32).T)
+    tally = group.place(empty_tally(len(group)))
+    state = state._replace(tally=tally, report=report, best=best)
+    return state, Report(losses, accuracies, bad_steps, record)
 
 
 def _drop_fraction(phase: Train, step: int, steps: int) -> float:
-    return phase.evolve.fraction_at(step, steps) if isinstance(phase.evolve, Evolve) else 0.0
+    return phase.evolve.drop_fraction_at(step, steps) if phase.evolve else 0.0

@@ -8,18 +8,28 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 
-from jaxtickets.ensemble import TicketEnsemble
-from jaxtickets.evaluation.attacks import CRAFTED_AT_ONCE, check_share, check_steps, craft, images_of
-from jaxtickets.evaluation.checks import EvaluationError, check_labels
-from jaxtickets.evaluation.combine import Combine
-from jaxtickets.evaluation.combine import combine as combine_members
+from jaxtickets.errors import EvaluationError
+from jaxtickets.evaluation.attacks import (
+    CRAFTED_AT_ONCE,
+    check_share,
+    check_steps,
+    craft,
+    images_of,
+)
+from jaxtickets.evaluation.checks import check_labels
+from jaxtickets.evaluation.combining import Combine
+from jaxtickets.evaluation.combining import combine as combine_members
+from jaxtickets.messages.checks import is_int, is_number
+from jaxtickets.messages.quoting import shown
+from jaxtickets.tickets.ensemble import TicketEnsemble
 
 Attack = Literal["fgsm", "pgd"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Adversarial:
-    """The part "adversarial" of an evaluation: accuracy of the ensemble on examples crafted against each member, and against itself.
+    """The part "adversarial" of an evaluation: accuracy of the ensemble on examples crafted against
+    each member, and against itself.
 
     Args:
       attack: "fgsm" or "pgd".
@@ -33,7 +43,8 @@ class Adversarial:
       EvaluationError: another attack; a step or radius outside (0, 1]; no steps.
 
     References:
-      Liu et al. 2022, arXiv:2106.14568, appendix L and table 13 (FGSM of 8/255, {min, mean, max} over the members).
+      Liu et al. 2022, arXiv:2106.14568, appendix L and table 13 (FGSM of 8/255, {min, mean, max}
+      over the members).
 
     Differs:
       Examples crafted on the ensemble's own prediction are not in the paper.
@@ -52,7 +63,24 @@ class Adversarial:
         if self.attack not in get_args(Attack):
             raise EvaluationError(f"attack: got {self.attack!r}, wanted 'fgsm' or 'pgd'.")
         if self.attack == "fgsm" and self.key is not None:
-            raise EvaluationError("key: fgsm starts at the images themselves; leave key out, or write attack='pgd'.")
+            raise EvaluationError(
+                "key: fgsm starts at the images themselves; leave key out, or write attack='pgd'."
+            )
+        if self.key is not None and (not is_int(self.key) or not 0 <= self.key < 2**32):
+            raise EvaluationError(
+                f"key: got {shown(self.key)}, wanted an integer in [0, 2^32), or None."
+            )
+        if self.pixels is not None:
+            pair = (
+                self.pixels
+                if isinstance(self.pixels, tuple | list) and len(self.pixels) == 2
+                else (1.0, 0.0)
+            )
+            if not all(map(is_number, pair)) or not pair[0] < pair[1]:
+                raise EvaluationError(
+                    f"pixels: got {shown(self.pixels)}, wanted the lowest and the highest value,"
+                    " such as (0, 1), or None."
+                )
         check_share("step", self.length)
         check_share("radius", self.radius)
         check_steps(self.steps)
@@ -63,7 +91,13 @@ class Adversarial:
         return {"fgsm": 8 / 255, "pgd": 2 / 255}[self.attack] if self.step is None else self.step
 
     def __call__(
-        self, tickets: TicketEnsemble, test: Any, *, bins: int = 15, batch_size: int | None = None, combine: Combine = "proba"
+        self,
+        tickets: TicketEnsemble,
+        test: Any,
+        *,
+        bins: int = 15,
+        batch_size: int | None = None,
+        combine: Combine = "proba",
     ) -> dict[str, Any]:
         """Attack every member and the ensemble.
 
@@ -71,13 +105,16 @@ class Adversarial:
           tickets: the ensemble.
           test: as `fgsm` takes it.
           bins: not used.
-          batch_size: examples at a time; None for 100 per gradient and the ensemble's own number per prediction.
-          combine: how members' predictions become the ensemble's: "proba", "logits" or "vote". The attack on the ensemble is one on
-            the mean of the probabilities, however they are combined.
+          batch_size: examples at a time; None for 100 per gradient and the ensemble's own number
+            per prediction.
+          combine: how members' predictions become the ensemble's: "proba", "logits" or "vote". The
+            attack on the ensemble is one on the mean of the probabilities, however they are
+            combined.
 
         Returns:
-          `{"attack", "step", "examples", "crafted_on_members": [M accuracies], "min", "mean", "max", "crafted_on_ensemble", "clean"}`,
-          of pgd also "steps" and "radius". With one member the attack on it is the one on the ensemble.
+          `{"attack", "step", "examples", "crafted_on_members": [M accuracies], "min", "mean",
+          "max", "crafted_on_ensemble", "clean"}`, of pgd also "steps" and "radius". With one member
+          the attack on it is the one on the ensemble.
 
         Raises:
           EvaluationError: as `fgsm`.
@@ -92,9 +129,24 @@ class Adversarial:
             return float(np.mean(combine_members(each, combine).argmax(-1) == labels))
 
         def attacked(on: int | None) -> float:
-            key = None if self.key is None else jax.random.fold_in(jax.random.key(self.key), members if on is None else on)
+            key = (
+                None
+                if self.key is None
+                else jax.random.fold_in(jax.random.key(self.key), members if on is None else on)
+            )
             steps, radius = (1, self.length) if self.attack == "fgsm" else (self.steps, self.radius)
-            return accuracy(craft(tickets, images, on, self.length, steps, radius, key, batch_size or CRAFTED_AT_ONCE))
+            return accuracy(
+                craft(
+                    tickets,
+                    images,
+                    on,
+                    self.length,
+                    steps,
+                    radius,
+                    key,
+                    batch_size or CRAFTED_AT_ONCE,
+                )
+            )
 
         each = [attacked(on) for on in range(members)]
         result = {
@@ -108,4 +160,6 @@ class Adversarial:
             "crafted_on_ensemble": each[0] if members == 1 else attacked(None),
             "clean": accuracy(images.x),
         }
-        return result | ({"steps": self.steps, "radius": self.radius} if self.attack == "pgd" else {})
+        return result | (
+            {"steps": self.steps, "radius": self.radius} if self.attack == "pgd" else {}
+        )

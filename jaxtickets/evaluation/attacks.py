@@ -1,14 +1,14 @@
-"""Adversarial examples: images changed by little, along the gradient of a member's or the ensemble's loss.
+"""Adversarial examples: images changed by little, along the gradient of a loss.
 
-A member is one prediction: a ticket, or one head of a ticket whose network has several. Images are attacked as they are stored,
-before `Dataset.prepare` standardises them, so a step means the same for every network.
+A member is one prediction: a ticket, or one head of a ticket whose network has several. Images are
+attacked as they are stored, before `Dataset.prepare` standardises them, so a step means the same
+for every network.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import operator
 from typing import Any
 
 import jax
@@ -16,8 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets.dataset import Dataset
-from jaxtickets.ensemble import TicketEnsemble
-from jaxtickets.evaluation.checks import EvaluationError, check_labels
+from jaxtickets.dataset.conversion import as_inputs
+from jaxtickets.errors import EvaluationError
+from jaxtickets.evaluation.checks import check_labels, numbers
+from jaxtickets.messages import checks
+from jaxtickets.messages.checks import is_int, is_number, shown
+from jaxtickets.tickets.ensemble import TicketEnsemble
+from jaxtickets.tracing.precision import in_32_bits
 
 PyTree = Any
 CRAFTED_AT_ONCE = 100  # examples: a gradient keeps every activation, which a prediction does not
@@ -34,37 +39,52 @@ def fgsm(
 ) -> np.ndarray:
     """Images after one step of the fast gradient sign method.
 
-    `x + step (high - low) sign(dL/dx)`, clipped to low ... high, where L is the cross-entropy of the label y under the prediction
-    attacked: member `on`'s, or the mean of all members' probabilities. A pixel whose gradient is 0 stays.
+    `x + step (high - low) sign(dL/dx)`, clipped to low ... high, where L is the cross-entropy of
+    the label y under the prediction attacked: member `on`'s, or the mean of all members'
+    probabilities. A pixel whose gradient is 0 stays.
 
     Args:
       tickets: the ensemble.
-      test: a `Dataset` of images (any array of floats or of uint8, [N, ...]), or a pair (x, y) as the network takes it.
-      on: the member whose gradient it is, 0 ... M - 1; None for the ensemble. Head h of ticket t is member t H + h.
+      test: a `Dataset` of images (any array of floats or of uint8, [N, ...]), or a pair (x, y) as
+        the network takes it.
+      on: the member whose gradient it is, 0 ... M - 1; None for the ensemble. Head h of ticket t is
+        member t H + h.
       step: share of the pixels' range.
-      pixels: (low, high), that range in the units of x. None: 0 to `test.prepare.scale` where there is one (`Standardise`), to 255
-        where x is uint8, else to 1.
+      pixels: (low, high), that range in the units of x. None: 0 to `test.prepare.scale` where there
+        is one (`Standardise`), to 255 where x is uint8, else to 1.
       batch_size: examples per gradient. It changes memory, not the result.
 
     Returns:
       float32 [N, ...], in the units of `test.x`: what `dataclasses.replace(test, x=...)` takes.
 
     Raises:
-      EvaluationError: streams, tokens, regression, pixels outside of their range, a member that there is not, and a gradient that is
-        0 for every pixel of every example.
+      EvaluationError: streams, tokens, regression, pixels outside of their range, a member that
+        there is not, and a gradient that is 0 for every pixel of every example.
 
     References:
-      Goodfellow et al. 2015, arXiv:1412.6572, section 4; Strauss et al. 2017, arXiv:1709.03423, for ensembles.
+      Goodfellow et al. 2015, arXiv:1412.6572, section 4; Strauss et al. 2017, arXiv:1709.03423, for
+      ensembles.
 
     >>> import jaxtickets as jt
-    >>> task = jt.classification((lambda key, x: ({"w": jnp.eye(2)}, {}), lambda p, s, x, train, key: (x @ p["w"], s)), num_classes=2)
+    >>> init = lambda key, x: ({"w": jnp.eye(2)}, {})
+    >>> apply = lambda params, state, x, train, key: (x @ params["w"], state)
+    >>> task = jt.classification((init, apply), num_classes=2)
     >>> x, y = np.array([[0.5, 0.25]], np.float32), np.array([0])
     >>> ticket = jt.Ticket({"w": np.eye(2, dtype=np.float32)}, {"w": np.ones((), bool)}, {}, {})
     >>> tickets = TicketEnsemble(task, (ticket,), jax.ShapeDtypeStruct((2,), jnp.float32))
     >>> fgsm(tickets, (x, y), step=0.125).tolist()  # less of class 0, more of class 1
     [[0.375, 0.375]]
     """
-    return craft(tickets, images_of(tickets, test, pixels), on, check_share("step", step), 1, step, None, batch_size)
+    return craft(
+        tickets,
+        images_of(tickets, test, pixels),
+        on,
+        check_share("step", step),
+        1,
+        step,
+        None,
+        batch_size,
+    )
 
 
 def pgd(
@@ -79,14 +99,15 @@ def pgd(
     pixels: tuple[float, float] | None = None,
     batch_size: int = CRAFTED_AT_ONCE,
 ) -> np.ndarray:
-    """Images after several steps of `fgsm`, each followed by a projection: no pixel moves by more than `radius`.
+    """Images after several steps of `fgsm`, none of which moves a pixel by more than `radius`.
 
     Args:
       tickets, test, on, pixels, batch_size: as `fgsm`.
       step: of each, as a share of the pixels' range.
       steps: how many.
       radius: the largest change of a pixel, as a share of the range.
-      key: where the images start: uniformly at random within the radius. None: at the images themselves.
+      key: where the images start: uniformly at random within the radius. None: at the images
+        themselves.
 
     Returns:
       As `fgsm`.
@@ -97,8 +118,14 @@ def pgd(
     References:
       Madry et al. 2018, arXiv:1706.06083, section 2.1; Kurakin et al. 2017, arXiv:1607.02533.
     """
-    step, steps, radius = check_share("step", step), check_steps(steps), check_share("radius", radius)
-    return craft(tickets, images_of(tickets, test, pixels), on, step, steps, radius, key, batch_size)
+    step, steps, radius = (
+        check_share("step", step),
+        check_steps(steps),
+        check_share("radius", radius),
+    )
+    return craft(
+        tickets, images_of(tickets, test, pixels), on, step, steps, radius, key, batch_size
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,22 +141,39 @@ class Images:
 def images_of(tickets: Any, test: Any, pixels: tuple[float, float] | None) -> Images:
     """The images of a test set, checked."""
     if not isinstance(tickets, TicketEnsemble):
-        raise EvaluationError(f"tickets: got {type(tickets).__name__}, wanted a TicketEnsemble: an attack needs the networks' gradients.")
+        raise EvaluationError(
+            f"tickets: got {type(tickets).__name__}, wanted a TicketEnsemble: an attack needs the"
+            " networks' gradients."
+        )
     if tickets.task.num_classes is None:
-        raise EvaluationError(f"tickets: {tickets.task.name} is a regression; an attack wants labels to lead away from.")
+        raise EvaluationError(
+            f"tickets: {tickets.task.name} is a regression; an attack wants labels to lead away"
+            " from."
+        )
     if isinstance(test, (tuple, list)) and len(test) == 2:
         x, y = test
-        test = Dataset(x if isinstance(x, dict) else np.asarray(x), np.asarray(y), tickets.task.num_classes)
+        test = Dataset(as_inputs(x), numbers(y, "y", "labels [B]"), tickets.task.num_classes)
     if hasattr(test, "in_order"):
         name = getattr(test, "name", type(test).__name__)
-        raise EvaluationError(f"test: {name} is a stream, whose images come prepared; wanted a Dataset, attacked before it prepares.")
+        raise EvaluationError(
+            f"test: {name} is a stream, whose images come prepared; wanted a Dataset, attacked"
+            " before it prepares."
+        )
     if not isinstance(test, Dataset):
-        raise EvaluationError(f"test: got {type(test).__name__}, wanted a Dataset of images or a pair (x, y).")
+        raise EvaluationError(
+            f"test: got {type(test).__name__}, wanted a Dataset of images or a pair (x, y)."
+        )
     if not isinstance(test.x, np.ndarray | jax.Array):
         kind = type(test.x).__name__
-        raise EvaluationError(f"test: x of {test.name} is a {kind} of arrays; wanted one array of images: only those have pixels.")
+        raise EvaluationError(
+            f"test: x of {test.name} is a {kind} of arrays; wanted one array of images: only those"
+            " have pixels."
+        )
     if not (test.x.dtype == np.uint8 or jnp.issubdtype(test.x.dtype, jnp.floating)):
-        raise EvaluationError(f"test: x of {test.name} is {test.x.dtype}; wanted uint8 or floats: a step between token ids means nothing.")
+        raise EvaluationError(
+            f"test: x of {test.name} is {test.x.dtype}; wanted uint8 or floats: a step between"
+            " token ids means nothing."
+        )
     if len(test) == 0:
         raise EvaluationError("test: got no examples, wanted at least one.")
     check_labels(test.y, len(test), tickets.task.num_classes)
@@ -138,7 +182,8 @@ def images_of(tickets: Any, test: Any, pixels: tuple[float, float] | None) -> Im
     least, most = float(x.min()), float(x.max())
     if not (low <= least and most <= high):
         raise EvaluationError(
-            f"pixels: x of {test.name} is from {least:g} to {most:g}, outside of {low:g} to {high:g}. Give pixels=(low, high), the range."
+            f"pixels: x of {test.name} is from {least:g} to {most:g}, outside of {low:g} to"
+            f" {high:g}. Give pixels=(low, high), the range."
         )
     return Images(test, x, low, high)
 
@@ -153,34 +198,55 @@ def _range(pixels: Any) -> tuple[float, float]:
     except (TypeError, ValueError):
         low, high = 0.0, 0.0
     if not (np.isfinite([low, high]).all() and low < high):
-        raise EvaluationError(f"pixels: got {pixels!r}, wanted (low, high), two numbers of which the first is smaller.")
+        raise EvaluationError(
+            f"pixels: got {shown(pixels)}, wanted (low, high), two numbers of which the first is"
+            " smaller."
+        )
     return low, high
 
 
 def check_share(name: str, share: Any) -> float:
     """A share of the pixels' range as a float; an `EvaluationError` unless it is in (0, 1]."""
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise EvaluationError(f"{name}: got {share!r}, wanted a share of the pixels' range, in (0, 1], such as 8 / 255.")
+    if not is_number(share) or not 0 < share <= 1:
+        raise EvaluationError(
+            f"{name}: got {shown(share)}, wanted a share of the pixels' range, in (0, 1], such as"
+            " 8 / 255."
+        )
     return float(share)
 
 
 def check_steps(steps: Any) -> int:
     """A number of steps; an `EvaluationError` unless it is an integer of 1 or more."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise EvaluationError(f"steps: got {steps!r}, wanted an integer of 1 or more.")
+    if not is_int(steps) or steps < 1:
+        raise EvaluationError(f"steps: got {shown(steps)}, wanted an integer of 1 or more.")
     return steps
 
 
+@in_32_bits
 def craft(
-    tickets: TicketEnsemble, images: Images, on: int | None, step: float, steps: int, radius: float, key: Any, batch_size: int
+    tickets: TicketEnsemble,
+    images: Images,
+    on: int | None,
+    step: float,
+    steps: int,
+    radius: float,
+    key: Any,
+    batch_size: int,
 ) -> np.ndarray:
     """The attacked images. Step and radius are shares of the range."""
-    if batch_size < 1:
-        raise EvaluationError(f"batch_size: got {batch_size}, wanted 1 or more.")
+    if not is_int(batch_size) or batch_size < 1:
+        raise EvaluationError(
+            f"batch_size: got {shown(batch_size)}, wanted an integer of 1 or more."
+        )
+    if key is not None:
+        checks.Checks(EvaluationError).key("key", key)
     chosen = _chosen(tickets, on)
     span = images.high - images.low
     reach = np.float32(radius * span)
-    lowest, highest = np.maximum(images.x - reach, images.low), np.minimum(images.x + reach, images.high)
+    lowest, highest = (
+        np.maximum(images.x - reach, images.low),
+        np.minimum(images.x + reach, images.high),
+    )
     x = images.x
     if key is not None:
         start = jax.random.uniform(key, x.shape, jnp.float32, -reach, reach)
@@ -189,7 +255,8 @@ def craft(
         gradient = _gradient(tickets, chosen, images.data, x, batch_size)
         if not gradient.any():
             raise EvaluationError(
-                f"test: the gradient is 0 for every pixel of {images.data.name}: its prepare rounds, or the network is sure of everything."
+                f"test: the gradient is 0 for every pixel of {images.data.name}: its prepare"
+                " rounds, or the network is sure of everything."
             )
         x = np.clip(x - np.float32(step * span) * np.sign(gradient), lowest, highest)
     return x
@@ -200,20 +267,28 @@ def _chosen(tickets: TicketEnsemble, on: int | None) -> dict[int, np.ndarray]:
     if on is None:
         return {ticket: np.ones(tickets.heads, bool) for ticket in range(len(tickets))}
     members = len(tickets) * tickets.heads
-    try:
-        number = operator.index(on)
-    except TypeError:
-        number = -1
+    number = on if is_int(on) else -1
     if not 0 <= number < members:
-        raise EvaluationError(f"on: got {on!r}, wanted a member's number, 0 to {members - 1}, or None for the ensemble.")
+        raise EvaluationError(
+            f"on: got {shown(on)}, wanted a member's number, 0 to {members - 1}, or None for the"
+            " ensemble."
+        )
     return {number // tickets.heads: np.arange(tickets.heads) == number % tickets.heads}
 
 
-def _gradient(tickets: TicketEnsemble, chosen: dict[int, np.ndarray], data: Dataset, x: np.ndarray, batch_size: int) -> np.ndarray:
-    """Gradient of log p(y) with respect to the pixels, float32 [N, ...], p the mean of the chosen members' probabilities.
+def _gradient(
+    tickets: TicketEnsemble,
+    chosen: dict[int, np.ndarray],
+    data: Dataset,
+    x: np.ndarray,
+    batch_size: int,
+) -> np.ndarray:
+    """Gradient of log p(y) with respect to the pixels, float32 [N, ...].
 
-    Ticket by ticket, so that no more than one is on the device: with p = sum_t p_t it is sum_t (p_t / p) d log p_t, and the
-    weights p_t / p are kept in log space.
+    p is the mean of the chosen members' probabilities.
+
+    Ticket by ticket, so that no more than one is on the device: with p = sum_t p_t it is sum_t (p_t
+    / p) d log p_t, and the weights p_t / p are kept in log space.
     """
     run = _gradient_program(tickets.task, data.prepare)
     examples, batch_size = len(x), min(batch_size, len(x))
@@ -224,11 +299,18 @@ def _gradient(tickets: TicketEnsemble, chosen: dict[int, np.ndarray], data: Data
         for first in range(0, examples, batch_size):
             # The last batch is filled up by repeating rows, so that there is one program.
             take = np.arange(first, first + batch_size) % examples
-            log_p, gradient = jax.device_get(run(x[take], params, model_state, np.asarray(data.y[take], np.int32), heads))
+            log_p, gradient = jax.device_get(
+                run(x[take], params, model_state, np.asarray(data.y[take], np.int32), heads)
+            )
             rows = slice(first, min(first + batch_size, examples))
-            log_p, gradient = log_p[: rows.stop - first].astype(np.float64), gradient[: rows.stop - first]
+            log_p, gradient = (
+                log_p[: rows.stop - first].astype(np.float64),
+                gradient[: rows.stop - first],
+            )
             together = np.logaddexp(so_far[rows], log_p)
-            old, new = (np.exp(part - together).astype(np.float32) for part in (so_far[rows], log_p))
+            old, new = (
+                np.exp(part - together).astype(np.float32) for part in (so_far[rows], log_p)
+            )
             axes = (-1,) + (1,) * (x.ndim - 1)
             total[rows] = total[rows] * old.reshape(axes) + gradient * new.reshape(axes)
             so_far[rows] = together
@@ -237,9 +319,13 @@ def _gradient(tickets: TicketEnsemble, chosen: dict[int, np.ndarray], data: Data
 
 @functools.lru_cache(maxsize=16)
 def _gradient_program(task: Any, prepare: Any) -> Any:
-    """`(x [B, ...], params, model_state, y [B], heads [H]) -> (log p(y) [B], its gradient [B, ...])`, p summed over those heads."""
+    """`(x [B, ...], params, model_state, y [B], heads [H]) -> (log p(y) [B], its gradient [B,
+    ...])`, p summed over those heads.
+    """
 
-    def label(x: jax.Array, params: PyTree, model_state: PyTree, y: jax.Array, heads: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def label(
+        x: jax.Array, params: PyTree, model_state: PyTree, y: jax.Array, heads: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         outputs, _ = task.apply(params, model_state, prepare(x), False, None)
         each = task.log_proba(outputs)
         each = each[None] if task.heads == 1 else each

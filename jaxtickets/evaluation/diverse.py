@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 
 from jaxtickets.evaluation.checks import check_labels
-from jaxtickets.evaluation.combine import Combine
+from jaxtickets.evaluation.combining import Combine
 from jaxtickets.evaluation.diversity import class_disagreement, disagreement_matrix, kl_matrix
 from jaxtickets.evaluation.oracle import oracle_diversity
 from jaxtickets.evaluation.pairs import pair_mean
-from jaxtickets.evaluation.parameters import itop_rates, mask_hamming_matrix, mask_iou_matrix, weight_cosine_matrix
+from jaxtickets.evaluation.parameters import (
+    itop_rates,
+    mask_hamming_matrix,
+    mask_iou_matrix,
+    weight_cosine_matrix,
+)
 from jaxtickets.evaluation.predicting import Tickets, inputs_and_labels, predict
 from jaxtickets.evaluation.scores import plain
 from jaxtickets.masks import KERNELS
@@ -20,33 +25,42 @@ from jaxtickets.masks import KERNELS
 
 @dataclasses.dataclass(frozen=True)
 class Diverse:
-    """The part "diversity": disagreement, KL, the five oracle measures, masks and weights, pair by pair and as means.
+    """The part "diversity": disagreement, KL, the five oracle measures, masks and weights, pair by
+    pair and as means.
 
     References:
-      Liu et al. 2022, arXiv:2106.14568, sections 5.1 and appendices F and G; Kobayashi et al. 2022, arXiv:2205.11833,
-      section 4.2 and 4.3.
+      Liu et al. 2022, arXiv:2106.14568, sections 5.1 and appendices F and G; Kobayashi et al. 2022,
+      arXiv:2205.11833, section 4.2 and 4.3.
     """
 
     name = "diversity"
 
     def __call__(
-        self, tickets: Tickets, test: Any, *, bins: int = 15, batch_size: int | None = None, combine: Combine = "proba"
+        self,
+        tickets: Tickets,
+        test: Any,
+        *,
+        bins: int = 15,
+        batch_size: int | None = None,
+        combine: Combine = "proba",
     ) -> dict[str, Any]:
         """Compare the members.
 
         Args:
-          tickets: an ensemble. Masks are read from `masks`; weights and what was ever active from the tickets that it holds,
-            if it can be gone through.
+          tickets: an ensemble. Masks are read from `masks`; weights and what was ever active from
+            the tickets that it holds, if it can be gone through.
           test: what they predict.
           bins: not used.
           batch_size: examples predicted at a time; None leaves it to the ensemble.
           combine: not used: nothing here is of the ensemble.
 
         Returns:
-          `{"disagreement", "kl", "mask_iou", "mask_hamming", "weight_cosine"}`, means over pairs of members (the last three:
-          of networks); `"oracle"`: the five measures of `OracleDiversity`; `"class_disagreement"` [C];
-          `"disagreement_matrix"`, `"kl_matrix"` [M, M], `"mask_iou_matrix"` [networks, networks]; `"itop"`: for each network the share
-          of weights that it ever had. None where a number is not defined: one member, nothing masked, nobody has written it down.
+          `{"disagreement", "kl", "mask_iou", "mask_hamming", "weight_cosine"}`, means over pairs of
+          members (the last three: of networks); `"oracle"`: the five measures of `OracleDiversity`;
+          `"class_disagreement"` [C]; `"disagreement_matrix"`, `"kl_matrix"` [M, M],
+          `"mask_iou_matrix"` [networks, networks]; `"itop"`: for each network the share
+          of weights that it ever had. None where a number is not defined: one member, nothing
+            masked, nobody has written it down.
 
         Raises:
           EvaluationError: predictions, labels or masks that cannot be evaluated.
@@ -56,7 +70,9 @@ class Diverse:
         networks = list(getattr(tickets, "members", ()))
         masks = tickets.masks
         none = np.full((1, 1), np.nan)
-        overlap, hamming = (none, none) if masks is None else (mask_iou_matrix(masks), mask_hamming_matrix(masks))
+        overlap, hamming = (
+            (none, none) if masks is None else (mask_iou_matrix(masks), mask_hamming_matrix(masks))
+        )
         rules = getattr(getattr(tickets, "task", None), "prunable", KERNELS)
         cosine = weight_cosine_matrix([t.params for t in networks], rules) if networks else none
         disagreement, kl = disagreement_matrix(members), kl_matrix(members)

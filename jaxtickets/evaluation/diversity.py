@@ -1,7 +1,9 @@
-"""How much the members of an ensemble differ in what they predict: in their labels and their probabilities.
+"""How much the members of an ensemble differ in what they predict.
 
-Each measure has a matrix [M, M] over pairs of members, and its mean over the pairs of *different* members. The mean of
-one member is nan: there is no pair.
+In their labels and their probabilities.
+
+Each measure has a matrix [M, M] over pairs of members, and its mean over the pairs of *different*
+members. The mean of one member is nan: there is no pair.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from jaxtickets.evaluation.metrics import class_mean
 from jaxtickets.evaluation.pairs import pair_mean
 
 LOG_FLOOR = math.log(np.finfo(np.float32).tiny)
-"""Log-probabilities below this (-87.3, the smallest normal float32) are clipped to it in the KL divergence."""
+"""Log-probabilities below this, the smallest normal float32, are clipped to it in the KL."""
 
 _ROWS = 4096  # examples at a time, to bound the memory of the pairs
 
@@ -43,9 +45,10 @@ def disagreement_matrix(member_log_proba: ArrayLike) -> np.ndarray:
 
 
 def prediction_disagreement(member_log_proba: ArrayLike) -> float:
-    """FreeTickets' prediction disagreement: mean over pairs of the share of examples with different predicted labels.
+    """FreeTickets' prediction disagreement: share of different labels, mean over pairs.
 
-    It does not ask which label is right, so it is another measure than the "disagreement" of right/wrong outputs.
+    It does not ask which label is right, so it is another measure than the "disagreement" of
+    right/wrong outputs.
 
     Args:
       member_log_proba: log-probabilities [M, B, C].
@@ -60,8 +63,10 @@ def prediction_disagreement(member_log_proba: ArrayLike) -> float:
       Liu et al. 2022, arXiv:2106.14568; Fort et al. 2019, arXiv:1912.02757.
 
     Differs:
-      The FreeTickets code adds 0.001 to every entry of its matrix that is not 0 (so that its heat map shows them) and
-      averages over those entries only: its number is 0.001 higher, and pairs that agree everywhere are left out.
+      The FreeTickets code adds 0.001 to every entry of its matrix that is not 0 (so that its heat
+      map shows them) and
+      averages over those entries only: its number is 0.001 higher, and pairs that agree everywhere
+        are left out.
 
     >>> a, b = np.log([[0.9, 0.1], [0.8, 0.2]]), np.log([[0.7, 0.3], [0.4, 0.6]])
     >>> prediction_disagreement([a, b])
@@ -71,15 +76,17 @@ def prediction_disagreement(member_log_proba: ArrayLike) -> float:
 
 
 def class_disagreement(member_log_proba: ArrayLike, y: ArrayLike) -> np.ndarray:
-    """Prediction disagreement on the examples of each class: which classes the members differ about.
+    """Prediction disagreement on each class's examples: which classes members differ about.
 
     Args:
       member_log_proba: log-probabilities [M, B, C].
       y: integer labels [B].
 
     Returns:
-      float64 [C] in [0, 1]: mean over pairs of members, and over the examples of the class. nan for a class without
-      examples, and throughout for one member. Weighted by the classes' examples they average to `prediction_disagreement`.
+      float64 [C] in [0, 1]: mean over pairs of members, and over the examples of the class. nan for
+        a class without
+      examples, and throughout for one member. Weighted by the classes' examples they average to
+      `prediction_disagreement`.
 
     Raises:
       EvaluationError: as `disagreement_matrix`, and for labels that do not fit.
@@ -105,9 +112,10 @@ def class_disagreement(member_log_proba: ArrayLike, y: ArrayLike) -> np.ndarray:
 def kl_matrix(member_log_proba: ArrayLike) -> np.ndarray:
     """KL divergence from member i to member j, in nats, averaged over examples.
 
-    Entry (i, j) is mean over b of sum over c of p_i (log p_i - log p_j), where terms with p_i = 0 are 0. Each
-    distribution is first normalised to sum to exactly 1, then logs are clipped at `LOG_FLOOR`, so that a p_j of
-    exactly 0 gives a finite number (at most 87.4) and not inf. No probability that a normal float32 holds is touched.
+    Entry (i, j) is mean over b of sum over c of p_i (log p_i - log p_j), where terms with p_i = 0
+    are 0. Each distribution is first normalised to sum to exactly 1, then logs are clipped at
+    `LOG_FLOOR`, so that a p_j of exactly 0 gives a finite number (at most 87.4) and not inf. No
+    probability that a normal float32 holds is touched.
 
     Args:
       member_log_proba: log-probabilities [M, B, C].
@@ -134,7 +142,7 @@ def kl_matrix(member_log_proba: ArrayLike) -> np.ndarray:
 
 
 def pairwise_kl(member_log_proba: ArrayLike) -> float:
-    """Mean KL divergence over ordered pairs of members: both directions of every pair, averaged. In nats.
+    """Mean KL divergence over ordered pairs of members, in nats: both directions, averaged.
 
     Args:
       member_log_proba: log-probabilities [M, B, C].
@@ -149,7 +157,8 @@ def pairwise_kl(member_log_proba: ArrayLike) -> float:
       Liu et al. 2022, arXiv:2106.14568.
 
     Differs:
-      The FreeTickets code takes the six ordered pairs of exactly three members; here all pairs of any number.
+      The FreeTickets code takes the six ordered pairs of exactly three members; here all pairs of
+      any number.
 
     >>> round(pairwise_kl(np.log([[[0.5, 0.5]], [[0.9, 0.1]]])), 4)
     0.4394

@@ -1,4 +1,4 @@
-"""How much the layers of an ensemble's networks differ, from the first to the last: a part of its evaluation."""
+"""How much the layers of an ensemble's networks differ, from the first to the last."""
 
 from __future__ import annotations
 
@@ -12,59 +12,77 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets.dataset import Dataset
-from jaxtickets.ensemble import TicketEnsemble
-from jaxtickets.evaluation.checks import EvaluationError
+from jaxtickets.dataset.conversion import as_inputs
+from jaxtickets.errors import EvaluationError
 from jaxtickets.evaluation.diversity import kl_matrix, pair_mean
+from jaxtickets.tickets.ensemble import TicketEnsemble
+from jaxtickets.tracing.precision import in_32_bits
 
 PyTree = Any
-_BLOCK = 2000  # examples whose reduced maps are held at a time, for all tickets: of WRN-28-10 about 80 MB a ticket
+# examples whose reduced maps are held at a time, for all tickets: of WRN-28-10 about 80 MB a ticket
+_BLOCK = 2000
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """The part "features" of an evaluation: KL divergence between two tickets' feature maps, layer by layer.
+    """The part "features" of an evaluation: KL divergence between two tickets' feature maps, layer
+    by layer.
 
-    A layer's map is averaged over all axes between the examples and the channels, and a softmax makes a distribution over the channels
-    of it. Of two tickets' distributions the KL divergence is taken, in nats, averaged over examples, and over both directions of all
-    pairs of tickets. Layers are those that `Task.features` names: of a Linen network each with a kernel of its own, before its
-    activation.
+    A layer's map is averaged over all axes between the examples and the channels, and a softmax
+    makes a distribution over the channels of it. Of two tickets' distributions the KL divergence is
+    taken, in nats, averaged over examples, and over both directions of all pairs of tickets. Layers
+    are those that `Task.features` names: of a Linen network each with a kernel of its own, before
+    its activation.
 
     References:
       Liu et al. 2022, arXiv:2106.14568, figure 2, left.
 
     Differs:
-      The paper says "KL divergence across intermediate feature maps [...] averaged among M = 3 subnetworks" and not how a map becomes a
-      distribution, which layers there are, or of which direction; the above is ours, so numbers compare within this library only.
-      Channels of networks that were drawn apart do not correspond, and nothing here matches them: tickets of one run (EDST) are
-      compared channel by channel, others as they come. Where texts are padded the average is over the padding, too.
+      The paper says "KL divergence across intermediate feature maps [...] averaged among M = 3
+      subnetworks" and not how a map becomes a distribution, which layers there are, or of which
+      direction; the above is ours, so numbers compare within this library only.
+      Channels of networks that were drawn apart do not correspond, and nothing here matches them:
+        tickets of one run (EDST) are
+      compared channel by channel, others as they come. Where texts are padded the average is over
+      the padding, too.
     """
 
     name = "features"
 
     def __call__(
-        self, tickets: TicketEnsemble, test: Any, *, bins: int = 15, batch_size: int | None = None, combine: str = "proba"
+        self,
+        tickets: TicketEnsemble,
+        test: Any,
+        *,
+        bins: int = 15,
+        batch_size: int | None = None,
+        combine: str = "proba",
     ) -> dict[str, Any]:
         """Compare every layer of every pair of tickets.
 
         Args:
           tickets: the ensemble.
-          test: a `Dataset`, an `EvaluationStream`, or a pair (x, y) as the network takes it. Labels are not read.
+          test: a `Dataset`, an `EvaluationStream`, or a pair (x, y) as the network takes it. Labels
+            are not read.
           bins: not used.
           batch_size: examples per forward pass; None for 100.
           combine: not used.
 
         Returns:
-          `{"layers": [names in order of depth], "kl": [L], "kl_matrices": [L, T, T]}` as lists. "kl" is the mean over ordered pairs,
-          None for one ticket; row i, column j of a matrix is the divergence from ticket i to ticket j.
+          `{"layers": [names in order of depth], "kl": [L], "kl_matrices": [L, T, T]}` as lists.
+          "kl" is the mean over ordered pairs, None for one ticket; row i, column j of a matrix is
+          the divergence from ticket i to ticket j.
 
         Raises:
-          EvaluationError: a task that does not know its layers; tickets whose layers have different widths; no examples; NaN in a map.
+          EvaluationError: a task that does not know its layers; tickets whose layers have different
+            widths; no examples; NaN in a map.
         """
         task = tickets.task
         if task.features is None:
             raise EvaluationError(
-                f"tickets: {task.name} does not name its layers: its task has features=None. Those of a Linen network with one head do; "
-                "of others give dataclasses.replace(task, features=...), (params, model_state, x) -> {layer: [B, ..., channels]}."
+                f"tickets: {task.name} does not name its layers: its task has features=None. Those"
+                " of a Linen network with one head do; of others give dataclasses.replace(task,"
+                " features=...), (params, model_state, x) -> {layer: [B, ..., channels]}."
             )
         size = 100 if batch_size is None else batch_size
         if size < 1:
@@ -80,7 +98,12 @@ class Features:
             if not examples:
                 _check_widths(layers, each)
             count = len(each[0][0])
-            total = total + count * np.stack([_divergence(name, maps) for name, maps in zip(layers, zip(*each, strict=True), strict=True)])
+            total = total + count * np.stack(
+                [
+                    _divergence(name, maps)
+                    for name, maps in zip(layers, zip(*each, strict=True), strict=True)
+                ]
+            )
             examples += count
         if not examples:
             raise EvaluationError("test: got no examples, wanted at least one.")
@@ -99,23 +122,36 @@ def _blocks(test: Any, size: int) -> Iterator[PyTree]:
         yield from test.in_order(size)
         return
     if not isinstance(test, Dataset) and not (isinstance(test, (tuple, list)) and len(test) == 2):
-        raise EvaluationError(f"test: got {type(test).__name__}, wanted a Dataset, an EvaluationStream or a pair (x, y).")
-    x = test.x if isinstance(test, Dataset) else test[0]
+        raise EvaluationError(
+            f"test: got {type(test).__name__}, wanted a Dataset, an EvaluationStream or a pair"
+            " (x, y)."
+        )
+    x = as_inputs(test.x if isinstance(test, Dataset) else test[0])
     for first in range(0, len(jax.tree.leaves(x)[0]), _BLOCK):
         yield jax.tree.map(lambda a, first=first: a[first : first + _BLOCK], x)
 
 
-def _reduced(task: Any, prepare: Any, ticket: Any, x: PyTree, size: int) -> tuple[list[str], list[np.ndarray]]:
-    """Names of a ticket's layers, and of each the log of its distribution over channels, float32 [B, C]."""
+@in_32_bits
+def _reduced(
+    task: Any, prepare: Any, ticket: Any, x: PyTree, size: int
+) -> tuple[list[str], list[np.ndarray]]:
+    """Names of a ticket's layers, and the log of each one's distribution over channels [B, C]."""
     names, run = _program(task.features, prepare)
     params, model_state = jax.device_put((ticket.params, ticket.model_state))
     examples = len(jax.tree.leaves(x)[0])
     rows = []
     for first in range(0, examples, size):
-        take = np.arange(first, first + size) % examples  # the last batch is filled up, so that there is one program
-        rows.append(jax.device_get(run(params, model_state, jax.tree.map(lambda a, t=take: jnp.asarray(a[t]), x))))
+        # the last batch is filled up, so that there is one program
+        take = np.arange(first, first + size) % examples
+        rows.append(
+            jax.device_get(
+                run(params, model_state, jax.tree.map(lambda a, t=take: jnp.asarray(a[t]), x))
+            )
+        )
     if not names:
-        raise EvaluationError("tickets: the task's features name no layer, wanted {layer: [B, ..., channels]}.")
+        raise EvaluationError(
+            "tickets: the task's features name no layer, wanted {layer: [B, ..., channels]}."
+        )
     return list(names), [np.concatenate(parts)[:examples] for parts in zip(*rows, strict=True)]
 
 
@@ -128,7 +164,10 @@ def _program(features: Any, prepare: Any) -> tuple[list[str], Any]:
     def run(params: PyTree, model_state: PyTree, x: PyTree) -> list[jax.Array]:
         maps = features(params, model_state, prepare(x))
         names[:] = maps  # here, since jit returns a dictionary in order of the alphabet
-        return [jax.nn.log_softmax(a.astype(jnp.float32).mean(tuple(range(1, a.ndim - 1)))) for a in maps.values()]
+        return [
+            jax.nn.log_softmax(a.astype(jnp.float32).mean(tuple(range(1, a.ndim - 1))))
+            for a in maps.values()
+        ]
 
     return names, run
 
@@ -138,8 +177,9 @@ def _check_widths(layers: list[str], each: list[list[np.ndarray]]) -> None:
         for name, first, other in zip(layers, each[0], maps, strict=True):
             if first.shape != other.shape:
                 raise EvaluationError(
-                    f"tickets: layer {name} has {other.shape[-1]} channels in ticket {number} and {first.shape[-1]} in ticket 0; "
-                    "wanted networks of one shape. Compare them before shrink."
+                    f"tickets: layer {name} has {other.shape[-1]} channels in ticket {number} and"
+                    f" {first.shape[-1]} in ticket 0; wanted networks of one shape. Compare them"
+                    " before shrink."
                 )
 
 

@@ -11,9 +11,11 @@ import numpy as np
 
 from jaxtickets import masks
 from jaxtickets.dataset import Dataset
-from jaxtickets.ensemble import Ticket, TicketEnsemble
-from jaxtickets.evaluation.checks import EvaluationError, check_labels
+from jaxtickets.errors import EvaluationError
+from jaxtickets.evaluation.checks import check_labels
 from jaxtickets.evaluation.metrics import accuracy, mean_log_proba, nll
+from jaxtickets.tickets.ensemble import TicketEnsemble
+from jaxtickets.tickets.ticket import Ticket
 
 PyTree = Any
 
@@ -28,52 +30,64 @@ def line(
     recalibrate: Dataset | None = None,
     batch_size: int = 500,
 ) -> dict[str, Any]:
-    """Scores of the networks with weights `(1 - t) w_i + t w_j`, t = 0 ... 1: whether two tickets lie in one basin of the loss.
+    """Scores of the networks with weights `(1 - t) w_i + t w_j`, t = 0 ... 1.
 
-    A weight between the ends is there where it is in either ticket: the mask is the union of the two, so a point in between
-    is denser than both ends unless their masks are equal, and its weights that only one ticket has are shrunk by 1 - t or t.
+    Whether two tickets lie in one basin of the loss.
+
+    A weight between the ends is there where it is in either ticket: the mask is the union of the
+    two, so a point in between is denser than both ends unless their masks are equal, and its
+    weights that only one ticket has are shrunk by 1 - t or t.
 
     Args:
       tickets: the ensemble.
       i, j: which of its tickets; the line goes from i to j.
       test: a `Dataset`, an `EvaluationStream`, or a pair (x, y) as the network takes it.
       points: how many, the ends included, evenly spaced; at least 2.
-      recalibrate: training data, from which the batch statistics of every point, the ends included, are estimated anew
-        (`TicketEnsemble.recalibrate`). None: between the ends they are interpolated like the weights. Where there are batch
-        statistics a barrier may be theirs alone (Jordan et al. 2023).
+      recalibrate: training data, from which the batch statistics of every point, the ends included,
+        are estimated anew (`TicketEnsemble.recalibrate`). None: between the ends they are
+        interpolated like the weights. Where there are batch statistics a barrier may be theirs
+        alone (Jordan et al. 2023).
       batch_size: examples per forward pass.
 
     Returns:
-      `{"t", "loss", "accuracy", "density"}`, lists of floats (loss: NLL in nats, density: of the prunable weights; of a ticket of
-      several heads both scores are those of its mean prediction), and three numbers: "barrier", the largest excess of the loss
-      over the line from one end's loss to the other's; "error_barrier", the same of the share of wrong labels; and "instability",
-      the largest excess of that share over the mean of the two ends'. None of them is negative.
+      `{"t", "loss", "accuracy", "density"}`, lists of floats (loss: NLL in nats, density: of the
+      prunable weights; of a ticket of several heads both scores are those of its mean prediction),
+      and three numbers: "barrier", the largest excess of the loss over the line from one end's loss
+      to the other's; "error_barrier", the same of the share of wrong labels; and "instability", the
+      largest excess of that share over the mean of the two ends'. None of them is negative.
 
     Raises:
-      EvaluationError: a ticket that there is not; networks of different shapes; fewer than two points; a regression; labels that
-        cannot be evaluated.
+      EvaluationError: a ticket that there is not; networks of different shapes; fewer than two
+        points; a regression; labels that cannot be evaluated.
       DataError: examples that the network cannot take.
 
     References:
-      Frankle et al. 2020, arXiv:1912.05671, section 2 ("instability"); Entezari et al. 2022, arXiv:2110.06296, section 2
-      ("barrier"); Jordan et al. 2023, arXiv:2211.08403.
+      Frankle et al. 2020, arXiv:1912.05671, section 2 ("instability"); Entezari et al. 2022,
+      arXiv:2110.06296, section 2 ("barrier"); Jordan et al. 2023, arXiv:2211.08403.
 
     Differs:
-      Frankle et al. compare networks of one mask. In "instability" the ends count as points, so it is at least half of what they
-      differ by.
+      Frankle et al. compare networks of one mask. In "instability" the ends count as points, so it
+      is at least half of what they differ by.
 
     >>> import jaxtickets as jt
-    >>> task = jt.classification((lambda key, x: ({"w": jnp.eye(2)}, {}), lambda p, s, x, train, key: (x @ p["w"], s)), num_classes=2)
-    >>> weights, whole = (np.eye(2, dtype=np.float32), -np.eye(2, dtype=np.float32)), {"w": np.ones((), bool)}
-    >>> two = TicketEnsemble(task, [jt.Ticket({"w": w}, whole, {}, {}) for w in weights], jax.ShapeDtypeStruct((2,), jnp.float32))
-    >>> line(two, 0, 1, (np.eye(2, dtype=np.float32), np.array([0, 1])), points=3)["accuracy"]  # at 0 both classes are equal
+    >>> init = lambda key, x: ({"w": jnp.eye(2)}, {})
+    >>> apply = lambda params, state, x, train, key: (x @ params["w"], state)
+    >>> task = jt.classification((init, apply), num_classes=2)
+    >>> x, whole = np.eye(2, dtype=np.float32), {"w": np.ones((), bool)}
+    >>> tickets = [jt.Ticket({"w": w}, whole, {}, {}) for w in (x, -x)]
+    >>> two = TicketEnsemble(task, tickets, jax.ShapeDtypeStruct((2,), jnp.float32))
+    >>> line(two, 0, 1, (x, np.array([0, 1])), points=3)["accuracy"]  # half way classes are equal
     [1.0, 0.5, 0.0]
     """
     ends = _ends(tickets, i, j)
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
-        raise EvaluationError(f"points: got {points!r}, wanted an integer of 2 or more: the ends are two.")
+        raise EvaluationError(
+            f"points: got {points!r}, wanted an integer of 2 or more: the ends are two."
+        )
     if tickets.task.num_classes is None:
-        raise EvaluationError(f"tickets: {tickets.task.name} is a regression, which has no accuracy.")
+        raise EvaluationError(
+            f"tickets: {tickets.task.name} is a regression, which has no accuracy."
+        )
     x, y = _parts(test)
     labels = check_labels(y, len(y), tickets.task.num_classes)
     way = np.linspace(0, 1, points)
@@ -102,16 +116,22 @@ def line(
 def _ends(tickets: TicketEnsemble, i: int, j: int) -> tuple[Ticket, Ticket]:
     for name, which in (("i", i), ("j", j)):
         if isinstance(which, bool) or not isinstance(which, int) or not 0 <= which < len(tickets):
-            raise EvaluationError(f"{name}: got {which!r}, wanted a ticket's number, 0 to {len(tickets) - 1}.")
+            raise EvaluationError(
+                f"{name}: got {which!r}, wanted a ticket's number, 0 to {len(tickets) - 1}."
+            )
     ends = tickets.tickets[i], tickets.tickets[j]
     first, other = ({"params": ticket.params, "model_state": ticket.model_state} for ticket in ends)
     if jax.tree.structure(first) != jax.tree.structure(other):
-        raise EvaluationError(f"tickets: {i} and {j} are of different networks; no line joins them.")
-    for path, a, b in zip(masks.leaf_paths(first), jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
+        raise EvaluationError(
+            f"tickets: {i} and {j} are of different networks; no line joins them."
+        )
+    for path, a, b in zip(
+        masks.leaf_paths(first), jax.tree.leaves(first), jax.tree.leaves(other), strict=True
+    ):
         if np.shape(a) != np.shape(b):
             raise EvaluationError(
-                f"tickets: {path} has the shape {list(np.shape(a))} in {i} and {list(np.shape(b))} in {j}; no line joins them. "
-                "Take them as they were before shrink."
+                f"tickets: {path} has the shape {list(np.shape(a))} in {i} and {list(np.shape(b))}"
+                f" in {j}; no line joins them. Take them as they were before shrink."
             )
     return ends
 
@@ -122,7 +142,9 @@ def _parts(test: Any) -> tuple[Any, Any]:
         return test, test.y
     if isinstance(test, (tuple, list)) and len(test) == 2:
         return test[0], test[1]
-    raise EvaluationError(f"test: got {type(test).__name__}, wanted a Dataset, an EvaluationStream or a pair (x, y).")
+    raise EvaluationError(
+        f"test: got {type(test).__name__}, wanted a Dataset, an EvaluationStream or a pair (x, y)."
+    )
 
 
 def _between(a: Ticket, b: Ticket, t: float) -> Ticket:
@@ -137,7 +159,12 @@ def _between(a: Ticket, b: Ticket, t: float) -> Ticket:
         return ((1 - t) * x.astype(np.float64) + t * y.astype(np.float64)).astype(x.dtype)
 
     union = jax.tree.map(lambda m, n: np.asarray(np.logical_or(m, n)), a.mask, b.mask)
-    return Ticket(jax.tree.map(mix, a.params, b.params), union, jax.tree.map(mix, a.model_state, b.model_state), {})
+    return Ticket(
+        jax.tree.map(mix, a.params, b.params),
+        union,
+        jax.tree.map(mix, a.model_state, b.model_state),
+        {},
+    )
 
 
 def _excess(values: np.ndarray, way: np.ndarray) -> float:

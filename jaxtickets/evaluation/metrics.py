@@ -1,9 +1,9 @@
 """Scores of predicted probabilities against labels.
 
-Everything takes *log*-probabilities [B, C] and integer labels [B], is computed in float64 on the host, and returns a
-Python float. A log-probability of exactly -inf is probability 0. Equal probabilities: the lowest class is predicted.
-Functions raise `EvaluationError` on shapes that do not fit, labels out of range, NaN, no examples, and probabilities
-that do not sum to 1 within 1e-3.
+Everything takes *log*-probabilities [B, C] and integer labels [B], is computed in float64 on the
+host, and returns a Python float. A log-probability of exactly -inf is probability 0. Equal
+probabilities: the lowest class is predicted. Functions raise `EvaluationError` on shapes that do
+not fit, labels out of range, NaN, no examples, and probabilities that do not sum to 1 within 1e-3.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxtickets.evaluation.checks import EvaluationError, check_bins, check_labels, check_log_proba
-from jaxtickets.evaluation.reliability import binned, reliability, top_label
+from jaxtickets.errors import EvaluationError
+from jaxtickets.evaluation.calibration import binned, reliability, top_label
+from jaxtickets.evaluation.checks import check_bins, check_labels, check_log_proba, numbers
 
 
 def as_log_proba(proba: ArrayLike) -> np.ndarray:
@@ -22,13 +23,14 @@ def as_log_proba(proba: ArrayLike) -> np.ndarray:
     [[0.0, -inf]]
     """
     with np.errstate(divide="ignore"):
-        return np.log(np.asarray(proba, dtype=np.float64))
+        return np.log(numbers(proba, "proba", "probabilities [..., C]").astype(np.float64))
 
 
 def mean_log_proba(member_log_proba: ArrayLike) -> np.ndarray:
     """The ensemble's prediction: log of the mean of the members' probabilities.
 
-    log p(c) = logsumexp over m of log p_m(c), minus log M. Nothing underflows that a member's log-probability holds.
+    log p(c) = logsumexp over m of log p_m(c), minus log M. Nothing underflows that a member's
+    log-probability holds.
 
     Args:
       member_log_proba: log-probabilities [M, B, C].
@@ -54,9 +56,10 @@ def mean_log_proba(member_log_proba: ArrayLike) -> np.ndarray:
 def restrict(log_proba: ArrayLike, classes: ArrayLike) -> np.ndarray:
     """Predictions of some of the classes: probabilities renormalised over them, in log space.
 
-    log q(k) = log p(classes[k]) - logsumexp over j of log p(classes[j]), which is the log-softmax of those logits alone.
-    For data sets that have only K of the C classes a network was trained on, such as ImageNet-A. Of an ensemble each
-    member is restricted and the mean taken then, as if the members had been predictors of K classes.
+    log q(k) = log p(classes[k]) - logsumexp over j of log p(classes[j]), which is the log-softmax
+    of those logits alone. For data sets that have only K of the C classes a network was trained on,
+    such as ImageNet-A. Of an ensemble each member is restricted and the mean taken then, as if the
+    members had been predictors of K classes.
 
     Args:
       log_proba: log-probabilities [..., C].
@@ -66,21 +69,39 @@ def restrict(log_proba: ArrayLike, classes: ArrayLike) -> np.ndarray:
       Log-probabilities [..., K], float64.
 
     Raises:
-      EvaluationError: classes that are not such, NaN, or an example that gives all K classes probability 0.
+      EvaluationError: classes that are not such, NaN, or an example that gives all K classes
+        probability 0.
 
     >>> np.exp(restrict(as_log_proba([[0.5, 0.375, 0.125]]), [1, 2])).round(9).tolist()
     [[0.75, 0.25]]
     """
-    log_p, which = np.asarray(log_proba, np.float64), np.asarray(classes)
-    total = log_p.shape[-1] if log_p.ndim else 0
-    fits = which.ndim == 1 and which.size > 0 and which.dtype.kind in "iu" and which.min() >= 0 and which.max() < total
+    log_p = numbers(log_proba, "log_proba", "log-probabilities [..., C]").astype(np.float64)
+    which = numbers(classes, "classes", "integers [K]")
+    if not log_p.ndim:
+        raise EvaluationError(
+            f"log_proba: got {log_proba!r:.80}, wanted log-probabilities [..., C]."
+        )
+    total = log_p.shape[-1]
+    fits = (
+        which.ndim == 1
+        and which.size > 0
+        and which.dtype.kind in "iu"
+        and which.min() >= 0
+        and which.max() < total
+    )
     if not fits or len(np.unique(which)) < len(which):
-        raise EvaluationError(f"classes: got {which!r:.80}, wanted different integers in 0 to {total - 1}, one axis of them.")
+        raise EvaluationError(
+            f"classes: got {which!r:.80}, wanted different integers in 0 to {total - 1}, one axis"
+            " of them."
+        )
     kept = log_p[..., which]
     top = kept.max(-1, keepdims=True)
     if not np.isfinite(top).all():
         lost = int(np.count_nonzero(~np.isfinite(top)))
-        raise EvaluationError(f"log_proba: got {lost} predictions that are NaN or give all {len(which)} classes probability 0.")
+        raise EvaluationError(
+            f"log_proba: got {lost} predictions that are NaN or give all {len(which)} classes"
+            " probability 0."
+        )
     return kept - top - np.log(np.exp(kept - top).sum(-1, keepdims=True))
 
 
@@ -116,9 +137,11 @@ def class_accuracy(log_proba: ArrayLike, y: ArrayLike) -> np.ndarray:
 
 
 def class_mean(values: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Mean of `values` [B] over the examples of each class, float64 [C]; nan for a class without examples."""
+    """Mean of `values` [B] by class, float64 [C]; nan for a class without examples."""
     count = np.bincount(labels, minlength=classes)
-    return np.divide(np.bincount(labels, values, classes), count, out=np.full(classes, np.nan), where=count > 0)
+    return np.divide(
+        np.bincount(labels, values, classes), count, out=np.full(classes, np.nan), where=count > 0
+    )
 
 
 def nll(log_proba: ArrayLike, y: ArrayLike) -> float:
@@ -132,8 +155,8 @@ def nll(log_proba: ArrayLike, y: ArrayLike) -> float:
       0 or more; inf as soon as one label has probability exactly 0.
 
     Differs:
-      Nothing is clipped. scikit-learn's `log_loss` clips probabilities to the dtype's epsilon, so a sure mistake costs
-      36 nats there and inf here.
+      Nothing is clipped. scikit-learn's `log_loss` clips probabilities to the dtype's epsilon, so a
+      sure mistake costs 36 nats there and inf here.
 
     >>> round(nll(as_log_proba([[0.5, 0.5], [0.75, 0.25]]), [0, 1]), 6)
     1.039721
@@ -143,10 +166,10 @@ def nll(log_proba: ArrayLike, y: ArrayLike) -> float:
 
 
 def brier(log_proba: ArrayLike, y: ArrayLike) -> float:
-    """Brier score: the squared error of the probabilities, *summed* over classes, averaged over examples.
+    """Brier score: squared error of the probabilities, *summed* over classes, mean over examples.
 
-    mean over b of sum over c of (p_bc - [c = y_b])^2, in [0, 2]: Brier's own definition. For two classes it is twice
-    the binary score that looks at one class alone.
+    mean over b of sum over c of (p_bc - [c = y_b])^2, in [0, 2]: Brier's own definition. For two
+    classes it is twice the binary score that looks at one class alone.
 
     Args:
       log_proba: log-probabilities [B, C].
@@ -167,8 +190,9 @@ def brier(log_proba: ArrayLike, y: ArrayLike) -> float:
 def ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
     """Expected calibration error of the top label, over bins of equal width.
 
-    sum over k of |B_k| / B * |accuracy(B_k) - confidence(B_k)|, where B_k holds the examples whose highest probability
-    lies in ((k - 1) / bins, k / bins]: the mean gap of the diagram of `reliability`, which says where edges belong.
+    sum over k of |B_k| / B * |accuracy(B_k) - confidence(B_k)|, where B_k holds the examples whose
+    highest probability lies in ((k - 1) / bins, k / bins]: the mean gap of the diagram of
+    `reliability`, which says where edges belong.
 
     Args:
       log_proba: log-probabilities [B, C].
@@ -182,8 +206,8 @@ def ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
       Guo et al. 2017, arXiv:1706.04599, eq. 3.
 
     Differs:
-      The FreeTickets code spans 15 bins by 15 *edges*, `linspace(0, 1, 15)`, which makes 14 bins: `ece(..., bins=14)`
-      is its number.
+      The FreeTickets code spans 15 bins by 15 *edges*, `linspace(0, 1, 15)`, which makes 14 bins:
+      `ece(..., bins=14)` is its number.
 
     >>> round(ece(as_log_proba([[0.9, 0.1], [0.8, 0.2]]), [0, 1], bins=15), 9)
     0.45
@@ -194,9 +218,10 @@ def ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
 def adaptive_ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
     """Expected calibration error of the top label, over bins that hold equally many examples.
 
-    As `ece`, but the right edge of bin k is the confidence of rank ceil(k B / bins). Examples of equal confidence
-    share a bin (the lowest that they reach), so the order of the examples does not matter; without ties, sizes differ
-    by one at most. With fewer examples than bins each example has its own.
+    As `ece`, but the right edge of bin k is the confidence of rank ceil(k B / bins). Examples of
+    equal confidence share a bin (the lowest that they reach), so the order of the examples does not
+    matter; without ties, sizes differ by one at most. With fewer examples than bins each example
+    has its own.
 
     Args:
       log_proba: log-probabilities [B, C].
@@ -207,11 +232,12 @@ def adaptive_ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
       In [0, 1].
 
     References:
-      Nguyen and O'Connor 2015, arXiv:1508.05154 (adaptive bins); Mukhoti et al. 2020, arXiv:2002.09437 (AdaECE).
+      Nguyen and O'Connor 2015, arXiv:1508.05154 (adaptive bins); Mukhoti et al. 2020,
+      arXiv:2002.09437 (AdaECE).
 
     Differs:
-      Edges are observed confidences. Mukhoti's code interpolates between them, which moves single examples to a
-      neighbouring bin.
+      Edges are observed confidences. Mukhoti's code interpolates between them, which moves single
+      examples to a neighbouring bin.
 
     >>> round(adaptive_ece(as_log_proba([[0.9, 0.1], [0.8, 0.2]]), [0, 1], bins=1), 9)
     0.35
@@ -221,7 +247,9 @@ def adaptive_ece(log_proba: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
     correct, confidence = top_label(log_p, labels)
     ranks = -(-np.arange(1, bins + 1) * len(labels) // bins)  # ceil, in integers
     right_edges = np.sort(confidence)[ranks - 1]
-    return binned(correct, confidence, np.searchsorted(right_edges, confidence, side="left"), bins).error
+    return binned(
+        correct, confidence, np.searchsorted(right_edges, confidence, side="left"), bins
+    ).error
 
 
 def _checked(log_proba: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxtickets.evaluation.checks import EvaluationError, check_log_proba
-from jaxtickets.evaluation.combine import Combine
-from jaxtickets.evaluation.combine import combine as combine_members
+from jaxtickets.errors import EvaluationError
+from jaxtickets.evaluation.checks import check_log_proba, numbers
+from jaxtickets.evaluation.combining import Combine
+from jaxtickets.evaluation.combining import combine as combine_members
 from jaxtickets.evaluation.metrics import mean_log_proba
 from jaxtickets.evaluation.predicting import Tickets, inputs_and_labels, predict
-from jaxtickets.evaluation.task_scores import mid_ranks
 
 _NO_DIFFERENCE = 1e-12  # nats; what rounding leaves of the mutual information of members that agree
 
 
 def auroc(inside: ArrayLike, outside: ArrayLike) -> float:
-    """Area under the ROC curve of scores that should be larger inside: the Mann-Whitney statistic as a share.
+    """Area under the ROC curve of scores that should be larger inside: Mann-Whitney's, a share.
 
-    The share of pairs (one example inside, one outside) in which the one inside has the larger score; equal scores count
-    half. From ranks, where ties share the mean of theirs: (R - n (n + 1) / 2) / (n m), with R the sum of the ranks inside.
-    O((n + m) log(n + m)).
+    The share of pairs (one example inside, one outside) in which the one inside has the larger
+    score; equal scores count half. From ranks, where ties share the mean of theirs: (R - n (n + 1)
+    / 2) / (n m), with R the sum of the ranks inside. O((n + m) log(n + m)).
 
     Args:
       inside: scores [n] of the examples that are to be found: the positive ones.
@@ -42,57 +42,79 @@ def auroc(inside: ArrayLike, outside: ArrayLike) -> float:
     >>> auroc([0.9, 0.6], [0.6, 0.1])
     0.875
     """
+    from scipy.stats import rankdata
+
     sides = []
     for name, given in (("inside", inside), ("outside", outside)):
-        side = np.asarray(given, np.float64)
+        side = numbers(given, name, "scores [N]").astype(np.float64)
         if side.ndim != 1 or not side.size or np.isnan(side).any():
-            raise EvaluationError(f"{name}: got shape {side.shape}, {np.isnan(side).sum()} of it NaN; wanted scores [N], one or more.")
+            raise EvaluationError(
+                f"{name}: got shape {side.shape}, {np.isnan(side).sum()} of it NaN; wanted scores"
+                " [N], one or more."
+            )
         sides.append(side)
     n, m = map(len, sides)
-    ranks = mid_ranks(np.concatenate(sides))
+    ranks = rankdata(np.concatenate(sides))
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def in_distribution_scores(member_log_proba: ArrayLike, combine: Combine = "proba") -> dict[str, np.ndarray]:
-    """How much each example looks like what the ensemble was trained on, by three scores that are larger for what does.
+def in_distribution_scores(
+    member_log_proba: ArrayLike, combine: Combine = "proba"
+) -> dict[str, np.ndarray]:
+    """How much each example looks like what the ensemble was trained on, by three scores.
 
-    "max_probability": the ensemble's highest probability. "entropy": minus the entropy of its prediction. "mutual_information":
-    minus the mutual information of label and member, which is the entropy of the mean of the members' probabilities minus
-    the mean of their entropies: how much members disagree, and not how unsure they are. It is of that mean however members
-    are combined.
+    They are larger for what does.
+
+    "max_probability": the ensemble's highest probability. "entropy": minus the entropy of its
+    prediction. "mutual_information": minus the mutual information of label and member, which is the
+    entropy of the mean of the members' probabilities minus the mean of their entropies: how much
+    members disagree, and not how unsure they are. It is of that mean however members are combined.
 
     Args:
       member_log_proba: log-probabilities [M, B, C].
       combine: how the members become the ensemble.
 
     Returns:
-      float64 [B] by name; entropies in nats. With one member, or members that agree, the mutual information is 0
-      (differences up to 1e-12 are rounding).
+      float64 [B] by name; entropies in nats. With one member, or members that agree, the mutual
+      information is 0 (differences up to 1e-12 are rounding).
 
     Raises:
       EvaluationError: as `combine`.
 
     References:
-      Hendrycks and Gimpel 2017, arXiv:1610.02136 (maximum probability); Lakshminarayanan et al. 2017, arXiv:1612.01474
-      (entropy of an ensemble); Depeweg et al. 2018, arXiv:1710.07283 (mutual information).
+      Hendrycks and Gimpel 2017, arXiv:1610.02136 (maximum probability); Lakshminarayanan et al.
+      2017, arXiv:1612.01474 (entropy of an ensemble); Depeweg et al. 2018, arXiv:1710.07283 (mutual
+      information).
 
-    >>> scores = in_distribution_scores(np.log([[[0.9, 0.1], [0.5, 0.5]], [[0.9, 0.1], [0.1, 0.9]]]))
-    >>> {name: values.round(3).tolist() for name, values in scores.items()}
-    {'max_probability': [0.9, 0.7], 'entropy': [-0.325, -0.611], 'mutual_information': [-0.0, -0.102]}
+    >>> proba = [[[0.9, 0.1], [0.5, 0.5]], [[0.9, 0.1], [0.1, 0.9]]]
+    >>> scores = in_distribution_scores(np.log(proba))
+    >>> scores["max_probability"].round(3).tolist(), scores["entropy"].round(3).tolist()
+    ([0.9, 0.7], [-0.325, -0.611])
+    >>> scores["mutual_information"].round(3).tolist()
+    [-0.0, -0.102]
     """
     members = check_log_proba(member_log_proba, ndim=3, name="member_log_proba")
     ensemble = combine_members(members, combine)
     mean = ensemble if combine == "proba" else mean_log_proba(members)
     information = _entropy(mean) - np.mean([_entropy(one) for one in members], axis=0)
-    information = np.where(information < _NO_DIFFERENCE, 0.0, information) if len(members) > 1 else np.zeros(members.shape[1])
-    return {"max_probability": np.exp(ensemble.max(-1)), "entropy": -_entropy(ensemble), "mutual_information": -information}
+    information = (
+        np.where(information < _NO_DIFFERENCE, 0.0, information)
+        if len(members) > 1
+        else np.zeros(members.shape[1])
+    )
+    return {
+        "max_probability": np.exp(ensemble.max(-1)),
+        "entropy": -_entropy(ensemble),
+        "mutual_information": -information,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
 class OutOfDistribution:
     """The part "ood": ROC-AUC of the test set's examples against those of other data sets.
 
-    The test set is the positive class. The other sets are prepared as they say themselves; their labels are not looked at.
+    The test set is the positive class. The other sets are prepared as they say themselves; their
+    labels are not looked at.
 
     Args:
       sets: other data by name: data sets, streams, or pairs `(x, y)`.
@@ -113,25 +135,35 @@ class OutOfDistribution:
     def __post_init__(self) -> None:
         if not isinstance(self.sets, Mapping) or not self.sets:
             what = "none" if isinstance(self.sets, Mapping) else type(self.sets).__name__
-            raise EvaluationError(f'sets: got {what}, wanted data sets by name: OutOfDistribution({{"svhn": svhn}}).')
+            raise EvaluationError(
+                f'sets: got {what}, wanted data sets by name: OutOfDistribution({{"svhn": svhn}}).'
+            )
         for name, each in self.sets.items():
             inputs_and_labels(each, name=f"sets[{name!r}]")
 
     def __call__(
-        self, tickets: Tickets, test: Any, *, bins: int = 15, batch_size: int | None = None, combine: Combine = "proba"
+        self,
+        tickets: Tickets,
+        test: Any,
+        *,
+        bins: int = 15,
+        batch_size: int | None = None,
+        combine: Combine = "proba",
     ) -> dict[str, Any]:
         """Predict the test set and every other set.
 
         Args:
           tickets: an ensemble.
-          test: what it was trained for; where predictions of it are restricted to `test.classes`, all are.
+          test: what it was trained for; where predictions of it are restricted to `test.classes`,
+            all are.
           bins: not used.
           batch_size: examples predicted at a time; None leaves it to the ensemble.
           combine: "proba", "logits" or "vote".
 
         Returns:
-          by name `{"examples", "max_probability", "entropy", "mutual_information"}`: how many there are, and the ROC-AUC by
-          each of `in_distribution_scores`. With one member that of the mutual information is 0.5.
+          by name `{"examples", "max_probability", "entropy", "mutual_information"}`: how many there
+          are, and the ROC-AUC by each of `in_distribution_scores`. With one member that of the
+          mutual information is 0.5.
 
         Raises:
           EvaluationError: sets without examples, predictions that cannot be evaluated.

@@ -1,21 +1,28 @@
-"""Diversity of right and wrong: the five measures over pairs of members that ask which of the two was right.
+"""Diversity of right and wrong.
 
-They are of an *oracle*'s outputs, true where a member is right. With N11 the share of examples on which both are right,
-N10 and N01 those on which only the first or only the second is, and N00 on which neither is:
+The five measures over pairs of members that ask which of the two was right.
 
-    Q   = (N11 N00 - N01 N10) / (N11 N00 + N01 N10)                                          lower is more diverse
-    R   = (N01 + N10) / N00                                                                  higher
-    ND  = -N00                                                                               higher
-    D   = N01 + N10                                                                          higher
-    C   = (N11 N00 - N01 N10) / sqrt((N11 + N10) (N01 + N00) (N11 + N01) (N10 + N00))        lower
+They are of an *oracle*'s outputs, true where a member is right. With N11 the share of examples on
+which both are right, N10 and N01 those on which only the first or only the second is, and N00 on
+which neither is:
+
+    Q   = (N11 N00 - N01 N10) / (N11 N00 + N01 N10)                                          lower
+    is more diverse R   = (N01 + N10) / N00
+    higher ND  = -N00
+    higher D   = N01 + N10
+    higher C   = (N11 N00 - N01 N10) / sqrt((N11 + N10) (N01 + N00) (N11 + N01) (N10 + N00))
+    lower
 
 Where a denominator is 0:
 
-    Q and C   1 where the two are right on the same examples, -1 where one is right exactly where the other is wrong, the
-              values that pairs with other than constant outputs have there. Otherwise 0: one of the two is always right, or
-              always wrong, and a constant says nothing about the other. (Q also has -1 or 1 where only one of the
-              products is 0, which is no 0 / 0.)
-    R         0 where the two are always both right (no error differs); inf where they are never wrong together and
+    Q and C   1 where the two are right on the same examples, -1 where one is right exactly where
+    the other is wrong, the
+              values that pairs with other than constant outputs have there. Otherwise 0: one of the
+                two is always right, or
+              always wrong, and a constant says nothing about the other. (Q also has -1 or 1 where
+              only one of the products is 0, which is no 0 / 0.)
+    R         0 where the two are always both right (no error differs); inf where they are never
+    wrong together and
               differ, which is what it grows to.
 """
 
@@ -26,7 +33,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxtickets.evaluation.checks import EvaluationError, check_labels, check_predictions
+from jaxtickets.errors import EvaluationError
+from jaxtickets.evaluation.checks import check_labels, check_predictions, numbers
 from jaxtickets.evaluation.pairs import pair_mean
 
 
@@ -36,7 +44,8 @@ class OracleDiversity:
 
     Attributes:
       q: Q statistic, in [-1, 1].
-      ratio_errors: ratio of different to coincident errors, 0 or more; inf as soon as one pair is never wrong together.
+      ratio_errors: ratio of different to coincident errors, 0 or more; inf as soon as one pair is
+        never wrong together.
       negative_double_fault: minus the share of examples on which both are wrong, in [-1, 0].
       disagreement: share of examples on which exactly one is right, in [0, 1].
       correlation: of right and wrong, in [-1, 1].
@@ -71,7 +80,10 @@ def oracle_outputs(member_proba: ArrayLike, y: ArrayLike) -> np.ndarray:
     """
     proba = check_predictions(member_proba, leading=1, name="member_proba")
     if proba.ndim == 2:
-        raise EvaluationError(f"member_proba: got values of the shape {proba.shape}, wanted [M, B, C]: values are not right or wrong.")
+        raise EvaluationError(
+            f"member_proba: got values of the shape {proba.shape}, wanted [M, B, C]: values are not"
+            " right or wrong."
+        )
     return proba.argmax(-1) == check_labels(y, *proba.shape[1:])
 
 
@@ -82,19 +94,26 @@ def oracle_matrices(right: ArrayLike) -> dict[str, np.ndarray]:
       right: bool [M, B], true where member m is right on example b.
 
     Returns:
-      float64 [M, M] each, symmetric. The diagonal is of a member and itself: Q, C = 1; R, D = 0; ND = -error rate.
+      float64 [M, M] each, symmetric. The diagonal is of a member and itself: Q, C = 1; R, D = 0; ND
+        = -error rate.
 
     Raises:
       EvaluationError: not bool (or 0 and 1) [M, B], or nothing in it.
 
-    >>> oracle_matrices([[True, True, False, False], [True, False, True, False]])["disagreement"].tolist()
+    >>> right = [[True, True, False, False], [True, False, True, False]]
+    >>> oracle_matrices(right)["disagreement"].tolist()
     [[0.0, 0.5], [0.5, 0.0]]
     """
-    outputs = np.asarray(right)
+    outputs = numbers(right, "right", "bool [M, B]")
     if outputs.ndim != 2 or not outputs.size:
-        raise EvaluationError(f"right: got shape {outputs.shape}, wanted [M, B], at least one of each axis.")
+        raise EvaluationError(
+            f"right: got shape {outputs.shape}, wanted [M, B], at least one of each axis."
+        )
     if outputs.dtype != bool and not np.isin(outputs, (0, 1)).all():
-        raise EvaluationError(f"right: got {outputs.dtype} from {outputs.min()} to {outputs.max()}, wanted bool: predicted == y.")
+        raise EvaluationError(
+            f"right: got {outputs.dtype} from {outputs.min()} to {outputs.max()}, wanted bool:"
+            " predicted == y."
+        )
     ones = (outputs == 1).astype(np.float64)  # counts below 2^53 are exact
     n11, n10 = ones @ ones.T, ones @ (1 - ones).T
     n01, n00 = n10.T, (1 - ones) @ (1 - ones).T
@@ -124,18 +143,24 @@ def oracle_diversity(right: ArrayLike) -> OracleDiversity:
       EvaluationError: as `oracle_matrices`.
 
     References:
-      Kuncheva and Whitaker 2003, Measures of diversity in classifier ensembles, table 1 (Q, C, D); Aksela 2003 (R);
-      Giacinto and Roli 2001 (double fault); Kobayashi et al. 2022, arXiv:2205.11833, section 4.2.
+      Kuncheva and Whitaker 2003, Measures of diversity in classifier ensembles, table 1 (Q, C, D);
+      Aksela 2003 (R); Giacinto and Roli 2001 (double fault); Kobayashi et al. 2022,
+      arXiv:2205.11833, section 4.2.
 
     Differs:
-      DESlib divides by 0, or by the largest float, where this module defines a value. This disagreement is not
-      `prediction_disagreement`, which asks whether predicted labels differ, right or wrong.
+      DESlib divides by 0, or by the largest float, where this module defines a value. This
+      disagreement is not `prediction_disagreement`, which asks whether predicted labels differ,
+      right or wrong.
 
     >>> oracle_diversity([[1, 1, 1, 0], [1, 1, 0, 0]]).q
     1.0
     """
-    return OracleDiversity(**{name: pair_mean(matrix) for name, matrix in oracle_matrices(right).items()})
+    return OracleDiversity(
+        **{name: pair_mean(matrix) for name, matrix in oracle_matrices(right).items()}
+    )
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray, undefined: np.ndarray) -> np.ndarray:
-    return np.where(denominator == 0, undefined, numerator / np.where(denominator == 0, 1.0, denominator))
+    return np.where(
+        denominator == 0, undefined, numerator / np.where(denominator == 0, 1.0, denominator)
+    )

@@ -1,4 +1,7 @@
-"""How much the networks of an ensemble differ as networks: in their masks, their weights, and what they explored."""
+"""How much the networks of an ensemble differ as networks.
+
+In their masks, their weights, and what they explored.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ import jax
 import numpy as np
 
 from jaxtickets import masks as mask_trees
-from jaxtickets.evaluation.checks import EvaluationError
+from jaxtickets.errors import EvaluationError, MaskError
 from jaxtickets.evaluation.pairs import pair_mean
-from jaxtickets.masks import KERNELS, MaskError, Rules, iou
+from jaxtickets.masks import KERNELS, Rules, iou
 
 PyTree = Any
 
@@ -29,17 +32,21 @@ class Masked(Protocol):
 
 
 def mask_iou_matrix(masks: Sequence[PyTree]) -> np.ndarray:
-    """Overlap of the masks: intersection over union of the *surviving* weights of two members, all leaves together.
+    """Overlap of the masks.
 
-    Weights are counted in integers. Leaves that are dense in every member do not count. A leaf that is dense in one
-    member and masked in another counts as full in the first.
+    Intersection over union of the *surviving* weights of two members, all leaves together.
+
+    Weights are counted in integers. Leaves that are dense in every member do not count. A leaf that
+    is dense in one member and masked in another counts as full in the first.
 
     Args:
       masks: M mask trees of equal structure; a masked leaf is a bool array, a dense one a 0-d True.
 
     Returns:
-      float64 [M, M]: symmetric, 1 on the diagonal. nan where the union is empty: nothing is masked in any member (two
-      dense networks have no masks to compare, which is not the same as having equal ones), or nothing survives.
+      float64 [M, M]: symmetric, 1 on the diagonal. nan where the union is empty: nothing is masked
+        in any member (two
+      dense networks have no masks to compare, which is not the same as having equal ones), or
+      nothing survives.
 
     Raises:
       EvaluationError: no masks, trees or shapes that differ, leaves that are not bool.
@@ -77,7 +84,10 @@ def mask_overlap(tickets: Masked) -> np.ndarray:
     """
     masks = getattr(tickets, "masks", None)
     if masks is None:
-        raise EvaluationError(f"tickets: got {type(tickets).__name__} without masks, wanted an ensemble. Of mask trees: mask_iou_matrix.")
+        raise EvaluationError(
+            f"tickets: got {type(tickets).__name__} without masks, wanted an ensemble. Of mask"
+            " trees: mask_iou_matrix."
+        )
     return mask_iou_matrix(masks)
 
 
@@ -88,7 +98,8 @@ def mask_iou(masks: Sequence[PyTree]) -> float:
       masks: M mask trees of equal structure.
 
     Returns:
-      In [0, 1]: 1 for equal masks, 0 for disjoint ones. nan for one member, where nothing is masked, and where a pair
+      In [0, 1]: 1 for equal masks, 0 for disjoint ones. nan for one member, where nothing is
+        masked, and where a pair
       of masks keeps nothing at all.
 
     Raises:
@@ -101,21 +112,23 @@ def mask_iou(masks: Sequence[PyTree]) -> float:
 
 
 def mask_hamming_matrix(masks: Sequence[PyTree]) -> np.ndarray:
-    """Share of the weights that exist in one of two members and not in the other: their masks' Hamming distance over its largest value.
+    """Share of the weights that exist in one of two members only: their masks' Hamming distance.
 
-    Counted over the leaves that are masked in any member, all together, in integers. Unlike the overlap it grows with the
-    density: random masks of density d differ in a share of 2 d (1 - d).
+    Counted over the leaves that are masked in any member, all together, in integers. Unlike the
+    overlap it grows with the density: random masks of density d differ in a share of 2 d (1 - d).
 
     Args:
       masks: M mask trees of equal structure; a masked leaf is a bool array, a dense one a 0-d True.
 
     Returns:
-      float64 [M, M] in [0, 1]: symmetric, 0 on the diagonal. nan throughout where nothing is masked in any member.
+      float64 [M, M] in [0, 1]: symmetric, 0 on the diagonal. nan throughout where nothing is masked
+        in any member.
 
     Raises:
       EvaluationError: no masks, trees or shapes that differ, leaves that are not bool.
 
-    >>> a, b = {"w": np.array([True, True, False, False])}, {"w": np.array([False, True, True, False])}
+    >>> a = {"w": np.array([True, True, False, False])}
+    >>> b = {"w": np.array([False, True, True, False])}
     >>> mask_hamming_matrix([a, b]).tolist()
     [[0.0, 0.5], [0.5, 0.0]]
     """
@@ -123,23 +136,28 @@ def mask_hamming_matrix(masks: Sequence[PyTree]) -> np.ndarray:
     weights = sum(leaf.size for leaf in members[0])
     matrix = np.full((len(members), len(members)), np.nan if weights == 0 else 0.0)
     for i, j in itertools.combinations(range(len(members)), 2):
-        differ = sum(int(np.count_nonzero(a != b)) for a, b in zip(members[i], members[j], strict=True))
+        differ = sum(
+            int(np.count_nonzero(a != b)) for a, b in zip(members[i], members[j], strict=True)
+        )
         matrix[i, j] = matrix[j, i] = differ / weights if weights else np.nan
     return matrix
 
 
 def weight_cosine_matrix(params: Sequence[PyTree], rules: Rules = KERNELS) -> np.ndarray:
-    """Cosine of the angle between two members' weights, those that `rules` call prunable, as one vector.
+    """Cosine of the angle between two members' prunable weights, as one vector.
 
-    Only these: scales of norms start at 1 in every network and stay near it, and would bring unrelated networks together.
-    Pruned weights are zeros of the vector, so members without a common weight are at 0.
+    Only these: scales of norms start at 1 in every network and stay near it, and would bring
+    unrelated networks together. Pruned weights are zeros of the vector, so members without a common
+    weight are at 0.
 
     Args:
       params: M trees of weights of equal structure and shapes.
-      rules: which leaves count, as in `masks.prunable`; those of an ensemble are its `task.prunable`.
+      rules: which leaves count, as in `masks.prunable`; those of an ensemble are its
+        `task.prunable`.
 
     Returns:
-      float64 [M, M] in [-1, 1]: symmetric, 1 on the diagonal; nan for a member whose weights are all 0.
+      float64 [M, M] in [-1, 1]: symmetric, 1 on the diagonal; nan for a member whose weights are
+      all 0.
 
     Raises:
       EvaluationError: no params, trees or shapes that differ, rules that find nothing.
@@ -147,7 +165,8 @@ def weight_cosine_matrix(params: Sequence[PyTree], rules: Rules = KERNELS) -> np
     References:
       Fort et al. 2019, arXiv:1912.02757, section 3 (of all weights).
 
-    >>> weight_cosine_matrix([{"w": np.array([[3.0, 0.0]])}, {"w": np.array([[4.0, 3.0]])}]).round(9).tolist()
+    >>> networks = [{"w": np.array([[3.0, 0.0]])}, {"w": np.array([[4.0, 3.0]])}]
+    >>> weight_cosine_matrix(networks).round(9).tolist()
     [[1.0, 0.8], [0.8, 1.0]]
     """
     if not params:
@@ -155,7 +174,10 @@ def weight_cosine_matrix(params: Sequence[PyTree], rules: Rules = KERNELS) -> np
     shapes = [jax.tree.map(np.shape, one) for one in params]
     for member, shape in enumerate(shapes):
         if shape != shapes[0]:
-            raise EvaluationError(f"params: got another tree or other shapes for member {member} than for member 0, wanted one network.")
+            raise EvaluationError(
+                f"params: got another tree or other shapes for member {member} than for member 0,"
+                " wanted one network."
+            )
     try:
         chosen = jax.tree.leaves(mask_trees.prunable(params[0], rules))
     except MaskError as error:
@@ -174,13 +196,15 @@ def weight_cosine_matrix(params: Sequence[PyTree], rules: Rules = KERNELS) -> np
 
 
 def itop_rates(tickets: Iterable[Any]) -> list[float]:
-    """In-time over-parameterisation: the share of the prunable weights that each ticket's network ever had.
+    """In-time over-parameterisation: share of the prunable weights that a network ever had.
 
     Args:
-      tickets: tickets, of which `info["ever_active"]` is read: `fit` writes it down when a ticket is collected.
+      tickets: tickets, of which `info["ever_active"]` is read: `fit` writes it down when a ticket
+        is collected.
 
     Returns:
-      a share in [density, 1] for each ticket, 1.0 for dense ones; nan where nobody has written it down.
+      a share in [density, 1] for each ticket, 1.0 for dense ones; nan where nobody has written it
+      down.
 
     References:
       Liu et al. 2021, arXiv:2102.02887, section 3.2 (the rate R_s).
@@ -194,20 +218,39 @@ def itop_rates(tickets: Iterable[Any]) -> list[float]:
 
 
 def _mask_leaves(masks: Sequence[PyTree]) -> list[list[np.ndarray]]:
-    """The leaves of each mask on the host, checked; a leaf dense in some members only is spelled out in those."""
+    """The leaves of each mask on the host, checked.
+
+    A leaf dense in some members only is spelled out in those.
+    """
     if not masks:
         raise EvaluationError("masks: got none, wanted one mask tree for each member.")
     trees = [jax.tree.structure(mask) for mask in masks]
     for member, tree in enumerate(trees):
         if tree != trees[0]:
-            raise EvaluationError(f"masks: got {tree} for member {member}, wanted the tree of member 0, {trees[0]}.")
-    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree_util.tree_leaves_with_path(masks[0])]
+            raise EvaluationError(
+                f"masks: got {tree} for member {member}, wanted the tree of member 0, {trees[0]}."
+            )
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_leaves_with_path(masks[0])
+    ]
     columns = []
-    for path, leaves in zip(paths, zip(*(jax.tree.leaves(mask) for mask in masks), strict=True), strict=True):
+    for path, leaves in zip(
+        paths, zip(*(jax.tree.leaves(mask) for mask in masks), strict=True), strict=True
+    ):
         column = [np.asarray(leaf) for leaf in leaves]
         shapes = {leaf.shape for leaf in column if leaf.ndim}
-        if any(leaf.dtype != bool or (leaf.ndim == 0 and not leaf) for leaf in column) or len(shapes) > 1:
-            got = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" if leaf.ndim else repr(leaf.item()) for leaf in column)
-            raise EvaluationError(f"masks: got {got} at {path!r}, wanted bool arrays of one shape, or True for a dense leaf.")
+        if (
+            any(leaf.dtype != bool or (leaf.ndim == 0 and not leaf) for leaf in column)
+            or len(shapes) > 1
+        ):
+            got = ", ".join(
+                f"{leaf.dtype}{list(leaf.shape)}" if leaf.ndim else repr(leaf.item())
+                for leaf in column
+            )
+            raise EvaluationError(
+                f"masks: got {got} at {path!r}, wanted bool arrays of one shape, or True for a"
+                " dense leaf."
+            )
         columns.append([np.broadcast_to(leaf, next(iter(shapes), ())) for leaf in column])
     return [[column[member] for column in columns] for member in range(len(trees))]

@@ -9,12 +9,15 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from jaxtickets.evaluation.checks import EvaluationError
+from jaxtickets.errors import EvaluationError
 from jaxtickets.evaluation.metrics import restrict
 
 
 class Tickets(Protocol):
-    """What `evaluate` asks of an ensemble. Of one whose networks give H predictions each it also reads `heads`, H."""
+    """What `evaluate` asks of an ensemble.
+
+    Of one whose networks give H predictions each it also reads `heads`, H.
+    """
 
     @property
     def masks(self) -> Any:
@@ -32,7 +35,9 @@ class _Remembered(NamedTuple):
     predictions: np.ndarray
 
 
-_remembered: contextvars.ContextVar[_Remembered | None] = contextvars.ContextVar("predictions of the test set", default=None)
+_remembered: contextvars.ContextVar[_Remembered | None] = contextvars.ContextVar(
+    "predictions of the test set", default=None
+)
 
 
 @contextlib.contextmanager
@@ -45,7 +50,9 @@ def remembering(tickets: Tickets, test: Any, predictions: np.ndarray) -> Iterato
         _remembered.reset(token)
 
 
-def predict(tickets: Tickets, data: Any, batch_size: int | None = None, like: Any = None) -> np.ndarray:
+def predict(
+    tickets: Tickets, data: Any, batch_size: int | None = None, like: Any = None
+) -> np.ndarray:
     """Log-probabilities of every member, as a part of an evaluation takes them.
 
     Args:
@@ -55,7 +62,8 @@ def predict(tickets: Tickets, data: Any, batch_size: int | None = None, like: An
       like: whose `classes` predictions are restricted to, if it has any; None for those of `data`.
 
     Returns:
-      Log-probabilities [M, B, C], or [M, B, K] of K classes. Within an `evaluate` those of its test set are not made anew.
+      Log-probabilities [M, B, C], or [M, B, K] of K classes. Within an `evaluate` those of its test
+      set are not made anew.
 
     Raises:
       EvaluationError: `data` that is neither, or without examples.
@@ -84,4 +92,7 @@ def inputs_and_labels(test: Any, name: str = "test") -> tuple[Any, Any]:
     if isinstance(test, (tuple, list)) and len(test) == 2:
         return test[0], test[1]
     size = f" of {len(test)}" if isinstance(test, (tuple, list)) else ""
-    raise EvaluationError(f"{name}: got {type(test).__name__}{size}, wanted a Dataset, an EvaluationStream or a pair (x, y).")
+    raise EvaluationError(
+        f"{name}: got {type(test).__name__}{size}, wanted a Dataset, an EvaluationStream or a pair"
+        " (x, y)."
+    )

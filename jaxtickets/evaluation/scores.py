@@ -1,20 +1,20 @@
-"""What an evaluation says: records of numbers, as a dictionary for files and as a table for people."""
+"""What an evaluation says: numbers, as a dictionary for files and as a table for people."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from jaxtickets.evaluation.reliability import Reliability
+from jaxtickets.evaluation.calibration import Reliability
+from jaxtickets.messages.printing import printed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Scores:
     Attributes:
       accuracy: share of right labels, in [0, 1].
       nll: negative log-likelihood, nats per example.
-      ece: expected calibration error, in [0, 1], over bins of equal width; their number is stated by the `Evaluation`.
+      ece: expected calibration error, in [0, 1], over bins of equal width; their number is stated
+        by the `Evaluation`.
       adaptive_ece: the same over as many bins that hold equally many examples.
       brier: squared error summed over classes, in [0, 2].
     """
@@ -47,7 +48,8 @@ class Diversity:
     Attributes:
       disagreement: share of examples whose predicted labels differ.
       kl: KL divergence in nats, both directions averaged.
-      mask_iou: overlap of the surviving weights of two networks; nan where nothing is masked or there is one network.
+      mask_iou: overlap of the surviving weights of two networks; nan where nothing is masked or
+        there is one network.
     """
 
     disagreement: float
@@ -109,7 +111,7 @@ class Evaluation:
     parts: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as lists, dictionaries and numbers that JSON knows; nan is None. An infinite NLL stays `inf`."""
+        """Everything as JSON knows it; nan is None, an infinite NLL stays `inf`."""
         return {
             "ensemble": self.ensemble.to_dict(),
             "members": [member.to_dict() for member in self.members],
@@ -127,29 +129,45 @@ class Evaluation:
         }
 
     def __rich__(self) -> Group:
-        how = {"proba": "", "logits": ", members combined by their logits", "vote": ", members combined by majority vote"}
+        how = {
+            "proba": "",
+            "logits": ", members combined by their logits",
+            "vote": ", members combined by majority vote",
+        }
         title = f"{self.examples:,} examples{how[self.combine]}"
         table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_edge=False)
         table.add_column("")
-        for heading in ("accuracy %", "NLL", f"ECE % ({self.bins} bins)", "adaptive ECE %", "Brier"):
+        for heading in (
+            "accuracy %",
+            "NLL",
+            f"ECE % ({self.bins} bins)",
+            "adaptive ECE %",
+            "Brier",
+        ):
             table.add_column(heading, justify="right")
         for number, scores in enumerate(self.members):
-            table.add_row(f"member {number}", *_cells(scores), end_section=number == len(self.members) - 1)
+            table.add_row(
+                f"member {number}", *_cells(scores), end_section=number == len(self.members) - 1
+            )
         table.add_row("mean of members", *_cells(self.mean))
         table.add_row("ensemble", *_cells(self.ensemble), style="bold")
         return Group(table, Text("\n".join([self._diversity_line(), *self._part_lines()])))
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=100, color_system=None, force_terminal=False, force_jupyter=False)
-        with console.capture() as captured:
-            console.print(self)
-        return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
+        return printed(self)
 
     def _diversity_line(self) -> str:
         if len(self.members) == 1:
             return "diversity: one member, no pairs"
-        overlap = "no masks to compare" if math.isnan(self.diversity.mask_iou) else f"{self.diversity.mask_iou:.4f}"
-        return f"diversity: disagreement {100 * self.diversity.disagreement:.2f} %, KL {self.diversity.kl:.4f}, mask IoU {overlap}"
+        overlap = (
+            "no masks to compare"
+            if math.isnan(self.diversity.mask_iou)
+            else f"{self.diversity.mask_iou:.4f}"
+        )
+        return (
+            f"diversity: disagreement {100 * self.diversity.disagreement:.2f} %, KL"
+            f" {self.diversity.kl:.4f}, mask IoU {overlap}"
+        )
 
     def _part_lines(self) -> Iterator[str]:
         """The single values of each part; what is a list stays in the dictionary."""
@@ -159,7 +177,7 @@ class Evaluation:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON takes it, however deep: arrays and tuples as lists, NumPy's numbers as Python's, nan as None.
+    """The value as JSON takes it, however deep: lists, Python's numbers, nan as None.
 
     >>> plain({"a": np.array([1.0, np.nan]), "b": (np.int64(3), float("inf"))})
     {'a': [1.0, None], 'b': [3, inf]}

@@ -1,8 +1,8 @@
 """Every ensemble that a set of trained members contains: the scores of all subsets of a size.
 
-Accuracy is counted by `right_counts`. For other scores subsets are walked depth first, one member added at a time, so a
-subset costs one addition and one score. Of two classes all that matters is the sum of p(1) - p(0); F1 and Matthews'
-correlation are then made of two counts.
+Accuracy is counted by `right_counts`. For other scores subsets are walked depth first, one member
+added at a time, so a subset costs one addition and one score. Of two classes all that matters is
+the sum of p(1) - p(0); F1 and Matthews' correlation are then made of two counts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxtickets.evaluation.checks import EvaluationError, check_labels, check_predictions, check_values
-from jaxtickets.evaluation.right_counts import right_counts
+from jaxtickets.errors import EvaluationError
+from jaxtickets.evaluation.checks import check_labels, check_predictions, check_values
+from jaxtickets.evaluation.count_right import right_counts
 from jaxtickets.evaluation.task_scores import score_function
 
 Score = str | Callable[[np.ndarray, np.ndarray], float]
@@ -25,9 +26,13 @@ Groups = int | Sequence[Sequence[int]] | None
 
 
 def subset_scores(
-    predictions: ArrayLike, y: ArrayLike, sizes: Sequence[int] | int, score: Score = "accuracy", groups: Groups = None
+    predictions: ArrayLike,
+    y: ArrayLike,
+    sizes: Sequence[int] | int,
+    score: Score = "accuracy",
+    groups: Groups = None,
 ) -> dict[int, np.ndarray]:
-    """Scores of all C(n, k) ensembles of k out of n members, for every k, within each group of members.
+    """Scores of all ensembles of k out of n members, for every k, within each group of members.
 
     An ensemble predicts the mean of its members' probabilities, or of their values.
 
@@ -35,22 +40,26 @@ def subset_scores(
       predictions: probabilities [M, B, C], or values [M, B] of a regression.
       y: integer labels [B], or values [B].
       sizes: k, or several, each from 1 to n.
-      score: "accuracy", "f1", "matthews" (of probabilities), "pearson", "spearman" (of values), or a function of the
-        ensemble's prediction, [B, C] or [B], and y.
-      groups: lists of equally many members, which may not meet in an ensemble; a number of groups of consecutive
-        members, M / groups each; or None for one group of all.
+      score: "accuracy", "f1", "matthews" (of probabilities), "pearson", "spearman" (of values), or
+        a function of the ensemble's prediction, [B, C] or [B], and y.
+      groups: lists of equally many members, which may not meet in an ensemble; a number of groups
+        of consecutive members, M / groups each; or None for one group of all.
 
     Returns:
-      By size, float64 [G, C(n, k)]: row g is of group g, in the order of `itertools.combinations(groups[g], k)`. nan
-      where a correlation is not defined.
+      By size, float64 [G, C(n, k)]: row g is of group g, in the order of
+      `itertools.combinations(groups[g], k)`. nan where a correlation is not defined.
 
     Raises:
-      EvaluationError: predictions, labels, sizes, score or groups that cannot be, or do not fit each other.
+      EvaluationError: predictions, labels, sizes, score or groups that cannot be, or do not fit
+        each other.
 
     Differs:
-      Sums are in float64, and with named scores classes are compared by the sum of the differences of their
-      probabilities: exactly equal ones give the lowest class, as argmax does, whatever they are divided by. All 616,665
-      accuracies of up to ten of 20 members on 10,000 examples of ten classes take seconds (`experiments/benchmark.py`).
+      Sums are in float64, and with named scores classes are compared by the sum of the differences
+      of their
+      probabilities: exactly equal ones give the lowest class, as argmax does, whatever they are
+        divided by. All 616,665
+      accuracies of up to ten of 20 members on 10,000 examples of ten classes take seconds
+      (`experiments/benchmark.py`).
 
     >>> predictions = [[[0.9, 0.1], [0.4, 0.6]], [[0.6, 0.4], [0.9, 0.1]], [[0.2, 0.8], [0.3, 0.7]]]
     >>> subset_scores(predictions, [0, 1], sizes=(2, 3))
@@ -59,7 +68,11 @@ def subset_scores(
     members = check_predictions(predictions, leading=1)
     chosen = check_groups(groups, len(members))
     wanted = check_sizes(sizes, len(chosen[0]))
-    targets = check_labels(y, *members.shape[1:]) if members.ndim == 3 else check_values(y, members.shape[1])
+    targets = (
+        check_labels(y, *members.shape[1:])
+        if members.ndim == 3
+        else check_values(y, members.shape[1])
+    )
     if score == "accuracy" and members.ndim == 3:
         counts = [right_counts(members[list(group)], targets, wanted) for group in chosen]
         return {size: np.stack([row[size] for row in counts]) / len(targets) for size in wanted}
@@ -105,11 +118,15 @@ def check_sizes(sizes: Any, members: int) -> tuple[int, ...]:
       EvaluationError: none, not integers, or not from 1 to the number of members.
     """
     try:
-        wanted = sorted({operator.index(size) for size in ([sizes] if np.ndim(sizes) == 0 else sizes)})
+        wanted = sorted(
+            {operator.index(size) for size in ([sizes] if np.ndim(sizes) == 0 else sizes)}
+        )
     except TypeError:
         wanted = []
     if not wanted or wanted[0] < 1 or wanted[-1] > members:
-        raise EvaluationError(f"sizes: got {sizes!r}, wanted integers from 1 to {members}, the members of a group.")
+        raise EvaluationError(
+            f"sizes: got {sizes!r}, wanted integers from 1 to {members}, the members of a group."
+        )
     return tuple(wanted)
 
 
@@ -117,37 +134,52 @@ def check_groups(groups: Any, members: int) -> tuple[tuple[int, ...], ...]:
     """Groups of members as tuples of their numbers.
 
     Raises:
-      EvaluationError: a number that does not divide the members; lists that are empty, of unequal length, or have
-        members that are not there or stand in them twice.
+      EvaluationError: a number that does not divide the members; lists that are empty, of unequal
+        length, or have members that are not there or stand in them twice.
     """
     if groups is None or isinstance(groups, int | np.integer):
         count = 1 if groups is None else int(groups)
         if count < 1 or members % count:
-            raise EvaluationError(f"groups: got {groups}, wanted a number that divides the {members} members.")
-        return tuple(tuple(range(start, start + members // count)) for start in range(0, members, members // count))
+            raise EvaluationError(
+                f"groups: got {groups}, wanted a number that divides the {members} members."
+            )
+        return tuple(
+            tuple(range(start, start + members // count))
+            for start in range(0, members, members // count)
+        )
     try:
         chosen = tuple(tuple(operator.index(member) for member in group) for group in groups)
     except TypeError as error:
-        raise EvaluationError(f"groups: got {groups!r:.80}, wanted lists of members, a number of groups or None.") from error
+        raise EvaluationError(
+            f"groups: got {groups!r:.80}, wanted lists of members, a number of groups or None."
+        ) from error
     every = [member for group in chosen for member in group]
     fits = all(0 <= member < members for member in every) and len(set(every)) == len(every)
     if not every or not fits or len({len(group) for group in chosen}) > 1:
-        raise EvaluationError(f"groups: got {groups!r:.80}, wanted equally long lists of different members, 0 to {members - 1}.")
+        raise EvaluationError(
+            f"groups: got {groups!r:.80}, wanted equally long lists of different members, 0 to"
+            f" {members - 1}."
+        )
     return chosen
 
 
 Walk = tuple[np.ndarray, Callable[[np.ndarray, int], Any], Callable[[list[Any]], np.ndarray]]
 
 
-def _walk(parts: np.ndarray, sizes: tuple[int, ...], measure: Callable[[np.ndarray, int], Any]) -> dict[int, list[Any]]:
-    """`measure(sum of the subset, its size)` of every subset of the wanted sizes, each in the order of combinations."""
+def _walk(
+    parts: np.ndarray, sizes: tuple[int, ...], measure: Callable[[np.ndarray, int], Any]
+) -> dict[int, list[Any]]:
+    """`measure(sum of the subset, its size)` of every subset of the wanted sizes, each in the order
+    of combinations.
+    """
     members, deepest = len(parts), sizes[-1]
     next_wanted = [min(size for size in sizes if size >= depth) for depth in range(deepest + 1)]
     sums = np.empty((deepest, *parts.shape[1:]))
     found: dict[int, list[Any]] = {size: [] for size in sizes}
 
     def add_one(first: int, depth: int) -> None:  # to the subset whose sum is sums[depth - 2]
-        for member in range(first, members - (next_wanted[depth] - depth)):  # enough are left to reach a wanted size
+        # enough are left to reach a wanted size
+        for member in range(first, members - (next_wanted[depth] - depth)):
             if depth == 1:
                 sums[0] = parts[member]
             else:
@@ -167,12 +199,15 @@ def _calling(score: Score, y: np.ndarray) -> Callable[[np.ndarray], Walk]:
     return lambda members: (members, lambda total, size: float(function(total / size, y)), np.array)
 
 
-def _counting(score: Score, members: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], Walk] | None:
-    """F1 and Matthews' correlation of two classes, made of counts; None for others, and for predictions they are not of."""
+def _counting(
+    score: Score, members: np.ndarray, y: np.ndarray
+) -> Callable[[np.ndarray], Walk] | None:
+    """F1 and Matthews' correlation of two classes, made of counts; None for others."""
     if members.ndim != 3 or not isinstance(score, str):
         return None
     if members.shape[2] == 2 and score in ("f1", "matthews"):
-        order = np.argsort(y != 1, kind="stable")  # class 1 first: its right predictions are a count of a slice
+        # class 1 first: its right predictions are a count of a slice
+        order = np.argsort(y != 1, kind="stable")
         positives, examples = int(np.count_nonzero(y == 1)), len(y)
         flags = np.empty(examples, bool)
 
@@ -184,11 +219,21 @@ def _counting(score: Score, members: np.ndarray, y: np.ndarray) -> Callable[[np.
             predicted, hits = np.array(found, np.float64).T
             return from_counts(score, hits, predicted, np.float64(positives), examples)
 
-        return lambda group: (np.ascontiguousarray((group[..., 1] - group[..., 0])[:, order]), count_ones, finish)
+        return lambda group: (
+            np.ascontiguousarray((group[..., 1] - group[..., 0])[:, order]),
+            count_ones,
+            finish,
+        )
     return None
 
 
-def from_counts(score: str, hits: np.ndarray, predicted: np.ndarray, positives: np.ndarray | np.float64, examples: int) -> np.ndarray:
+def from_counts(
+    score: str,
+    hits: np.ndarray,
+    predicted: np.ndarray,
+    positives: np.ndarray | np.float64,
+    examples: int,
+) -> np.ndarray:
     """Accuracy, F1 or Matthews' correlation of two classes, from counts.
 
     Args:
@@ -208,5 +253,7 @@ def from_counts(score: str, hits: np.ndarray, predicted: np.ndarray, positives: 
         top, bottom = 2 * hits, positives + predicted
     else:
         top = examples * hits - predicted * positives
-        bottom = np.sqrt(predicted * (examples - predicted)) * np.sqrt(positives * (examples - positives))
+        bottom = np.sqrt(predicted * (examples - predicted)) * np.sqrt(
+            positives * (examples - positives)
+        )
     return np.where(bottom == 0, 0.0, top / np.where(bottom == 0, 1.0, bottom))

@@ -1,17 +1,19 @@
 """The scores that GLUE's tasks are judged by, of predicted labels or values.
 
-Everything is computed in float64 on the host and returns a Python float. `glue_score` takes what an ensemble predicts
-and gives what the papers tabulate, as shares and not in per cent.
+Everything is computed in float64 on the host and returns a Python float. `glue_score` takes what an
+ensemble predicts and gives what the papers tabulate, as shares and not in per cent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxtickets.evaluation.checks import EvaluationError, check_labels, check_predictions, check_values
+from jaxtickets.errors import EvaluationError
+from jaxtickets.evaluation.checks import check_labels, check_predictions, check_values, numbers
 
 GLUE_METRICS: dict[str, tuple[str, ...]] = {
     "cola": ("matthews", "accuracy"),
@@ -24,11 +26,13 @@ GLUE_METRICS: dict[str, tuple[str, ...]] = {
     "rte": ("accuracy",),
     "wnli": ("accuracy",),
 }
-"""The metrics of each task; the first is the one that Chen et al. 2020 tabulate and the Multi-Ticket paper follows."""
+"""The metrics of each task; the first is the one that the papers tabulate."""
 
 
 def f1(predicted: ArrayLike, y: ArrayLike, positive: int = 1) -> float:
-    """F1 of one class against the rest: 2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall.
+    """F1 of one class against the rest.
+
+    2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall.
 
     Args:
       predicted: integer labels [B].
@@ -51,7 +55,7 @@ def f1(predicted: ArrayLike, y: ArrayLike, positive: int = 1) -> float:
 
 
 def matthews(predicted: ArrayLike, y: ArrayLike) -> float:
-    """Matthews' correlation of predicted and true labels; with more than two classes Gorodkin's R_K.
+    """Matthews' correlation of predicted and true labels; of more classes Gorodkin's R_K.
 
     For two classes (TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN)).
 
@@ -60,13 +64,15 @@ def matthews(predicted: ArrayLike, y: ArrayLike) -> float:
       y: integer labels [B], 0 or more.
 
     Returns:
-      In [-1, 1]; 0 where one class is always predicted, or is all there is (0 / 0), as scikit-learn has it.
+      In [-1, 1]; 0 where one class is always predicted, or is all there is (0 / 0), as scikit-learn
+      has it.
 
     Raises:
       EvaluationError: not two rows of integers of equal length, or none.
 
     References:
-      Matthews 1975; Gorodkin 2004, Comparing two K-category assignments by a K-category correlation coefficient, eq. 8.
+      Matthews 1975; Gorodkin 2004, Comparing two K-category assignments by a K-category correlation
+      coefficient, eq. 8.
 
     >>> round(matthews([1, 1, 0, 0], [1, 1, 1, 0]), 6)
     0.57735
@@ -74,7 +80,9 @@ def matthews(predicted: ArrayLike, y: ArrayLike) -> float:
     guess, labels = _pair(predicted, y)
     classes = int(max(guess.max(), labels.max())) + 1
     # Products of counts as Python integers: four of them overflow 64 bits from 65,536 examples on.
-    predictions, truths = (list(map(int, np.bincount(each, minlength=classes))) for each in (guess, labels))
+    predictions, truths = (
+        list(map(int, np.bincount(each, minlength=classes))) for each in (guess, labels)
+    )
     total, hits = len(labels), int(np.count_nonzero(guess == labels))
     covariance = hits * total - sum(p * t for p, t in zip(predictions, truths, strict=True))
     spread = (total**2 - sum(p * p for p in predictions)) * (total**2 - sum(t * t for t in truths))
@@ -89,7 +97,8 @@ def pearson(values: ArrayLike, y: ArrayLike) -> float:
       y: numbers [B].
 
     Returns:
-      In [-1, 1]; nan where all values, or all targets, are equal: a constant has no correlation with anything.
+      In [-1, 1]; nan where all values, or all targets, are equal: a constant has no correlation
+      with anything.
 
     Raises:
       EvaluationError: not two rows of finite numbers of equal length, or none.
@@ -97,8 +106,13 @@ def pearson(values: ArrayLike, y: ArrayLike) -> float:
     >>> round(pearson([1.0, 2.0, 4.0], [1.0, 3.0, 4.0]), 6)
     0.928571
     """
-    x, targets = _values(values, y)
-    return _correlation(x, targets)
+    from scipy import stats
+
+    x, targets = _pair_of_values(values, y)
+    if is_constant(x) or is_constant(targets):
+        return float("nan")
+    result: Any = stats.pearsonr(x, targets)
+    return float(result.statistic)
 
 
 def spearman(values: ArrayLike, y: ArrayLike) -> float:
@@ -117,8 +131,13 @@ def spearman(values: ArrayLike, y: ArrayLike) -> float:
     >>> spearman([1.0, 2.0, 40.0], [0.0, 3.0, 3.5])
     1.0
     """
-    x, targets = _values(values, y)
-    return _correlation(mid_ranks(x), mid_ranks(targets))
+    from scipy import stats
+
+    x, targets = _pair_of_values(values, y)
+    if is_constant(x) or is_constant(targets):
+        return float("nan")
+    result: Any = stats.spearmanr(x, targets)
+    return float(result.statistic)
 
 
 def glue_score(task: str, predictions: ArrayLike, y: ArrayLike) -> dict[str, float]:
@@ -126,11 +145,13 @@ def glue_score(task: str, predictions: ArrayLike, y: ArrayLike) -> dict[str, flo
 
     Args:
       task: a name of `GLUE_METRICS`, also as data sets are called: "glue/mrpc", "glue/mnli-mm".
-      predictions: probabilities [B, C]; of STS-B predicted scores [B]. Equal probabilities: the lowest class.
+      predictions: probabilities [B, C]; of STS-B predicted scores [B]. Equal probabilities: the
+        lowest class.
       y: integer labels [B]; of STS-B scores [B].
 
     Returns:
-      the scores by name, as shares in [0, 1] or [-1, 1]; the first is the one of the papers' tables.
+      the scores by name, as shares in [0, 1] or [-1, 1]; the first is the one of the papers'
+      tables.
 
     Raises:
       EvaluationError: an unknown task, predictions that are not of its kind, or that do not fit y.
@@ -139,7 +160,8 @@ def glue_score(task: str, predictions: ArrayLike, y: ArrayLike) -> dict[str, flo
       Chen et al. 2020, arXiv:2007.12223, table 1; Kobayashi et al. 2022, arXiv:2205.11833.
 
     Differs:
-      The papers print per cent, and of MRPC and QQP only the accuracy, of STS-B only Pearson's correlation.
+      The papers print per cent, and of MRPC and QQP only the accuracy, of STS-B only Pearson's
+      correlation.
 
     >>> glue_score("mrpc", [[0.2, 0.8], [0.4, 0.6], [0.9, 0.1]], [1, 0, 0])
     {'accuracy': 0.6666666666666666, 'f1': 0.6666666666666666}
@@ -147,21 +169,27 @@ def glue_score(task: str, predictions: ArrayLike, y: ArrayLike) -> dict[str, flo
     name = str(task).removeprefix("glue/").removesuffix("-mm")
     if name not in GLUE_METRICS:
         raise EvaluationError(f"task: got {task!r}, wanted one of {', '.join(GLUE_METRICS)}.")
-    return {metric: score_function(metric)(np.asarray(predictions), np.asarray(y)) for metric in GLUE_METRICS[name]}
+    return {
+        metric: score_function(metric)(np.asarray(predictions), np.asarray(y))
+        for metric in GLUE_METRICS[name]
+    }
 
 
-def score_function(score: str | Callable[[np.ndarray, np.ndarray], float]) -> Callable[[np.ndarray, np.ndarray], float]:
+def score_function(
+    score: str | Callable[[np.ndarray, np.ndarray], float],
+) -> Callable[[np.ndarray, np.ndarray], float]:
     """A score of predictions by its name; a function is returned as it is.
 
     Args:
-      score: "accuracy", "f1", "matthews" (of probabilities [B, C]), "pearson", "spearman" (of values [B]), or a function
-        `(predictions, y) -> float`.
+      score: "accuracy", "f1", "matthews" (of probabilities [B, C]), "pearson", "spearman" (of
+        values [B]), or a function `(predictions, y) -> float`.
 
     Returns:
       the function `(predictions, y) -> float`.
 
     Raises:
-      EvaluationError: another name. The function raises it for predictions of another kind, or that do not fit y.
+      EvaluationError: another name. The function raises it for predictions of another kind, or that
+        do not fit y.
     """
     if callable(score):
         return score
@@ -170,7 +198,8 @@ def score_function(score: str | Callable[[np.ndarray, np.ndarray], float]) -> Ca
     if score in _OF_VALUES:
         return lambda predictions, y: _of_values(str(score), predictions, y)
     raise EvaluationError(
-        f"score: got {score!r}, wanted one of {', '.join((*_OF_LABELS, *_OF_VALUES))}, or a function of predictions and y."
+        f"score: got {score!r}, wanted one of {', '.join((*_OF_LABELS, *_OF_VALUES))}, or a"
+        " function of predictions and y."
     )
 
 
@@ -178,53 +207,66 @@ def _accuracy(guess: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(guess == labels))
 
 
-_OF_LABELS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"accuracy": _accuracy, "f1": f1, "matthews": matthews}
-_OF_VALUES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"pearson": pearson, "spearman": spearman}
+_OF_LABELS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": _accuracy,
+    "f1": f1,
+    "matthews": matthews,
+}
+_OF_VALUES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "pearson": pearson,
+    "spearman": spearman,
+}
 
 
 def _of_labels(score: str, predictions: ArrayLike, y: ArrayLike) -> float:
     proba = check_predictions(predictions)
     if proba.ndim == 1:
-        raise EvaluationError(f"predictions: got values of the shape {proba.shape}, wanted probabilities [B, C] for {score}.")
+        raise EvaluationError(
+            f"predictions: got values of the shape {proba.shape}, wanted probabilities [B, C] for"
+            f" {score}."
+        )
     if score == "f1" and proba.shape[1] != 2:
-        raise EvaluationError(f"predictions: got {proba.shape[1]} classes, wanted 2: F1 is of one class against another.")
+        raise EvaluationError(
+            f"predictions: got {proba.shape[1]} classes, wanted 2: F1 is of one class against"
+            " another."
+        )
     return _OF_LABELS[score](proba.argmax(-1), check_labels(y, *proba.shape))
 
 
 def _of_values(score: str, predictions: ArrayLike, y: ArrayLike) -> float:
     values = check_predictions(predictions)
     if values.ndim == 2:
-        raise EvaluationError(f"predictions: got probabilities of the shape {values.shape}, wanted values [B] for {score}.")
+        raise EvaluationError(
+            f"predictions: got probabilities of the shape {values.shape}, wanted values [B] for"
+            f" {score}."
+        )
     return _OF_VALUES[score](values, check_values(y, len(values)))
 
 
 def _pair(predicted: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    guess, labels = np.asarray(predicted), np.asarray(y)
+    guess, labels = numbers(predicted, "predicted", "labels [B]"), numbers(y, "y", "labels [B]")
     if guess.ndim != 1 or guess.shape != labels.shape or not len(guess):
-        raise EvaluationError(f"predicted and y: got the shapes {guess.shape} and {labels.shape}, wanted two rows of labels [B].")
+        raise EvaluationError(
+            f"predicted and y: got the shapes {guess.shape} and {labels.shape}, wanted two rows of"
+            " labels [B]."
+        )
     for name, each in (("predicted", guess), ("y", labels)):
         if each.dtype.kind not in "biu" or each.min() < 0:
-            raise EvaluationError(f"{name}: got {each.dtype} from {each.min()}, wanted integers, 0 or more. Give proba.argmax(-1).")
+            raise EvaluationError(
+                f"{name}: got {each.dtype} from {each.min()}, wanted integers, 0 or more. Give"
+                " proba.argmax(-1)."
+            )
     return guess.astype(np.int64), labels.astype(np.int64)
 
 
-def _values(values: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    x = check_values(values, np.size(values), name="values")
+def _pair_of_values(values: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    x = numbers(values, "values", "numbers [B]")
+    x = check_values(x, x.size, name="values")
     if not len(x):
         raise EvaluationError("values: got none, wanted at least one.")
     return x, check_values(y, len(x))
 
 
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    if x.min() == x.max() or y.min() == y.max():
-        return float("nan")
-    x, y = x - x.mean(), y - y.mean()
-    x, y = x / np.abs(x).max(), y / np.abs(y).max()  # squares of neither very small nor very large numbers
-    return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1.0, 1.0))
-
-
-def mid_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 to B, float64 [B]; equal values share the mean of theirs."""
-    _, group, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return (last - (count - 1) / 2)[group]
+def is_constant(x: np.ndarray) -> bool:
+    """Whether all numbers are equal: it then has no correlation with anything."""
+    return x.min() == x.max()

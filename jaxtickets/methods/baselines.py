@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from jaxtickets.masks.sparsity import Distribution
 from jaxtickets.methods.free_tickets import OPTIMIZER, STEPS
 from jaxtickets.plan import Collect, Length, Optimizer, Plan, Start, Train, as_length
 from jaxtickets.schedules import Schedule
-from jaxtickets.sparsity import Distribution
 
 
 def dense(
@@ -20,7 +20,8 @@ def dense(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """One dense network, or a dense ensemble of `members` (Lakshminarayanan et al., 2017, arXiv:1612.01474).
+    """One dense network, or a dense ensemble of `members` (Lakshminarayanan et al., 2017,
+    arXiv:1612.01474).
 
     Args:
       members: how many, each with its own weights and data order.
@@ -34,10 +35,11 @@ def dense(
     >>> print(dense(members=4))
     dense: 4 tickets, 250 epochs x 4 lineages, batch 128
       1. Start(width=4, sparsity=0)
-      2. Train(250 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), optimizer=SGD(weight_decay=0.0005))
+      2. Train(250 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), \
+optimizer=SGD(weight_decay=0.0005))
       3. Collect()
     """
-    length = as_length(epochs)
+    length = as_length(epochs, "epochs")
     phases = (Start(members), Train(length, lr, optimizer), Collect(collect))
     return Plan("dense", phases, batch_size, reference=length, validation=validation)
 
@@ -53,7 +55,8 @@ def bagged(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """A bagged ensemble: dense networks, each trained on its own random share of the data (Breiman, 1996).
+    """A bagged ensemble: dense networks, each trained on its own random share of the data (Breiman,
+    1996).
 
     Args:
       members: how many networks.
@@ -71,15 +74,20 @@ def bagged(
     >>> print(bagged())
     bagged: 8 tickets, 2 epochs x 8 lineages, batch 128
       1. Start(width=8, sparsity=0)
-      2. Train(2 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), optimizer=SGD(weight_decay=0.0005), bag=0.9)
+      2. Train(2 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), \
+optimizer=SGD(weight_decay=0.0005), bag=0.9)
       3. Collect()
 
     References:
-      Whitaker and Whitley, 2022, arXiv:2202.11782, "Comparisons for Small Training Budgets": 8 networks, 90 % samples.
+      Whitaker and Whitley, 2022, arXiv:2202.11782, "Comparisons for Small Training Budgets": 8
+      networks, 90 % samples.
     """
-    length = as_length(epochs)
+    length = as_length(epochs, "epochs")
     phases = (Start(members), Train(length, lr, optimizer, bag=bag), Collect(collect))
-    return Plan("bagged", phases, batch_size, Length(members * length.amount, length.unit), validation)
+    members = phases[0].width
+    return Plan(
+        "bagged", phases, batch_size, Length(members * length.amount, length.unit), validation
+    )
 
 
 def static_sparse(
@@ -110,6 +118,10 @@ def static_sparse(
     References:
       Liu et al., 2021, arXiv:2106.14568, table 1 (static sparse ensemble).
     """
-    length = as_length(epochs)
-    phases = (Start(members, sparsity, distribution), Train(length, lr, optimizer), Collect(collect))
+    length = as_length(epochs, "epochs")
+    phases = (
+        Start(members, sparsity, distribution),
+        Train(length, lr, optimizer),
+        Collect(collect),
+    )
     return Plan("static_sparse", phases, batch_size, reference=length, validation=validation)

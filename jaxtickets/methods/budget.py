@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.ledger import PlanCost, cost
+from jaxtickets.masks.sparsity import check_sparsity
+from jaxtickets.messages import checks
+from jaxtickets.messages.printing import printed
 from jaxtickets.methods.baselines import bagged, dense, static_sparse
 from jaxtickets.methods.free_tickets import dst, edst
-from jaxtickets.methods.prune_and_tune import prune_and_tune
 from jaxtickets.methods.pruned import ltr
+from jaxtickets.methods.random_children import prune_and_tune
 from jaxtickets.methods.temporal import snapshot
 from jaxtickets.plan import Length, Plan, PlanError, Train
-from jaxtickets.sparsity import check_sparsity
 from jaxtickets.task import Task
 
-# A plan of so many members at that sparsity, in the paper's proportions; the budget stretches or shrinks all its lengths.
+check = checks.Checks(PlanError)
+
+# A plan of so many members at that sparsity, in the paper's proportions; the budget stretches or
+# shrinks all its lengths.
 FAMILIES: Mapping[str, Callable[[int, float], Plan]] = {
     "dense": lambda members, sparsity: dense(members),
     "bagged": lambda members, sparsity: bagged(members, 25),
     "snapshot": lambda members, sparsity: snapshot(members, 40 * members),
-    "prune_and_tune": lambda members, sparsity: prune_and_tune(members, masks="random", sparsity=sparsity),
+    "prune_and_tune": lambda members, sparsity: prune_and_tune(
+        members, masks="random", sparsity=sparsity
+    ),
     "static_sparse": lambda members, sparsity: static_sparse(members, sparsity),
     "dst": lambda members, sparsity: dst(members, sparsity),
     "edst": lambda members, sparsity: edst(members, sparsity),
@@ -43,7 +49,8 @@ class Budget:
       options: plans that cost what the budget allows, with their ledgers.
       training: the budget, in dense training runs of `reference`.
       reference: length of that dense run.
-      left_out: methods and numbers of members whose shortest training would be shorter than `shortest`.
+      left_out: methods and numbers of members whose shortest training would be shorter than
+        `shortest`.
       shortest: what a training is at least worth.
     """
 
@@ -54,8 +61,14 @@ class Budget:
     shortest: Length
 
     def __rich__(self) -> Group:
-        table = Table(title=f"{self.training:g}x of a dense training run of {self.reference} (theoretical FLOPs)", title_justify="left")
-        table.add_column("method")
+        table = Table(
+            title=(
+                f"{self.training:g}x of a dense training run of {self.reference} (theoretical"
+                " FLOPs)"
+            ),
+            title_justify="left",
+        )
+        table.add_column("method", overflow="fold")
         for name in ("tickets", "cost", "epochs in all", "each training", "density", "prediction"):
             table.add_column(name, justify="right")
         name = None
@@ -64,7 +77,11 @@ class Budget:
             if name not in (None, plan.name):
                 table.add_section()
             name = plan.name
-            lengths = " + ".join(dict.fromkeys(f"{phase.length.amount:g}" for phase in plan.phases if isinstance(phase, Train)))
+            lengths = " + ".join(
+                dict.fromkeys(
+                    f"{phase.length.amount:g}" for phase in plan.phases if isinstance(phase, Train)
+                )
+            )
             row = (
                 f"{ledger.training:.2f}x",
                 f"{plan.epochs() * plan.width:g}",
@@ -74,13 +91,17 @@ class Budget:
             )
             table.add_row(plan.name, str(plan.members), *row)
         left_out = ", ".join(f"{method} with {members}" for method, members in self.left_out)
-        return Group(table, Text(f"Left out, as a training would be shorter than {self.shortest}: {left_out}." if left_out else ""))
+        return Group(
+            table,
+            Text(
+                f"Left out, as a training would be shorter than {self.shortest}: {left_out}."
+                if left_out
+                else ""
+            ),
+        )
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=100, color_system=None, force_terminal=False, force_jupyter=False)
-        with console.capture() as captured:
-            console.print(self)
-        return "\n".join(line.rstrip() for line in captured.get().splitlines())
+        return printed(self)
 
 
 def within_budget(
@@ -94,10 +115,12 @@ def within_budget(
     methods: Sequence[str] = tuple(FAMILIES),
     shortest: float = 1.0,
 ) -> Budget:
-    """Plans that a budget pays for: for every method and number of members, how long its trainings may be.
+    """Plans that a budget pays for: for every method and number of members, how long its trainings
+    may be.
 
-    Every method keeps the proportions of its paper (EDST explores half as long again as it refines, Prune and Tune's parent has
-    seven tenths of the epochs) and is stretched or shrunk until its theoretical FLOPs are the budget's. Nothing is trained.
+    Every method keeps the proportions of its paper (EDST explores half as long again as it refines,
+    Prune and Tune's parent has seven tenths of the epochs) and is stretched or shrunk until its
+    theoretical FLOPs are the budget's. Nothing is trained.
 
     Args:
       task: the network.
@@ -107,7 +130,8 @@ def within_budget(
       reference: epochs of the dense run that is the unit.
       members: numbers of tickets to ask for.
       methods: which methods, of `FAMILIES`.
-      shortest: epochs below which a training is not worth its name; what would need a shorter one is left out.
+      shortest: epochs below which a training is not worth its name; what would need a shorter one
+        is left out.
 
     Returns:
       A `Budget`; `budget.options[i].plan` is a plan to `fit`.
@@ -118,13 +142,30 @@ def within_budget(
 
     >>> import jaxtickets as jt
     >>> train, _ = jt.data.pair("digits")
-    >>> found = within_budget(jt.classification(jt.models.WideResNet(10, 1)), train, 1.0, members=(4,), methods=("dense", "dst"))
-    >>> [(option.plan.name, option.plan.epochs(), round(option.training, 2)) for option in found.options]
+    >>> task = jt.classification(jt.models.WideResNet(10, 1))
+    >>> found = within_budget(task, train, 1.0, members=(4,), methods=("dense", "dst"))
+    >>> [(o.plan.name, o.plan.epochs(), round(o.training, 2)) for o in found.options]
     [('dense', 62, 0.99), ('dst', 196, 1.0)]
     """
-    if not training > 0 or not reference > 0:
-        raise PlanError(f"a budget is a positive number of dense runs of a positive length; got {training!r} runs of {reference!r} epochs.")
-    unknown = [name for name in methods if name not in FAMILIES]
+    training, sparsity, reference, shortest, members = checks.plain(
+        (training, sparsity, reference, shortest, members)
+    )
+    if not all(checks.is_number(number) and number > 0 for number in (training, reference)):
+        runs, epochs = checks.shown(training), checks.shown(reference)
+        raise PlanError(
+            f"a budget is a positive number of dense runs of a positive length; got training={runs}"
+            f" runs of reference={epochs} epochs."
+        )
+    if not (checks.is_number(shortest) and shortest > 0):
+        raise PlanError(f"shortest is a positive number of epochs; got {checks.shown(shortest)}.")
+    for name, sequence, example in (("methods", methods, ["dst"]), ("members", members, [3])):
+        if isinstance(sequence, str) or not isinstance(sequence, Sequence):
+            raise PlanError(
+                f"{name} is a list, such as {name}={example!r}; got {checks.shown(sequence)}."
+            )
+    for number in members:
+        check.positive_int("each of members", number, most=checks.MOST)
+    unknown = [name for name in methods if not isinstance(name, str) or name not in FAMILIES]
     if unknown:
         raise PlanError(f"methods are of {', '.join(FAMILIES)}; got {unknown[0]!r}.")
     check_sparsity(sparsity)
@@ -142,26 +183,31 @@ def within_budget(
 
 
 def _fitted(plan: Plan, task: Task, data: Any, training: float, shortest: float) -> PlanCost | None:
-    """The plan as long as the budget lets it be. Where masks evolve every so many steps, cost is not quite linear in length."""
+    """The plan as long as the budget lets it be. Where masks evolve every so many steps, cost is
+    not quite linear in length.
+    """
     factor = training / cost(plan, task, data).training
     for _ in range(8):
         candidate = scaled(plan, factor, shortest)
         if candidate is None:
             return None
         ledger = cost(candidate, task, data)
-        if ledger.training <= training * 1.0005:  # an escape, or a look at the dense gradient, is not worth an epoch
+        # an escape, or a look at the dense gradient, is not worth an epoch
+        if ledger.training <= training * 1.0005:
             return ledger
         factor *= 0.999 * training / ledger.training
     return None
 
 
 def scaled(plan: Plan, factor: float, shortest: float = 1.0) -> Plan | None:
-    """The plan with all its trainings `factor` times as long, in whole epochs rounded down; None if one falls below `shortest`.
+    """The plan with all its trainings `factor` times as long, in whole epochs rounded down; None if
+    one falls below `shortest`.
 
     >>> print(scaled(dense(), 0.1))
     dense: 1 ticket, 25 epochs, batch 128
       1. Start(width=1, sparsity=0)
-      2. Train(25 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), optimizer=SGD(weight_decay=0.0005))
+      2. Train(25 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), \
+optimizer=SGD(weight_decay=0.0005))
       3. Collect()
     """
     phases = []
@@ -171,6 +217,8 @@ def scaled(plan: Plan, factor: float, shortest: float = 1.0) -> Plan | None:
             amount = float(int(amount + 1e-9)) if amount >= 1 else amount
             if amount < shortest:
                 return None
-            phase = dataclasses.replace(phase, length=Length(int(amount) if amount == int(amount) else amount))
+            phase = dataclasses.replace(
+                phase, length=Length(int(amount) if amount == int(amount) else amount)
+            )
         phases.append(phase)
     return dataclasses.replace(plan, phases=tuple(phases))

@@ -5,9 +5,25 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from jaxtickets.plan import SGD, Collect, Escape, Evolve, Length, Optimizer, Phase, Plan, PlanError, Start, Train, as_length
+from jaxtickets.errors import PlanError
+from jaxtickets.masks.sparsity import Distribution
+from jaxtickets.messages import checks
+from jaxtickets.plan import (
+    SGD,
+    Collect,
+    Escape,
+    Evolve,
+    Length,
+    Optimizer,
+    Phase,
+    Plan,
+    Start,
+    Train,
+    as_length,
+)
 from jaxtickets.schedules import Constant, Piecewise, Schedule
-from jaxtickets.sparsity import Distribution
+
+check = checks.Checks(PlanError)
 
 # Learning rate x 0.1 at epochs 125 and 187 of 250.
 STEPS = Piecewise((0.1, 0.01, 0.001), until=(125 / 250, 187 / 250))
@@ -33,7 +49,8 @@ def dst(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """DST ensemble: `members` sparse networks from scratch, each with its own weights, mask and data order.
+    """DST ensemble: `members` sparse networks from scratch, each with its own weights, mask and
+    data order.
 
     Args:
       members: M, how many tickets.
@@ -44,9 +61,11 @@ def dst(
       distribution: layer-wise budgets, "erk", "er" or "uniform".
       update_every: Delta T, in steps.
       drop_fraction: share of active weights replaced per mask update.
-      decay: its schedule over the training; FreeTickets keeps it constant on CIFAR, and cosine on ImageNet.
+      decay: its schedule over the training; FreeTickets keeps it constant on CIFAR, and cosine on
+        ImageNet.
       growth: "gradient" (RigL) or "random" (SET).
-      regrown: whether a weight dropped and grown in one update keeps its value ("keep") or restarts ("zero").
+      regrown: whether a weight dropped and grown in one update keeps its value ("keep") or restarts
+        ("zero").
       weight_update: also update the weights on such a step.
       end: share of the training after which the mask stays.
       batch_size: examples per step.
@@ -62,18 +81,24 @@ def dst(
     >>> print(dst(members=3))
     dst: 3 tickets, 250 epochs x 3 lineages, batch 128
       1. Start(width=3, sparsity=0.8, erk)
-      2. Train(250 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
+      2. Train(250 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), \
+optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
       3. Collect()
 
     References:
       Liu et al., 2021, section 3.2.1 and appendix A.
 
     Differs:
-      The authors' code collects the best checkpoint on a validation split; that is `collect="best", validation=5000`.
+      The authors' code collects the best checkpoint on a validation split; that is `collect="best",
+      validation=5000`.
     """
-    length = as_length(epochs)
+    length = as_length(epochs, "epochs")
     evolve = Evolve(update_every, drop_fraction, decay, growth, regrown, weight_update, end)
-    phases = (Start(members, sparsity, distribution), Train(length, lr, optimizer, evolve), Collect(collect))
+    phases = (
+        Start(members, sparsity, distribution),
+        Train(length, lr, optimizer, evolve),
+        Collect(collect),
+    )
     return Plan("dst", phases, batch_size, reference=length, validation=validation)
 
 
@@ -98,15 +123,18 @@ def edst(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """EDST ensemble: one sparse run that explores, then refines, collects and escapes `members` times.
+    """EDST ensemble: one sparse run that explores, then refines, collects and escapes `members`
+    times.
 
     Args:
       members: M, how many tickets come out of the run.
       sparsity: share of zeros, in [0, 1).
-      explore: length of the exploration at the large learning rate; 0 leaves it out (the paper's ablation).
+      explore: length of the exploration at the large learning rate; 0 leaves it out (the paper's
+        ablation).
       refine: length of each refinement.
       lr: learning rate of the exploration, or its schedule.
-      refine_lr: learning rates of the first and the second half of a refinement, or the schedule of each.
+      refine_lr: learning rates of the first and the second half of a refinement, or the schedule of
+        each.
       escape: q, the drop fraction of the global exploration between two refinements (M - 1 times).
       optimizer: what updates the weights; its moments live on from phase to phase.
       distribution: layer-wise budgets, "erk", "er" or "uniform".
@@ -114,14 +142,17 @@ def edst(
       drop_fraction: share of active weights replaced per mask update.
       decay: its schedule over each phase.
       growth: "gradient" (RigL) or "random" (SET), for mask updates and escapes.
-      regrown: whether a weight dropped and grown in one update keeps its value ("keep") or restarts ("zero").
+      regrown: whether a weight dropped and grown in one update keeps its value ("keep") or restarts
+        ("zero").
       weight_update: also update the weights on such a step.
       batch_size: examples per step.
-      collect: the "last" iterate of each refinement, or the "best" on `validation` held-out examples.
+      collect: the "last" iterate of each refinement, or the "best" on `validation` held-out
+        examples.
       validation: how many training examples are held out.
 
     Returns:
-      A `Plan`; its cost is compared with one dense run of `explore + refine`, 250 epochs in the paper.
+      A `Plan`; its cost is compared with one dense run of `explore + refine`, 250 epochs in the
+      paper.
 
     Raises:
       PlanError: an impossible value; says which and what would do.
@@ -130,30 +161,50 @@ def edst(
     edst: 2 tickets, 350 epochs, batch 128
       1. Start(width=1, sparsity=0.8, erk)
       2. Train(150 epochs, lr=0.1, optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
-      3. Train(100 epochs, lr=(0.01, 0.001 from 50%), optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
+      3. Train(100 epochs, lr=(0.01, 0.001 from 50%), optimizer=SGD(weight_decay=0.0005), \
+evolve=Evolve())
       4. Collect()
       5. Escape()
-      6. Train(100 epochs, lr=(0.01, 0.001 from 50%), optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
+      6. Train(100 epochs, lr=(0.01, 0.001 from 50%), optimizer=SGD(weight_decay=0.0005), \
+evolve=Evolve())
       7. Collect()
 
     References:
       Liu et al., 2021, section 3.2.2 and algorithm 2.
 
     Differs:
-      The authors' code collects the best checkpoint on a validation split; that is `collect="best", validation=5000`.
+      The authors' code collects the best checkpoint on a validation split; that is `collect="best",
+      validation=5000`.
     """
-    if not (isinstance(members, int) and members >= 1):
-        raise PlanError(f"members is at least 1; got {members!r}.")
+    members, refine_lr, lr, explore = map(checks.plain, (members, refine_lr, lr, explore))
+    check.positive_int("members", members, most=checks.MOST)
     evolve = Evolve(update_every, drop_fraction, decay, growth, regrown, weight_update)
-    refine_rates = refine_lr if isinstance(refine_lr, Schedule) else Piecewise(refine_lr, until=(0.5,))
-    refining = Train(as_length(refine), refine_rates, optimizer, evolve)
+    if not isinstance(lr, Schedule):
+        check.non_negative("lr, a learning rate or a schedule,", lr)
+    if not isinstance(refine_lr, Schedule):
+        pair = refine_lr if isinstance(refine_lr, tuple | list) and len(refine_lr) == 2 else (None,)
+        if not all(rate is not None and checks.is_number(rate) and rate >= 0 for rate in pair):
+            raise PlanError(
+                "refine_lr is a pair of learning rates, one for each half, or a schedule; got"
+                f" {checks.shown(refine_lr)}."
+            )
+    refine_rates = (
+        refine_lr if isinstance(refine_lr, Schedule) else Piecewise(refine_lr, until=(0.5,))
+    )
+    refining = Train(as_length(refine, "refine"), refine_rates, optimizer, evolve)
     phases: list[Phase] = [Start(1, sparsity, distribution)]
     reference = refining.length
-    if not (isinstance(explore, int | float) and explore == 0):
-        exploring = dataclasses.replace(refining, length=as_length(explore), lr=lr if isinstance(lr, Schedule) else Constant(lr))
+    if not checks.is_zero(explore):
+        exploring = dataclasses.replace(
+            refining,
+            length=as_length(explore, "explore"),
+            lr=lr if isinstance(lr, Schedule) else Constant(lr),
+        )
         phases.append(exploring)
         if exploring.length.unit == refining.length.unit:
-            reference = Length(exploring.length.amount + refining.length.amount, refining.length.unit)
+            reference = Length(
+                exploring.length.amount + refining.length.amount, refining.length.unit
+            )
     for ticket in range(members):
         if ticket:
             phases.append(Escape(escape, growth, regrown))

@@ -1,12 +1,31 @@
-"""Ensembles of networks pruned by magnitude: lottery ticket rewinding (LTR), and prune and fine-tune (PF)."""
+"""Ensembles of networks pruned by magnitude: lottery ticket rewinding (LTR), and prune and
+fine-tune (PF).
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from jaxtickets.errors import PlanError
+from jaxtickets.messages import checks
 from jaxtickets.methods.free_tickets import OPTIMIZER, STEPS
-from jaxtickets.plan import Collect, Fork, Gradual, Length, Optimizer, Plan, PlanError, Prune, Remember, Rewind, Start, Train, as_length
-from jaxtickets.schedules import Constant, Part, Schedule
+from jaxtickets.plan import (
+    Collect,
+    Fork,
+    Gradual,
+    Length,
+    Optimizer,
+    Plan,
+    Prune,
+    Remember,
+    Rewind,
+    Start,
+    Train,
+    as_length,
+)
+from jaxtickets.schedules import Constant, Part, Schedule, check_schedule
+
+check = checks.Checks(PlanError)
 
 FINETUNE = Constant(0.001)
 
@@ -26,10 +45,12 @@ def ltr(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """Lottery ticket rewinding: one mask by gradual magnitude pruning, trained `members` times from early weights.
+    """Lottery ticket rewinding: one mask by gradual magnitude pruning, trained `members` times from
+    early weights.
 
-    A dense network is trained and pruned along the cubic schedule. The survivors go back to what they were after `rewind_to` of
-    the training, and are trained from there with `members` keys: the members share one mask and differ in data order.
+    A dense network is trained and pruned along the cubic schedule. The survivors go back to what
+    they were after `rewind_to` of the training, and are trained from there with `members` keys: the
+    members share one mask and differ in data order.
 
     Args:
       members: M, how many tickets.
@@ -54,33 +75,43 @@ def ltr(
     >>> print(ltr())
     ltr: 3 tickets, 250 epochs + 3 x 237.5 epochs, batch 128
       1. Start(width=1, sparsity=0)
-      2. Train(12.5 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%) from 0% to 5%, optimizer=SGD(weight_decay=0.0005))
+      2. Train(12.5 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%) from 0% to 5%, \
+optimizer=SGD(weight_decay=0.0005))
       3. Remember(name='early')
-      4. Train(237.5 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%) from 5% to 100%, optimizer=SGD(weight_decay=0.0005), \
+      4. Train(237.5 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%) from 5% to 100%, \
+optimizer=SGD(weight_decay=0.0005), \
 evolve=Gradual(sparsity=0.8, scope='global'))
       5. Fork(members=3, masks='parent')
       6. Rewind(name='early')
-      7. Train(237.5 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%) from 5% to 100%, optimizer=SGD(weight_decay=0.0005))
+      7. Train(237.5 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%) from 5% to 100%, \
+optimizer=SGD(weight_decay=0.0005))
       8. Collect()
 
     References:
-      Frankle et al., 2020, arXiv:1912.05671 (rewinding); Zhu and Gupta, 2017, arXiv:1710.01878 (pruning); Liu et al., 2021,
-      arXiv:2106.14568, appendix A (this ensemble).
+      Frankle et al., 2020, arXiv:1912.05671 (rewinding); Zhu and Gupta, 2017, arXiv:1710.01878
+      (pruning); Liu et al., 2021, arXiv:2106.14568, appendix A (this ensemble).
 
     Differs:
-      FreeTickets does not say when its pruning ends or how the sparsity is spread: here at three quarters of the run, as RigL's
+      FreeTickets does not say when its pruning ends or how the sparsity is spread: here at three
+        quarters of the run, as RigL's
       comparisons do, by one global threshold.
     """
-    if not (isinstance(rewind_to, int | float) and 0 < rewind_to < 1):
-        raise PlanError(f"rewind_to is a share of the training, in (0, 1); got {rewind_to!r}.")
-    whole = as_length(epochs)
+    rewind_to = checks.plain(rewind_to)
+    check.fraction("rewind_to", rewind_to, "a share of the training, ", ends="()")
+    check_schedule("lr", lr, but=Part)
+    whole = as_length(epochs, "epochs")
     early, rest = _share(whole, rewind_to), _share(whole, 1 - rewind_to)
     later = Part(lr, rewind_to, 1)
     phases = (
         Start(),
         Train(early, Part(lr, 0, rewind_to), optimizer),
         Remember("early"),
-        Train(rest, later, optimizer, Gradual(sparsity, end=end, update_every=update_every, scope=scope)),
+        Train(
+            rest,
+            later,
+            optimizer,
+            Gradual(sparsity, end=end, update_every=update_every, scope=scope),
+        ),
         Fork(members, "parent"),
         Rewind("early"),
         Train(rest, later, optimizer),
@@ -103,7 +134,8 @@ def prune_finetune(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """Prune and fine-tune (PF): dense networks, each trained, pruned once by magnitude and trained on; their masks differ.
+    """Prune and fine-tune (PF): dense networks, each trained, pruned once by magnitude and trained
+    on; their masks differ.
 
     Args:
       members: M, how many networks.
@@ -127,7 +159,8 @@ def prune_finetune(
     >>> print(prune_finetune())
     prune_finetune: 3 tickets, 500 epochs x 3 lineages, batch 128
       1. Start(width=3, sparsity=0)
-      2. Train(250 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), optimizer=SGD(weight_decay=0.0005))
+      2. Train(250 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), \
+optimizer=SGD(weight_decay=0.0005))
       3. Prune(sparsity=0.8)
       4. Train(250 epochs, lr=0.001, optimizer=SGD(weight_decay=0.0005))
       5. Collect()
@@ -135,12 +168,12 @@ def prune_finetune(
     References:
       Liu et al., 2021, arXiv:2106.14568, appendix A (PF ensemble).
     """
-    length = as_length(epochs)
+    length = as_length(epochs, "epochs")
     phases = (
         Start(members),
         Train(length, lr, optimizer),
         Prune(sparsity, scope=scope),
-        Train(as_length(finetune), finetune_lr, optimizer),
+        Train(as_length(finetune, "finetune"), finetune_lr, optimizer),
         Collect(collect),
     )
     return Plan("prune_finetune", phases, batch_size, reference=length, validation=validation)

@@ -1,8 +1,8 @@
 """Networks (Linen, channels last) and `classification`, which makes a task of a network.
 
-`TreeNet`, `BatchEnsemble`, `MIMO` and `MCDropout` are ensembles inside one network: each takes a plain network and gives
-several predictions of every example. `TextClassifier` and `MaskedLM` are BERT and RoBERTa, whose checkpoints `read_checkpoint`
-reads and `save_pretrained` writes.
+`TreeNet`, `BatchEnsemble`, `MIMO` and `MCDropout` are ensembles inside one network: each takes a
+plain network and gives several predictions of every example. `TextClassifier` and `MaskedLM` are
+BERT and RoBERTa, whose checkpoints `read_checkpoint` reads and `save_pretrained` writes.
 """
 
 from jaxtickets.models.batch_ensemble import BatchEnsemble
@@ -14,7 +14,7 @@ from jaxtickets.models.masking import MaskTokens
 from jaxtickets.models.mc_dropout import MCDropout
 from jaxtickets.models.mimo import MIMO
 from jaxtickets.models.names import network
-from jaxtickets.models.regression import regression
+from jaxtickets.models.regressors import regression
 from jaxtickets.models.resnet import ResNet
 from jaxtickets.models.tasks import classification
 from jaxtickets.models.text_tasks import fine_tuning, masked_language_modelling

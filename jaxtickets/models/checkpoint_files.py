@@ -1,8 +1,12 @@
-"""The files of a Hugging Face checkpoint: a folder of this machine, or a model of the hub. All tensors in them, by name."""
+"""The files of a Hugging Face checkpoint: a folder of this machine, or a model of the hub.
+
+All tensors in them, by name.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,51 +16,70 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets.errors import CheckpointError
+from jaxtickets.files import paths
+from jaxtickets.messages.quoting import cut, shown, told
 from jaxtickets.models.torch_weights import read_torch
 
 Find = Callable[[str], Path | None]
 """The file of a name in the checkpoint, or None."""
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 _FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
-_MOST_JSON = 2**26  # bytes; an index of a thousand shards has less
+_MOST_JSON = 2**23  # bytes; an index of a thousand shards has less
+_MOST_DEPTH = 100
 
 
 def finder(where: str | Path, revision: str | None = None) -> Find:
     """Where the files of a checkpoint are looked for.
 
     Args:
-      where: a folder; or a model's name on the Hugging Face hub, whose files are taken from its cache or fetched into it.
+      where: a folder; or a model's name on the Hugging Face hub, whose files are taken from its
+        cache or fetched into it.
       revision: of a model on the hub: a branch, a tag or a commit.
 
     Raises:
       CheckpointError: neither a folder nor a name.
       ImportError: a name, and huggingface_hub is not installed.
     """
-    folder = Path(where).expanduser()
-    if folder.is_dir():
+    folder = paths.given(where, "the checkpoint's folder")
+    if os.path.isdir(folder):
         return lambda name: folder / name if (folder / name).is_file() else None
     if isinstance(where, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", where):
+        named = cut(repr(str(where)), 300)
         raise CheckpointError(
-            f"there is no folder {str(where)!r}. A model of the Hugging Face hub is named like 'google-bert/bert-base-uncased'."
+            f"there is no folder {named}. A model of the Hugging Face hub is named like"
+            " 'google-bert/bert-base-uncased'."
         )
     try:
         import huggingface_hub
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
     except ImportError as error:
-        raise ImportError("models of the Hugging Face hub need huggingface_hub: pip install 'jaxtickets[nlp]'") from error
+        raise ImportError(
+            "models of the Hugging Face hub need huggingface_hub: pip install 'jaxtickets[nlp]'"
+        ) from error
 
     def find(name: str) -> Path | None:
         try:
             return Path(huggingface_hub.hf_hub_download(where, name, revision=revision))
-        except EntryNotFoundError as error:  # also of a file that is not cached where the hub cannot be asked
+        except (
+            EntryNotFoundError
+        ) as error:  # also of a file that is not cached where the hub cannot be asked
             if name == "config.json":
                 raise CheckpointError(
-                    f"{where}: no folder of that name, and its config.json is not in the hub's cache nor to be had: {error}"
+                    f"{where}: no folder of that name, and its config.json is not in the hub's"
+                    f" cache nor to be had: {error}"
                 ) from None
             return None
         except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise CheckpointError(f"{where}: no folder of that name, and the Hugging Face hub does not give it: {error}") from None
+            raise CheckpointError(
+                f"{where}: no folder of that name, and the Hugging Face hub does not give it:"
+                f" {error}"
+            ) from None
 
     return find
 
@@ -72,9 +95,29 @@ def read_json(path: Path) -> Any:
             raw = file.read(_MOST_JSON + 1)
         if len(raw) > _MOST_JSON:
             raise ValueError(f"more than {_MOST_JSON:,} bytes")
-        return json.loads(raw)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a JSON file, or damaged: {error}.") from None
+        content = json.loads(raw)
+        if _deeper(content, _MOST_DEPTH):
+            raise RecursionError
+        return content
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {told(error)}.") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a JSON file, or damaged: {told(error)}.") from None
+
+
+def _deeper(content: Any, most: int) -> bool:
+    """Whether JSON is nested in more levels: whoever walks or prints it afterwards would fail."""
+    level = [content]
+    for _ in range(most):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def read_tensors(find: Find, where: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -84,7 +127,8 @@ def read_tensors(find: Find, where: str) -> tuple[dict[str, np.ndarray], dict[st
       the tensors, and the file that each is from, by name.
 
     Raises:
-      CheckpointError: no weights, a shard is missing or lacks what the index says, or a file is damaged.
+      CheckpointError: no weights, a shard is missing or lacks what the index says, or a file is
+        damaged.
     """
     for name in _WEIGHTS:
         path = find(name)
@@ -97,23 +141,36 @@ def read_tensors(find: Find, where: str) -> tuple[dict[str, np.ndarray], dict[st
     raise CheckpointError(f"{where}: holds no weights; one of {', '.join(_WEIGHTS)} was expected.")
 
 
-def _read_shards(find: Find, index: Path, suffix: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read_shards(
+    find: Find, index: Path, suffix: str
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     content = read_json(index)
     shards = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(shards, dict) or not shards or not all(isinstance(shard, str) for shard in shards.values()):
+    if (
+        not isinstance(shards, dict)
+        or not shards
+        or not all(isinstance(shard, str) for shard in shards.values())
+    ):
         raise CheckpointError(f"{index}: has no weight_map of the tensors' files.")
     tensors: dict[str, np.ndarray] = {}
     files: dict[str, str] = {}
-    for shard in sorted(set(shards.values())):
+    announced: dict[str, set[str]] = {}
+    for name, shard in shards.items():
+        announced.setdefault(shard, set()).add(name)
+    for shard, wanted in sorted(announced.items()):
         if not re.fullmatch(rf"[\w-][\w.-]*\.{suffix}", shard):
-            raise CheckpointError(f"{index}: {shard!r} is not the name of a shard beside it.")
+            raise CheckpointError(f"{index}: {shown(shard)} is not the name of a shard beside it.")
         path = find(shard)
         if path is None:
-            raise CheckpointError(f"{index}: the shard {shard} is missing; fetch the checkpoint again.")
+            raise CheckpointError(
+                f"{index}: the shard {shard} is missing; fetch the checkpoint again."
+            )
         found = _read(path)
-        announced = {name for name, of in shards.items() if of == shard}
-        for name in sorted(announced ^ set(found)):
-            raise CheckpointError(f"{path}: {'lacks' if name in announced else 'holds'} {name!r}, against what {index.name} says.")
+        for name in sorted(wanted ^ set(found)):
+            raise CheckpointError(
+                f"{path}: {'lacks' if name in wanted else 'holds'} {shown(name)}, against what"
+                f" {index.name} says."
+            )
         tensors |= found
         files |= dict.fromkeys(found, str(path))
     return tensors, files
@@ -124,30 +181,40 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Floating tensors as they are; of others, which no weight is, an array of their shape without content."""
+    """Floating tensors as views of the mapped file, whose bytes are read when they are used.
+
+    Of others, which no weight is, an array of their shape without content.
+    """
     from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, np.ndarray] = {}
     try:
-        with safe_open(path, framework="numpy") as file:  # checks the header against the file's length
-            for name in file.keys():  # noqa: SIM118 (no __iter__)
-                about = file.get_slice(name)
-                if about.get_dtype() == "BF16":  # which it does not give to numpy
-                    tensors[name] = _raw(path, name, jnp.bfloat16)
-                elif about.get_dtype() in _FLOATS:
-                    tensors[name] = file.get_tensor(name)
-                else:
-                    tensors[name] = np.broadcast_to(np.int8(0), about.get_shape())
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or damaged: {error}.") from None
+        with safe_open(path, framework="numpy"):  # checks the header against the file's length
+            pass
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+        raw = np.asarray(np.memmap(path, np.uint8, "r"))
+        for name, about in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = (8 + size + offset for offset in about["data_offsets"])
+            if about["dtype"] in _FLOATS:
+                tensors[name] = raw[begin:end].view(_FLOATS[about["dtype"]]).reshape(about["shape"])
+            else:
+                tensors[name] = np.broadcast_to(np.int8(0), about["shape"])
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {told(error)}.") from error
+    except (
+        SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise CheckpointError(
+            f"{path}: not a safetensors file, or damaged: {told(error)}."
+        ) from None
     return tensors
-
-
-def _raw(path: Path, name: str, dtype: Any) -> np.ndarray:
-    """A tensor's bytes where the header, which was checked, says they are."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(size))[name]
-        begin, end = entry["data_offsets"]
-        file.seek(8 + size + begin)
-        return np.frombuffer(file.read(end - begin), dtype).reshape(entry["shape"])

@@ -34,15 +34,22 @@ class Tensor(NamedTuple):
 def encoder_tensors(c: TransformerConfig) -> list[Tensor]:
     """The tensors of an encoder without its pooler."""
     tables = {"word": c.vocabulary, "position": c.positions, "token_type": c.token_types}
-    found = [Tensor(f"encoder/{table}/embedding", f"embeddings.{table}_embeddings.weight", (n, c.width)) for table, n in tables.items()]
+    found = [
+        Tensor(f"encoder/{table}/embedding", f"embeddings.{table}_embeddings.weight", (n, c.width))
+        for table, n in tables.items()
+    ]
     found += _norm("encoder/norm", "embeddings.LayerNorm", c.width)
     for i in range(c.layers):
         ours, theirs = f"encoder/layer_{i}", f"encoder.layer.{i}"
         for part in ("query", "key", "value"):
             found += _dense(f"{ours}/{part}", f"{theirs}.attention.self.{part}", c.width, c.width)
-        found += _dense(f"{ours}/attention_output", f"{theirs}.attention.output.dense", c.width, c.width)
+        found += _dense(
+            f"{ours}/attention_output", f"{theirs}.attention.output.dense", c.width, c.width
+        )
         found += _norm(f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm", c.width)
-        found += _dense(f"{ours}/intermediate", f"{theirs}.intermediate.dense", c.width, c.intermediate)
+        found += _dense(
+            f"{ours}/intermediate", f"{theirs}.intermediate.dense", c.width, c.intermediate
+        )
         found += _dense(f"{ours}/output", f"{theirs}.output.dense", c.intermediate, c.width)
         found += _norm(f"{ours}/output_norm", f"{theirs}.output.LayerNorm", c.width)
     return found
@@ -63,9 +70,28 @@ def head_tensors(c: TransformerConfig, kind: HeadKind, outputs: int = 2) -> list
             *_dense("head/dense", "classifier.dense", c.width, c.width),
             *_dense("head/classifier", "classifier.out_proj", c.width, outputs),
         ]
-    root, dense, norm = ("cls.predictions", "transform.dense", "transform.LayerNorm") if bert else ("lm_head", "dense", "layer_norm")
-    kernels = [*_dense("head/dense", f"{root}.{dense}", c.width, c.width), *_norm("head/norm", f"{root}.{norm}", c.width)]
-    return [*kernels, Tensor("head/bias", f"{root}.bias", (c.vocabulary,))]
+    root, dense, norm = (
+        ("cls.predictions", "transform.dense", "transform.LayerNorm")
+        if bert
+        else ("lm_head", "dense", "layer_norm")
+    )
+    kernels = [
+        *_dense("head/dense", f"{root}.{dense}", c.width, c.width),
+        *_norm("head/norm", f"{root}.{norm}", c.width),
+    ]
+    table = (
+        [] if c.tied else [Tensor("head/table", f"{root}.decoder.weight", (c.vocabulary, c.width))]
+    )
+    return [*kernels, *table, Tensor("head/bias", word_bias(c), (c.vocabulary,))]
+
+
+def word_bias(c: TransformerConfig) -> str:
+    """The name of the bias of a masked language model.
+
+    A table that is not shared has its own beside it, `decoder.bias`.
+    """
+    root = "cls.predictions" if c.family == "bert" else "lm_head"
+    return f"{root}.bias" if c.tied else f"{root}.decoder.bias"
 
 
 def _dense(path: str, name: str, i: int, o: int) -> Iterator[Tensor]:
@@ -81,23 +107,48 @@ def _norm(path: str, name: str, n: int) -> Iterator[Tensor]:
 # Heads of pretraining and of other tasks, and buffers that follow from the config.
 _HEADS = ("cls.", "lm_head.", "classifier.", "qa_outputs.")
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+_WORDS = "embeddings.word_embeddings.weight"
 
 
 def plain_names(names: list[str], c: TransformerConfig, where: str) -> dict[str, str]:
-    """The names in a checkpoint as `Tensor.name` has them, and the names they had; buffers left out.
+    """The names in a checkpoint as `Tensor.name` has them, and the names they had.
 
-    Prefixes of the family are cut off, and the old names of norms made new.
+    Buffers left out.
+
+    What stands before the table of words is cut off (`bert.`, `module.bert.`, `backbone.`), from
+    heads as well, and the old names of norms made new.
 
     Raises:
-      CheckpointError: two tensors of one name.
+      CheckpointError: two tensors of one name, or two encoders.
     """
+    family = f"{c.family}."
+    prefixes = sorted(
+        {name.removesuffix(_WORDS) for name in names if name.endswith(_WORDS)} - {"", family},
+        key=len,
+    )
+    if len(prefixes) > 1:
+        raise CheckpointError(
+            f"{where}: holds several encoders, {', '.join(map(repr, prefixes[:5]))}; leave all but"
+            " one out with ignore=."
+        )
+    prefix = prefixes[0] if prefixes else ""
+    around = prefix.removesuffix(family)  # of a wrapper: heads have it too
     plain: dict[str, str] = {}
     for given in names:
-        name = given.removeprefix(f"{c.family}.")
-        for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
+        name = (
+            given.removeprefix(prefix) if given.startswith(prefix) else given.removeprefix(around)
+        )
+        name = name.removeprefix(family)
+        for old, new in (
+            ("LayerNorm.gamma", "LayerNorm.weight"),
+            ("LayerNorm.beta", "LayerNorm.bias"),
+        ):
             name = name.removesuffix(old) + new if name.endswith(old) else name
         if name in plain:
-            raise CheckpointError(f"{where}: {plain[name]!r} and {given!r} are the same tensor; one of them has to go.")
+            raise CheckpointError(
+                f"{where}: {plain[name]!r} and {given!r} are the same tensor; one of them has"
+                " to go."
+            )
         if name not in _BUFFERS:
             plain[name] = given
     return plain

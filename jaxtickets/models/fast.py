@@ -1,11 +1,15 @@
-"""Convolutions, products, pooling, GELU and batch normalisation that are fast on a CPU; elsewhere most are plain operations of `jax.lax`.
+"""Convolutions, products, pooling, GELU and batch normalisation that are fast on a CPU.
 
-The backend is asked for while tracing (`jax.default_backend()`). On a CPU XLA is good at some formulations of a convolution and
-bad at others, so each shape gets the formulation that was fastest. All are exactly one convolution or matrix product with the
-multiply-adds of the textbook, differentiable in both modes, to any order, and vmap (4 members with kernels of their own
-cost 1.3 to 1.5 times as much per member as one).
+Elsewhere most are plain operations of `jax.lax`.
 
-Numbers beside the rules are milliseconds of CPU time, batch 128, float32, 2-core AMD EPYC, jax 0.10.2; PyTorch 2.13 in brackets.
+The backend is asked for while tracing (`jax.default_backend()`). On a CPU XLA is good at some
+formulations of a convolution and bad at others, so each shape gets the formulation that was
+fastest. All are exactly one convolution or matrix product with the multiply-adds of the textbook,
+differentiable in both modes, to any order, and vmap (4 members with kernels of their own cost 1.3
+to 1.5 times as much per member as one).
+
+Numbers beside the rules are milliseconds of CPU time, batch 128, float32, 2-core AMD EPYC, jax
+0.10.2; PyTorch 2.13 in brackets.
 """
 
 from __future__ import annotations
@@ -21,27 +25,38 @@ Padding = Literal["SAME", "VALID"]
 Sides = tuple[int, int]
 
 
-def conv2d(x: jax.Array, kernel: jax.Array, strides: int = 1, padding: Padding = "SAME") -> jax.Array:
+def conv2d(
+    x: jax.Array, kernel: jax.Array, strides: int = 1, padding: Padding = "SAME"
+) -> jax.Array:
     """Convolves images [B, H, W, I] with a kernel [h, w, I, O]: [B, H', W', O].
 
-    "SAME" pads h // 2 before and (h - 1) // 2 after, so that with an odd kernel strides s see the same pixels as PyTorch's
-    `padding=h // 2` (lax pads an even image differently when s is 2). "VALID" does not pad. float32 sums; half precision is
-    computed in float32 on a CPU, where XLA has no fast convolution for it.
+    "SAME" pads h // 2 before and (h - 1) // 2 after, so that with an odd kernel strides s see the
+    same pixels as PyTorch's `padding=h // 2` (lax pads an even image differently when s is 2).
+    "VALID" does not pad. float32 sums; half precision is computed in float32 on a CPU, where XLA
+    has no fast convolution for it.
     """
     h, w = kernel.shape[:2]
-    pads = ((h // 2, (h - 1) // 2), (w // 2, (w - 1) // 2)) if padding == "SAME" else ((0, 0), (0, 0))
+    pads = (
+        ((h // 2, (h - 1) // 2), (w // 2, (w - 1) // 2)) if padding == "SAME" else ((0, 0), (0, 0))
+    )
     if jax.default_backend() != "cpu":
         return _convolve(x, kernel, strides, pads)
     wide = jnp.promote_types(x.dtype, jnp.float32)
     return _conv_cpu(x.astype(wide), kernel.astype(wide), strides, pads).astype(x.dtype)
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Sides], dilation: int = 1) -> jax.Array:
-    """The convolution; `dilation=2` spreads image, kernel, padding and stride alike along H, which changes nothing but the path.
+def _convolve(
+    x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Sides], dilation: int = 1
+) -> jax.Array:
+    """The convolution.
 
-    With it XLA's CPU compiler uses Eigen instead of YNNPACK, which runs some shapes on one core and others slowly. 3x3,
-    64 -> 64 on 32x32: forward 135 on one core -> 124 on two (120); kernel gradient 219 -> 170 (118). 128 -> 128 on 16x16: kernel
-    gradient 204 -> 110 (94). 5x5, 64 -> 128 on 14x14: forward 165 -> 50 (55), kernel gradient 177 -> 54 (53).
+    `dilation=2` spreads image, kernel, padding and stride alike along H, which changes nothing but
+    the path.
+
+    With it XLA's CPU compiler uses Eigen instead of YNNPACK, which runs some shapes on one core and
+    others slowly. 3x3, 64 -> 64 on 32x32: forward 135 on one core -> 124 on two (120); kernel
+    gradient 219 -> 170 (118). 128 -> 128 on 16x16: kernel gradient 204 -> 110 (94). 5x5, 64 -> 128
+    on 14x14: forward 165 -> 50 (55), kernel gradient 177 -> 54 (53).
     """
     spread = (dilation, 1)
     return lax.conv_general_dilated(
@@ -55,23 +70,32 @@ def _convolve(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, 
     )
 
 
-_eigen = functools.partial(_convolve, dilation=2)
+_via_eigen = functools.partial(_convolve, dilation=2)
 
 
-def _rows(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Sides]) -> jax.Array:
-    """The convolution with the kernel's rows moved to channels: h shifted copies of `x`, then one convolution along W."""
+def _rows_to_channels(
+    x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Sides]
+) -> jax.Array:
+    """The convolution with the kernel's rows moved to channels.
+
+    h shifted copies of `x`, then one convolution along W.
+    """
     h, w, channels, features = kernel.shape
     x = jnp.pad(x, ((0, 0), pads[0], (0, 0), (0, 0)))
     rows = (x.shape[1] - h) // strides + 1
     x = jnp.concatenate([x[:, a : a + (rows - 1) * strides + 1 : strides] for a in range(h)], -1)
     x = x.reshape(-1, x.shape[2], h * channels)
     kernel = kernel.transpose(1, 0, 2, 3).reshape(w, h * channels, features)
-    y = lax.conv_general_dilated(x, kernel, (strides,), (pads[1],), dimension_numbers=("NHC", "HIO", "NHC"))
+    y = lax.conv_general_dilated(
+        x, kernel, (strides,), (pads[1],), dimension_numbers=("NHC", "HIO", "NHC")
+    )
     return y.reshape(-1, rows, y.shape[1], features)
 
 
-def _phases(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Sides]) -> jax.Array:
-    """The strided convolution as a sum of dense ones, one for each of the strides^2 grids of pixels."""
+def _polyphase(
+    x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Sides]
+) -> jax.Array:
+    """The strided convolution as a sum of dense ones, one for each of the strides^2 grids."""
     rows, cols = ((x.shape[i + 1] + sum(pads[i]) - kernel.shape[i]) // strides + 1 for i in (0, 1))
 
     def split(size: int, taps: int, low: int, out: int, phase: int):
@@ -87,7 +111,9 @@ def _phases(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Si
             a, taps_a, pad_a = split(x.shape[1], kernel.shape[0], pads[0][0], rows, i)
             b, taps_b, pad_b = split(x.shape[2], kernel.shape[1], pads[1][0], cols, j)
             if taps_a and taps_b:
-                y += _eigen(x[:, i::strides, j::strides], kernel[a::strides, b::strides], 1, (pad_a, pad_b))
+                y += _via_eigen(
+                    x[:, i::strides, j::strides], kernel[a::strides, b::strides], 1, (pad_a, pad_b)
+                )
     return y
 
 
@@ -95,22 +121,24 @@ def _fastest(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, S
     """The formulation whose forward pass and kernel gradient are fastest."""
     h, w, channels, features = kernel.shape
     if h == w == 1:
-        x = x[:, ::strides, ::strides]  # two axes, or XLA copies a transposed operand for the kernel gradient
+        # two axes, or XLA copies a transposed operand for the kernel gradient
+        x = x[:, ::strides, ::strides]
         return (x.reshape(-1, channels) @ kernel[0, 0]).reshape(*x.shape[:3], features)
     if channels <= 4:  # 5x5, 3 -> 64 on 32x32: 14 on two cores, against 23 on one (7)
-        return _rows(x, kernel, strides, pads)
-    return _eigen(x, kernel, strides, pads)
+        return _rows_to_channels(x, kernel, strides, pads)
+    return _via_eigen(x, kernel, strides, pads)
 
 
 _conv_cpu = jax.custom_jvp(_fastest, nondiff_argnums=(2, 3))
 
 
 def _conv_cpu_jvp(strides, pads, primals, tangents):
-    """A convolution is linear in the image and in the kernel, so its tangent is a convolution of each one's tangent.
+    """The tangent of a convolution: it is linear in the image and in the kernel.
 
-    Training never runs these, only their *transposes*, so the image's form is the one whose transpose is fastest. Gradient
-    with respect to the image, stride 2, 3x3, 64 -> 128 on 32x32: 229 by `_eigen`, 113 by lax, 92 by `_phases` (52). Unpadded 5x5,
-    64 -> 128 on 14x14: 115 by `_eigen`, 76 by `_rows`, which multiplies fewer zeros (53).
+    Training never runs these, only their *transposes*, so the image's form is the one whose
+    transpose is fastest. Gradient with respect to the image, stride 2, 3x3, 64 -> 128 on 32x32: 229
+    by `_via_eigen`, 113 by lax, 92 by `_polyphase` (52). Unpadded 5x5, 64 -> 128 on 14x14: 115 by
+    `_via_eigen`, 76 by `_rows_to_channels`, which multiplies fewer zeros (53).
     """
     (x, kernel), (dx, dkernel) = primals, tangents
     h, w, channels, _ = kernel.shape
@@ -120,9 +148,9 @@ def _conv_cpu_jvp(strides, pads, primals, tangents):
         if h == w == 1 or channels <= 4:
             form = _fastest
         elif strides > 1:
-            form = _phases
+            form = _polyphase
         else:
-            form = _eigen if any(map(any, pads)) else _rows
+            form = _via_eigen if any(map(any, pads)) else _rows_to_channels
         terms.append(form(dx, kernel, strides, pads))
     if not isinstance(dkernel, zero):
         terms.append(_fastest(x, dkernel, strides, pads))
@@ -135,8 +163,9 @@ _conv_cpu.defjvp(_conv_cpu_jvp, symbolic_zeros=True)
 def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiplies [..., I] by a kernel [I, O]: [..., O].
 
-    As one matrix product over all leading axes together: of a product with several of them XLA's CPU compiler computes the gradients
-    at half the speed. 32 x 128 tokens, 384 -> 1536 -> 384 with a GELU between, the gradient: 317 -> 154 (Intel Xeon, 2 cores).
+    As one matrix product over all leading axes together: of a product with several of them XLA's
+    CPU compiler computes the gradients at half the speed. 32 x 128 tokens, 384 -> 1536 -> 384 with
+    a GELU between, the gradient: 317 -> 154 (Intel Xeon, 2 cores).
     """
     if x.ndim <= 2:
         return x @ kernel
@@ -146,8 +175,9 @@ def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def gelu(x: jax.Array) -> jax.Array:
     """x times the normal distribution function of x, of x's shape and dtype; computed in float32.
 
-    By erf, as PyTorch computes it, where `jax.nn.gelu` takes erfc: 32 x 128 x 1536 take 1.7 and 4.6 ms, with the gradient 3.8 and 12.3
-    (Intel Xeon, 2 cores). Below -5.5, where it is within 1e-7 of 0, it is 0.
+    By erf, as PyTorch computes it, where `jax.nn.gelu` takes erfc: 32 x 128 x 1536 take 1.7 and 4.6
+    ms, with the gradient 3.8 and 12.3 (Intel Xeon, 2 cores). Below -5.5, where it is within 1e-7 of
+    0, it is 0.
 
     References:
       Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
@@ -157,9 +187,12 @@ def gelu(x: jax.Array) -> jax.Array:
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """Largest of each 2x2 block, [B, H, W, C] -> [B, H // 2, W // 2, C]; an odd last row or column is dropped.
+    """Largest of each 2x2 block, [B, H, W, C] -> [B, H // 2, W // 2, C].
 
-    Three maxima of strided slices: their gradient takes 4.5 ms where `lax.reduce_window`'s (select-and-scatter) takes 126.
+    An odd last row or column is dropped.
+
+    Three maxima of strided slices: their gradient takes 4.5 ms where `lax.reduce_window`'s
+    (select-and-scatter) takes 126.
     """
     h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     top = jnp.maximum(x[:, 0:h:2, 0:w:2], x[:, 0:h:2, 1:w:2])
@@ -168,11 +201,14 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
 
 
 def max_pool_3x3(x: jax.Array) -> jax.Array:
-    """Largest of each 3x3 block, two pixels apart, padded by one: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
+    """Largest of each 3x3 block, two pixels apart, padded by one.
 
-    Along H, then along W: the maxima of even pixels and of the odd ones before and after them. Forward pass and gradient of
-    32x112x112x64 take 200 ms where `lax.reduce_window`'s take 837; the forward pass alone 35 and 29. The gradient of a
-    tie is shared, where PyTorch gives it to the first.
+    [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
+
+    Along H, then along W: the maxima of even pixels and of the odd ones before and after them.
+    Forward pass and gradient of 32x112x112x64 take 200 ms where `lax.reduce_window`'s take 837; the
+    forward pass alone 35 and 29. The gradient of a tie is shared, where PyTorch gives it to the
+    first.
     """
     lowest = jnp.array(-jnp.inf, x.dtype)
     for axis in (1, 2):
@@ -180,22 +216,30 @@ def max_pool_3x3(x: jax.Array) -> jax.Array:
         even, odd = (lax.slice_in_dim(x, first, size, 2, axis) for first in (0, 1))
         before, after = [(0, 0, 0)] * x.ndim, [(0, 0, 0)] * x.ndim
         before[axis], after[axis] = (1, size % 2 - 1, 0), (0, size % 2, 0)
-        x = jnp.maximum(jnp.maximum(even, lax.pad(odd, lowest, after)), lax.pad(odd, lowest, before))
+        x = jnp.maximum(
+            jnp.maximum(even, lax.pad(odd, lowest, after)), lax.pad(odd, lowest, before)
+        )
     return x
 
 
 def avg_pool_2x2(x: jax.Array) -> jax.Array:
-    """Mean of each 2x2 block, [B, H, W, C] -> [B, H // 2, W // 2, C]; an odd last row or column is dropped."""
+    """Mean of each 2x2 block, [B, H, W, C] -> [B, H // 2, W // 2, C].
+
+    An odd last row or column is dropped.
+    """
     h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     blocks = x[:, :h, :w].reshape(x.shape[0], h // 2, 2, w // 2, 2, x.shape[3])
     return jnp.mean(blocks, (2, 4))
 
 
-def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+def batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Images normalised per channel, and the batch's mean and biased variance, float32.
 
-    The sums run over space first, then over the batch: 2.4 ms of CPU time for 128x32x32x64, 5.1 over the three axes at once. Two
-    passes (the mean, then squared distances from it) cost nothing measurable and do not cancel.
+    The sums run over space first, then over the batch: 2.4 ms of CPU time for 128x32x32x64, 5.1
+    over the three axes at once. Two passes (the mean, then squared distances from it) cost nothing
+    measurable and do not cancel.
     """
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = jnp.mean(jnp.mean(wide, (1, 2)), 0)

@@ -11,7 +11,8 @@ import jax
 from flax import linen
 
 from jaxtickets.masks import KERNELS, is_matrix
-from jaxtickets.models.heads import Heads, linen_mode
+from jaxtickets.models.heads import Heads
+from jaxtickets.models.modes import in_mode, linen_mode
 
 PyTree = Any
 _KERNEL = KERNELS[0][0]
@@ -19,15 +20,22 @@ _KERNEL = KERNELS[0][0]
 
 def features_of(model: Any) -> LinenFeatures | None:
     """`Task.features` of a model: of a Linen module with one prediction; None for others."""
-    return LinenFeatures(model) if isinstance(model, linen.Module) and not isinstance(model, Heads) else None
+    return (
+        LinenFeatures(model)
+        if isinstance(model, linen.Module) and not isinstance(model, Heads)
+        else None
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class LinenFeatures:
-    """`Task.features` of a Linen module: the outputs of its layers that have a kernel of their own, before their activation.
+    """`Task.features` of a Linen module: what its layers with a kernel give.
 
-    A kernel is what `jaxtickets.masks.KERNELS` takes for one: convolutions and dense layers have one; norms, embeddings and the blocks
-    that are made of layers do not. A layer that is called twice is there twice.
+    Before their activation.
+
+    A kernel is what `jaxtickets.masks.KERNELS` takes for one: convolutions and dense layers have
+    one; norms, embeddings and the blocks that are made of layers do not. A layer that is called
+    twice is there twice.
 
     >>> import jax.numpy as jnp
     >>> from jaxtickets.models import LeNet
@@ -46,14 +54,21 @@ class LinenFeatures:
 
         def is_layer(module: linen.Module, method: str) -> bool:
             own = module.variables.get("params", {})
-            kernel = any(re.search(_KERNEL, name) and hasattr(leaf, "shape") and is_matrix(leaf) for name, leaf in own.items())
+            kernel = any(
+                re.search(_KERNEL, name) and hasattr(leaf, "shape") and is_matrix(leaf)
+                for name, leaf in own.items()
+            )
             found = kernel and method == "__call__"
             if found:
-                called.append(module.path)  # names only: their order is lost in a dictionary, and outputs may belong to a lifted trace
+                # names only: their order is lost in a dictionary, and outputs may belong to a
+                # lifted trace
+                called.append(module.path)
             return found
 
         variables, mode = {"params": params, **model_state}, linen_mode(self.model, False)
-        _, caught = self.model.apply(variables, x, **mode, capture_intermediates=is_layer, mutable=["intermediates"])
+        _, caught = in_mode(self.model, False).apply(
+            variables, x, **mode, capture_intermediates=is_layer, mutable=["intermediates"]
+        )
         outputs, times = {}, collections.Counter()
         for path in called:
             scope: Any = caught.get("intermediates", {})

@@ -1,10 +1,10 @@
 """Convolution, dense layer and batch normalisation as Linen modules over `jaxtickets.models.fast`.
 
-A layer is as wide as the parameters that it is given: its width says how wide they are made. So one module also runs
-networks whose dead units were cut away (`jaxtickets.shrink`).
+A layer is as wide as the parameters that it is given: its width says how wide they are made. So one
+module also runs networks whose dead units were cut away (`jaxtickets.shrink`).
 
-`Conv` and `Dense` multiply and shift in methods of their own, `multiply(x, kernel)` and `shift(y)`, so that `BatchEnsemble`
-can step in between (`flax.linen.intercept_methods`).
+`Conv` and `Dense` multiply and shift in methods of their own, `multiply(x, kernel)` and `shift(y)`,
+so that `BatchEnsemble` can step in between (`flax.linen.intercept_methods`).
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from jaxtickets.messages import checks
 from jaxtickets.models import fast
 
 Dtype = Any
 Initializer = nn.initializers.Initializer
 Stem = Literal["cifar", "imagenet"]
 Initial = Literal["lecun", "torch"]
-CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al. 2015 (arXiv:1502.01852), equation 14
+# He et al. 2015 (arXiv:1502.01852), equation 14
+CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-TORCH_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # U(-b, b), b = 1 / sqrt(fan_in): torch's default
+# U(-b, b), b = 1 / sqrt(fan_in): torch's default
+TORCH_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def check_images(x: jax.Array, model: str) -> None:
@@ -37,8 +40,51 @@ def check_images(x: jax.Array, model: str) -> None:
     """
     if x.ndim != 4:
         raise ValueError(
-            f"{model}: x must be a batch of images [batch, height, width, channels], got shape {x.shape}. "
-            "The usual cause is a single image (add x[None]) or images without a channel axis (add x[..., None])."
+            f"{model}: x must be a batch of images [batch, height, width, channels], got shape"
+            f" {x.shape}. The usual cause is a single image (add x[None]) or images without a"
+            " channel axis (add x[..., None])."
+        )
+
+
+def check_fields(network: nn.Module) -> None:
+    """Checks what every network of this package is told: number of classes, dropout, dtype.
+
+    NumPy's numbers among its fields become Python's: a network is known by how it prints.
+
+    Raises:
+      ValueError: another number of classes than 1, 2, ..., a rate outside [0, 1), a dtype of no
+        floats.
+    """
+    checks.plain_fields(network)
+    model, fields = type(network).__name__, vars(network)
+    check_count(network, "num_classes")
+    dropout, dtype = fields["dropout"], fields["dtype"]
+    if not (checks.is_fraction(dropout) and dropout < 1):
+        raise ValueError(f"{model}: dropout must be in [0, 1), got {checks.shown(dropout)}.")
+    try:
+        floats = dtype is not None and jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        floats = False
+    if not floats:
+        raise ValueError(
+            f"{model}: dtype must be a dtype of floats, such as jnp.float32 or jnp.bfloat16, got"
+            f" {checks.shown(dtype)}."
+        )
+
+
+def check_count(network: nn.Module, name: str, usual: str = "", most: int = checks.LONGEST) -> None:
+    """Raises if a field of a network is no count.
+
+    Raises:
+      ValueError: if it is not an integer, is below 1, or is beyond all bounds.
+    """
+    value = vars(network)[name]
+    if not (checks.is_int(value) and 1 <= value <= most):
+        beyond = f" and at most {most:,}" if checks.is_int(value) and value > most else ""
+        kind = "" if checks.is_int(value) else "an integer of "
+        raise ValueError(
+            f"{type(network).__name__}: {name} must be {kind}at least 1{beyond}{usual}, got"
+            f" {checks.shown(value)}."
         )
 
 
@@ -48,14 +94,17 @@ def check_stem(stem: str, model: str) -> None:
     Raises:
       ValueError: if `stem` is neither "cifar" nor "imagenet".
     """
-    if stem not in get_args(Stem):
+    if not isinstance(stem, str) or stem not in get_args(Stem):
         raise ValueError(
-            f'{model}: stem must be "cifar" (a 3x3 convolution, for images of about 32x32) or "imagenet" (a 7x7 convolution with '
-            f"stride 2 and a max-pool, for about 224x224), got {stem!r}."
+            f'{model}: stem must be "cifar" (a 3x3 convolution, for images of about 32x32) or'
+            ' "imagenet" (a 7x7 convolution with stride 2 and a max-pool, for about 224x224), got'
+            f" {stem!r}."
         )
 
 
-def given_or_made(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
+def given_or_made(
+    module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]
+) -> jax.Array:
     """The parameter that the module was given, whatever its width, or a new one of `shape`."""
     if module.has_variable("params", name):
         return module.get_variable("params", name)
@@ -67,7 +116,9 @@ def bias_init(layer: Conv | Dense) -> Initializer:
     if layer.initial_bias == "zeros":
         return nn.initializers.zeros_init()
     fan_in = math.prod(layer.get_variable("params", "kernel").shape[:-1])
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -1, 1) / math.sqrt(fan_in)
+    return lambda key, shape, dtype=jnp.float32: (
+        jax.random.uniform(key, shape, dtype, -1, 1) / math.sqrt(fan_in)
+    )
 
 
 class Conv(nn.Module):
@@ -96,7 +147,9 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, H, W, in] to [B, H', W', out]."""
-        kernel = given_or_made(self, "kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
+        kernel = given_or_made(
+            self, "kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features)
+        )
         y = self.multiply(x.astype(self.dtype), kernel.astype(self.dtype))
         return self.shift(y) if self.use_bias else y
 
@@ -145,7 +198,8 @@ class BatchNorm(nn.Module):
     Normalises with the batch's biased variance; the running variance is fed the unbiased one.
 
     Args:
-      momentum: share of the running statistics that survives a step (torch's `momentum=0.1` is 0.9 here).
+      momentum: share of the running statistics that survives a step (torch's `momentum=0.1` is 0.9
+        here).
       eps: added to the variance.
       dtype: dtype of the output; statistics are always float32.
 
@@ -159,7 +213,10 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps [B, H, W, C] to the same shape; with `train` it uses the batch's statistics and updates the running ones."""
+        """Maps [B, H, W, C] to the same shape.
+
+        With `train` it uses the batch's statistics and updates the running ones.
+        """
         features = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones_init(), (features,))
         bias = self.param("bias", nn.initializers.zeros_init(), (features,))

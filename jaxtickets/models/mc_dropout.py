@@ -9,22 +9,27 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxtickets.models.heads import Heads, linen_mode
+from jaxtickets.models.heads import Heads
+from jaxtickets.models.linen_task import streams
+from jaxtickets.models.modes import linen_mode
 
 
 class MCDropout(Heads):
-    """A network that is trained as ever and predicts by `members` passes, each with its own dropout.
+    """A network that is trained as ever and predicts by `members` passes with dropout.
 
-    Everything but dropout is in evaluation mode: batch norm uses its running statistics. Params, model state and training
-    are those of `net`, to the bit.
+    Each pass has its own.
 
-    Which activations an example loses follows from `key` and the example's place in the batch: predictions are
-    deterministic, and with another `batch_size` they are others. All passes are made at once; if memory is short, lower
-    `batch_size` where you predict.
+    Everything but dropout is in evaluation mode: batch norm uses its running statistics. Params,
+    model state and training are those of `net`, to the bit.
+
+    Which activations an example loses follows from `key` and the example's place in the batch:
+    predictions are deterministic, and with another `batch_size` they are others. All passes are
+    made at once; if memory is short, lower `batch_size` where you predict.
 
     Args:
-      net: any Linen network with `flax.linen.Dropout` layers of a rate above 0; or one with a method `dropout_rate()` above 0,
-        which says that its training differs from evaluation by dropout alone, as that of `TextClassifier`.
+      net: any Linen network with `flax.linen.Dropout` layers of a rate above 0; or one with a
+        method `dropout_rate()` above 0, which says that its training differs from evaluation by
+        dropout alone, as that of `TextClassifier`.
       members: M, how many passes.
       key: seed of the passes.
 
@@ -51,25 +56,33 @@ class MCDropout(Heads):
         nn.share_scope(self, self.net)
 
     def __call__(self, x: Any, train: bool) -> jax.Array:
-        """Maps a batch of B examples to logits [M, B, C], float32; in training to [B, C], those of one pass."""
+        """Maps a batch of B examples to logits [M, B, C], float32.
+
+        In training to [B, C], those of one pass.
+        """
         if self.is_initializing():
             return self._look_for_dropout(x)
         if train:
             return self.net(x, **linen_mode(self.net, True))
         net, variables = self.net.clone(parent=None, name=None), self.variables
-        by_itself = _own_rate(net) > 0  # such a network has no layers that could be left on, nor needs them
+        # such a network has no layers that could be left on, nor needs them
+        by_itself = _own_rate(net) > 0
 
         def one_pass(key: jax.Array) -> Any:
             with nn.intercept_methods(_leave_on):
-                return net.apply(variables, x, rngs={"dropout": key}, **linen_mode(net, by_itself))
+                return net.apply(variables, x, rngs=streams(key), **linen_mode(net, by_itself))
 
         seed = jax.random.key(self.key, impl="threefry2x32")
-        return jax.vmap(one_pass)(jax.vmap(jax.random.fold_in, (None, 0))(seed, jnp.arange(self.members)))
+        return jax.vmap(one_pass)(
+            jax.vmap(jax.random.fold_in, (None, 0))(seed, jnp.arange(self.members))
+        )
 
     def _look_for_dropout(self, x: Any) -> jax.Array:
         found = []
 
-        def look(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
+        def look(
+            method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
+        ) -> Any:
             if isinstance(context.module, nn.Dropout) and context.module.rate > 0:
                 found.append(context.module)
             return method(*args, **kwargs)
@@ -78,7 +91,8 @@ class MCDropout(Heads):
             out = self.net(x, **linen_mode(self.net, False))
         if not found and not _own_rate(self.net):
             raise ValueError(
-                f"MCDropout: net has no dropout, so all passes would be equal. Write {type(self.net).__name__}(..., dropout=0.3)."
+                "MCDropout: net has no dropout, so all passes would be equal. Write"
+                f" {type(self.net).__name__}(..., dropout=0.3)."
             )
         return out
 
@@ -88,10 +102,20 @@ def _own_rate(net: nn.Module) -> float:
     return net.dropout_rate() if hasattr(net, "dropout_rate") else 0.0
 
 
-def _leave_on(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
+def _leave_on(
+    method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
+) -> Any:
     """Runs dropout layers as in training, and everything else as it is."""
     layer = context.module
-    if not isinstance(layer, nn.Dropout) or context.method_name != "__call__" or layer.deterministic is False:
+    if (
+        not isinstance(layer, nn.Dropout)
+        or context.method_name != "__call__"
+        or layer.deterministic is False
+    ):
         return method(*args, **kwargs)
     on = layer.clone(parent=None, name=None, deterministic=False)
-    return on.apply({}, args[0] if args else kwargs["inputs"], rngs={layer.rng_collection: layer.make_rng(layer.rng_collection)})
+    return on.apply(
+        {},
+        args[0] if args else kwargs["inputs"],
+        rngs={layer.rng_collection: layer.make_rng(layer.rng_collection)},
+    )

@@ -16,26 +16,35 @@ from jaxtickets.models.resnet import ResNet
 from jaxtickets.models.tree_net import TreeNet
 from jaxtickets.models.wide_resnet import WideResNet
 
-NETWORKS = {kind.__name__: kind for kind in (LeNet, WideResNet, ResNet, DenseNet, TreeNet, BatchEnsemble, MIMO, MCDropout)}
+NETWORKS = {
+    kind.__name__: kind
+    for kind in (LeNet, WideResNet, ResNet, DenseNet, TreeNet, BatchEnsemble, MIMO, MCDropout)
+}
 
 
 def network(name: str) -> linen.Module:
-    """The image network that `classification` calls `name`; the inverse of that naming. Nothing is executed.
+    """The image network that `classification` calls `name`; the inverse of that naming.
+
+    Nothing is executed.
 
     Args:
-      name: such as "WideResNet(28, 10)" or "TreeNet(LeNet(M), 3)": the class and its arguments, words without quotes.
+      name: such as "WideResNet(28, 10)" or "TreeNet(LeNet(M), 3)": the class and its arguments,
+        words without quotes.
 
     Returns:
       the network, for `classification`.
 
     Raises:
-      ValueError: a name of another form, of a network that is not of this package, or with arguments that it refuses.
+      ValueError: a name of another form, of a network that is not of this package, or with
+        arguments that it refuses.
 
     >>> network("WideResNet(28, 10)") == WideResNet(28, 10)
     True
     >>> network("LeNet(L, initial=torch)").initial
     'torch'
     """
+    if not isinstance(name, str):
+        raise ValueError(f"name must be a text, such as 'WideResNet(28, 10)', got {name!r:.80}.")
     try:
         found = _build(ast.parse(name.strip(), mode="eval").body)
         if not isinstance(found, linen.Module):
@@ -44,7 +53,8 @@ def network(name: str) -> linen.Module:
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         shown = name if len(name) <= 80 else name[:77] + "..."
         raise ValueError(
-            f"{shown!r} names no network of this package ({error}). A name is like 'WideResNet(28, 10)', of {', '.join(NETWORKS)}."
+            f"{shown!r} names no network of this package ({error}). A name is like 'WideResNet(28,"
+            f" 10)', of {', '.join(NETWORKS)}."
         ) from None
 
 

@@ -8,18 +8,32 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxtickets.messages import checks
 from jaxtickets.models import fast
-from jaxtickets.models.layers import CONV_INIT, BatchNorm, Conv, Dense, Stem, check_images, check_stem
+from jaxtickets.models.layers import (
+    CONV_INIT,
+    BatchNorm,
+    Conv,
+    Dense,
+    Stem,
+    check_count,
+    check_fields,
+    check_images,
+    check_stem,
+)
 
 BASIC = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 BOTTLENECK = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, or as a bottleneck a 1x1, a 3x3 and a 1x1 one with 4 times the channels, and a shortcut.
+    """Two 3x3 convolutions and a shortcut.
 
-    Every convolution is followed by BN, then ReLU; the last is first added to the shortcut. Where the shape changes the shortcut
-    is a 1x1 convolution and BN. A bottleneck strides in its 3x3 convolution.
+    As a bottleneck a 1x1, a 3x3 and a 1x1 one with 4 times the channels.
+
+    Every convolution is followed by BN, then ReLU; the last is first added to the shortcut. Where
+    the shape changes the shortcut is a 1x1 convolution and BN. A bottleneck strides in its 3x3
+    convolution.
     """
 
     features: int
@@ -31,12 +45,24 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps [B, H, W, in] to [B, H / strides, W / strides, features], or 4 features of a bottleneck."""
+        """Maps [B, H, W, in] to [B, H / strides, W / strides, features].
+
+        4 times as many features of a bottleneck.
+        """
 
         def conv(x, features, size, strides, name, norm):
-            x = Conv(features, size, strides, use_bias=False, dtype=self.dtype, kernel_init=CONV_INIT, name=name)(x)
+            x = Conv(
+                features,
+                size,
+                strides,
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=CONV_INIT,
+                name=name,
+            )(x)
             x = BatchNorm(dtype=self.dtype, name=norm)(x, train)
-            return nn.Dropout(self.dropout, deterministic=not train)(x)  # the same before a ReLU as after it
+            # the same before a ReLU as after it
+            return nn.Dropout(self.dropout, deterministic=not train)(x)
 
         wide = 4 * self.features if self.bottleneck else self.features
         shortcut = conv(x, wide, 1, self.strides, "shortcut", "shortcut_bn") if self.projects else x
@@ -51,17 +77,21 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Residual network of four groups with 1, 2, 4 and 8 times `width` channels; bottlenecks put out 4 times as many.
+    """Residual network of four groups with 1, 2, 4 and 8 times `width` channels.
 
-    Takes images of any size and number of channels. ResNet-18 for CIFAR-10 has 11,173,962 parameters, ResNet-50 with
-    1000 classes and the ImageNet stem 25,557,032.
+    Bottlenecks put out 4 times as many.
+
+    Takes images of any size and number of channels. ResNet-18 for CIFAR-10 has 11,173,962
+    parameters, ResNet-50 with 1000 classes and the ImageNet stem 25,557,032.
 
     Args:
-      depth: 18 and 34 of basic blocks, 50, 101 and 152 of bottlenecks; 10 and 14 have one block in a group.
+      depth: 18 and 34 of basic blocks, 50, 101 and 152 of bottlenecks; 10 and 14 have one block in
+        a group.
       num_classes: C.
-      stem: "cifar", a 3x3 convolution, or "imagenet", a 7x7 convolution with stride 2 and a 3x3 max-pool with stride 2.
-      dropout: share of activations dropped while training: of every convolution, and of what the classifier reads. The
-        dropout baseline of Prune and Tune uses 0.5.
+      stem: "cifar", a 3x3 convolution, or "imagenet", a 7x7 convolution with stride 2 and a 3x3
+        max-pool with stride 2.
+      dropout: share of activations dropped while training: of every convolution, and of what the
+        classifier reads. The dropout baseline of Prune and Tune uses 0.5.
       dtype: computation dtype; parameters, batch statistics and logits are float32.
       width: channels of the first group.
 
@@ -70,18 +100,22 @@ class ResNet(nn.Module):
 
     >>> import jax, jax.numpy as jnp
     >>> model = ResNet(18)
-    >>> variables = jax.eval_shape(lambda key: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False), jax.random.key(0))
+    >>> key, x = jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+    >>> variables = jax.eval_shape(lambda: model.init(key, x, train=False))
     >>> sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     11173962
 
     References:
-      He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, table 1. Whitaker and Whitley 2022,
-      "Prune and Tune Ensembles", arXiv:2202.11782 (dropout). Initialisation of the convolutions N(0, 2 / (k^2 out)).
+      He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, table 1.
+      Whitaker and Whitley 2022, "Prune and Tune Ensembles", arXiv:2202.11782 (dropout).
+      Initialisation of the convolutions N(0, 2 / (k^2 out)).
 
     Differs:
-      A bottleneck strides in its 3x3 convolution and not in the first (Goyal et al. 2017, arXiv:1706.02677), shortcuts that
-      change shape are projections (option B) for CIFAR too, and the CIFAR form has the widths of the ImageNet form, not those
-      of the paper's section 4.2. Dropout on a convolution without a ReLU of its own is applied before the sum with the shortcut.
+      A bottleneck strides in its 3x3 convolution and not in the first (Goyal et al. 2017,
+      arXiv:1706.02677), shortcuts that change shape are projections (option B) for CIFAR too, and
+      the CIFAR form has the widths of the ImageNet form, not those of the paper's section 4.2.
+      Dropout on a convolution without a ReLU of its own is applied before the sum with the
+      shortcut.
     """
 
     depth: int
@@ -92,14 +126,15 @@ class ResNet(nn.Module):
     width: int = 64
 
     def __post_init__(self):
+        check_fields(self)
         known = sorted([*BASIC, *BOTTLENECK])
-        if self.depth not in known:
-            raise ValueError(f"ResNet: depth must be one of {', '.join(map(str, known))}, got {self.depth!r}. For CIFAR write ResNet(18).")
+        if not checks.is_int(self.depth) or self.depth not in known:
+            depths, given = ", ".join(map(str, known)), checks.shown(self.depth)
+            raise ValueError(
+                f"ResNet: depth must be one of {depths}, got {given}. For CIFAR write ResNet(18)."
+            )
         check_stem(self.stem, "ResNet")
-        if self.width < 1:
-            raise ValueError(f"ResNet: width must be at least 1 (64 is usual), got {self.width}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"ResNet: dropout must be in [0, 1), got {self.dropout}.")
+        check_count(self, "width", " (64 is usual)", checks.MOST)
         super().__post_init__()
 
     @nn.compact
@@ -107,18 +142,36 @@ class ResNet(nn.Module):
         """Maps images [B, H, W, channels] to logits [B, C], float32."""
         check_images(x, "ResNet")
         size, strides = (3, 1) if self.stem == "cifar" else (7, 2)
-        x = Conv(self.width, size, strides, use_bias=False, dtype=self.dtype, kernel_init=CONV_INIT, name="conv")(x)
+        x = Conv(
+            self.width,
+            size,
+            strides,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=CONV_INIT,
+            name="conv",
+        )(x)
         x = nn.relu(BatchNorm(dtype=self.dtype, name="bn")(x, train))
         if self.stem == "imagenet":
             x = fast.max_pool_3x3(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         bottleneck = self.depth in BOTTLENECK
-        for group, blocks in enumerate(BOTTLENECK[self.depth] if bottleneck else BASIC[self.depth], 1):
+        for group, blocks in enumerate(
+            BOTTLENECK[self.depth] if bottleneck else BASIC[self.depth], 1
+        ):
             for block in range(1, blocks + 1):
                 strides = 2 if group > 1 and block == 1 else 1
                 features = self.width * 2 ** (group - 1)
                 projects = block == 1 and (group > 1 or bottleneck)
-                x = Block(features, strides, bottleneck, projects, self.dropout, self.dtype, name=f"group{group}_block{block}")(x, train)
+                x = Block(
+                    features,
+                    strides,
+                    bottleneck,
+                    projects,
+                    self.dropout,
+                    self.dtype,
+                    name=f"group{group}_block{block}",
+                )(x, train)
         x = jnp.mean(x, (1, 2), dtype=jnp.float32)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return Dense(self.num_classes, name="classifier")(x)

@@ -1,15 +1,14 @@
-"""Reads torch's weight files (`pytorch_model.bin`) without torch and without executing what is in them.
+"""Reads torch's weight files (`pytorch_model.bin`) without torch, and executes nothing in them.
 
-Such a file is a zip archive of one pickle and the bytes of every storage. The pickle is walked, not run
-(`jaxtickets.pickles`): it may name the functions that rebuild a tensor, ordered dictionaries and storages, which are marks
-here and never called.
+Such a file is a zip archive of one pickle and the bytes of every storage. The pickle is walked, not
+run (`jaxtickets.pickles`): it may name the functions that rebuild a tensor, ordered dictionaries
+and storages, which are marks here and never called.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets.errors import CheckpointError
-from jaxtickets.pickles import Name, Refused, walk
+from jaxtickets.files.archives import open_zip, stored
+from jaxtickets.messages.quoting import shown, told
+from jaxtickets.pickles import DAMAGE, Name, Refused, walk
 
 _STORAGES: dict[str, Any] = {
     "DoubleStorage": np.float64,
@@ -37,7 +38,10 @@ _NAMES = {
     "torch._utils _rebuild_parameter": "parameter",
     "collections OrderedDict": "dict",
 } | {f"torch {name}": name for name in _STORAGES}
-_MOST_PICKLE = 2**26  # bytes; that of BERT-large has 2^16
+_MOST_PICKLE = 2**23  # bytes; that of BERT-large has 2^16
+_MOST_COPIES = 4  # times the file's size, of tensors whose numbers do not lie in order
+_MOST_AXES = 32
+_MOST_NUMBER = 2**62  # of any length, offset or stride
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,93 +65,149 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a torch weight file, by name.
 
     Args:
-      path: a file that `torch.save(state_dict)` wrote, in the zip format (torch 1.6 and later).
+      path: a file that `torch.save(state_dict)` wrote, in the zip format (torch 1.6 and later),
+        with any pickle protocol.
+
+    Returns:
+      arrays, most of which cannot be written to: those whose numbers lie in order are views of
+        their storage, as in torch.
 
     Raises:
-      CheckpointError: the pickle in it names anything but tensors, storages and ordered dictionaries; the file is
-        damaged, compressed, of the older format, or of the other byte order; a tensor reaches beyond its storage.
+      CheckpointError: the pickle in it names anything but tensors, storages and ordered
+        dictionaries; the file is damaged, compressed, of the older format, or of the other byte
+        order; a tensor reaches beyond its storage.
     """
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f"{path}: not a zip archive, so a file of torch before 1.6, or damaged. Where it is trusted, load it in torch with "
-            "weights_only=True and write it anew with torch.save, or better with safetensors.torch.save_file."
-        )
     try:
-        with zipfile.ZipFile(path) as archive:
+        if not zipfile.is_zipfile(path):
+            raise CheckpointError(
+                f"{path}: not a zip archive, so a file of torch before 1.6, or damaged. Where it is"
+                " trusted, load it in torch with weights_only=True and write it anew with"
+                " torch.save, or better with safetensors.torch.save_file."
+            )
+        with open_zip(path) as archive:
             return _read(archive, path)
+    except CheckpointError:
+        raise
     except Refused as error:
-        raise CheckpointError(f"{path}: refused, nothing in it was executed: {error}. Weights need tensors in a dictionary only.") from None
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}.") from None
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, struct.error) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}.") from None
+        raise CheckpointError(
+            f"{path}: refused, nothing in it was executed: {error}. Weights need tensors in a"
+            " dictionary only."
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {told(error)}.") from error
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(
+            f"{path}: damaged: {told(error)}. Torch compresses and encrypts nothing."
+        ) from None
+    except DAMAGE as error:
+        raise CheckpointError(f"{path}: damaged: {told(error)}.") from None
 
 
 def _read(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
-    pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
+    pickles = [
+        name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")
+    ]
     if len(pickles) != 1:
         raise CheckpointError(f"{path}: holds {len(pickles)} data.pkl; torch writes one.")
     root = pickles[0].removesuffix("data.pkl")
-    if f"{root}byteorder" in archive.namelist() and _bytes(archive, f"{root}byteorder", path) != b"little":
-        raise CheckpointError(f"{path}: written on a machine of big-endian byte order; write it anew on another.")
-    raw = _bytes(archive, pickles[0], path)
-    if len(raw) > _MOST_PICKLE:
-        raise CheckpointError(f"{path}: its pickle has {len(raw):,} bytes; that of weights has at most {_MOST_PICKLE:,}.")
-    content = walk(raw, _NAMES, _reduce, _build, _storage)
+    if (
+        f"{root}byteorder" in archive.NameToInfo
+        and stored(archive, f"{root}byteorder") != b"little"
+    ):
+        raise CheckpointError(
+            f"{path}: written on a machine of big-endian byte order; write it anew on another."
+        )
+    size = archive.getinfo(pickles[0]).file_size
+    if size > _MOST_PICKLE:
+        raise CheckpointError(
+            f"{path}: its pickle has {size:,} bytes; that of weights has at most {_MOST_PICKLE:,}."
+        )
+    content = walk(stored(archive, pickles[0]), _NAMES, _reduce, _build, _storage)
     if type(content) is not dict or not all(isinstance(name, str) for name in content):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}; a dictionary of tensors by name was expected.")
+        raise CheckpointError(
+            f"{path}: holds a {type(content).__name__}; a dictionary of tensors by name was"
+            " expected."
+        )
+    size = path.stat().st_size
+    # members may lie in one another, and many tensors in one storage
+    left, copies = size, _MOST_COPIES * size
     storages: dict[str, bytes] = {}
     tensors = {}
     for name, view in content.items():
         if not isinstance(view, _View):
-            raise CheckpointError(f"{path}: {name!r} is a {type(view).__name__}, not a tensor. A training checkpoint? Give its state dict.")
+            raise CheckpointError(
+                f"{path}: {shown(name)} is a {type(view).__name__}, not a tensor. A training"
+                " checkpoint? Give its state dict."
+            )
         key = view.storage.key
         if key not in storages:
-            storages[key] = _bytes(archive, f"{root}data/{key}", path)
-        tensors[name] = _array(view, storages[key], f"{path}: {name!r}")
+            left -= archive.getinfo(f"{root}data/{key}").file_size
+            if left < 0:
+                raise CheckpointError(
+                    f"{path}: damaged: its storages have more bytes than the file."
+                )
+            storages[key] = stored(archive, f"{root}data/{key}")
+        array = _array(view, storages[key], f"{path}: {shown(name)}")
+        if not array.flags.c_contiguous:
+            copies -= array.nbytes
+            if copies < 0:
+                raise CheckpointError(
+                    f"{path}: its tensors are more than {_MOST_COPIES} times as large as the file."
+                )
+            array = np.ascontiguousarray(array)
+        tensors[name] = array
     return tensors
-
-
-def _bytes(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
-    """The bytes of a member, which torch never compresses: none can have more of them than the file."""
-    info = archive.getinfo(name)
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size > path.stat().st_size:
-        raise CheckpointError(f"{path}: {name} is compressed, which torch does not do.")
-    return archive.read(info)
 
 
 def _array(view: _View, raw: bytes, where: str) -> np.ndarray:
     storage = view.storage
     if len(raw) != storage.size * storage.dtype.itemsize:
-        raise CheckpointError(f"{where}: its storage has {len(raw):,} bytes; {storage.size:,} numbers of {storage.dtype} were announced.")
+        raise CheckpointError(
+            f"{where}: its storage has {len(raw):,} bytes; {storage.size:,} numbers of"
+            f" {storage.dtype} were announced."
+        )
     count = math.prod(view.shape)
-    last = view.offset + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)) if count else 0
+    last = (
+        view.offset
+        + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True))
+        if count
+        else 0
+    )
     if count > storage.size or last >= max(storage.size, 1):
-        raise CheckpointError(f"{where}: of shape {list(view.shape)} reaches beyond the {storage.size:,} numbers of its storage.")
+        raise CheckpointError(
+            f"{where}: of shape {list(view.shape)} reaches beyond the {storage.size:,} numbers of"
+            " its storage."
+        )
     flat = np.frombuffer(raw, storage.dtype)[view.offset if count else 0 :]
     strides = tuple(stride * storage.dtype.itemsize for stride in view.strides)
-    return np.array(np.lib.stride_tricks.as_strided(flat, view.shape, strides, writeable=False), order="C")
+    return np.lib.stride_tricks.as_strided(flat, view.shape, strides, writeable=False)
 
 
 def _natural(*values: Any) -> bool:
-    return all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in values)
+    return all(type(n) is int and 0 <= n < _MOST_NUMBER for n in values)
 
 
 def _storage(identity: Any) -> _Storage:
     match identity:
-        case ("storage", Name(name=kind), str() as key, str(), int() as size) if kind in _STORAGES and _natural(size) and "/" not in key:
+        case ("storage", Name(name=kind), str() as key, str(), int() as size) if (
+            kind in _STORAGES and _natural(size) and "/" not in key
+        ):
             return _Storage(np.dtype(_STORAGES[kind]), key, size)
-    raise Refused(f"it refers to {identity!r:.80}, which is no storage")
+    raise Refused(f"it refers to {shown(identity)}, which is no storage")
 
 
 def _reduce(function: str, arguments: tuple[Any, ...]) -> Any:
     match function, arguments:
         case "dict", ():
             return {}
-        case "tensor", (_Storage() as storage, int() as offset, tuple() as shape, tuple() as strides, *_):
-            if _natural(offset, *shape, *strides) and len(shape) == len(strides):
+        case "tensor", (
+            _Storage() as storage,
+            int() as offset,
+            tuple() as shape,
+            tuple() as strides,
+            *_,
+        ):
+            if len(shape) == len(strides) <= _MOST_AXES and _natural(offset, *shape, *strides):
                 return _View(storage, offset, shape, strides)
         case "parameter", (_View() as view, *_):
             return view
@@ -155,5 +215,6 @@ def _reduce(function: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def _build(target: Any, state: Any) -> None:
-    if type(target) is not dict:  # an ordered dictionary carries torch's own version numbers, which say nothing of the tensors
+    # an ordered dictionary carries torch's own version numbers, which say nothing of the tensors
+    if type(target) is not dict:
         raise Refused(f"it sets the state of a {type(target).__name__}")

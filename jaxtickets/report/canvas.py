@@ -1,4 +1,7 @@
-"""What all pictures share: a blank figure, colours and markers, the house's dress, and the data that are saved beside them."""
+"""What all pictures share.
+
+A blank figure, colours and markers, the house's dress, and the data that are saved beside them.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Okabe and Ito's colours, told apart by colour-blind readers and in print; without their yellow, which white paper swallows.
+from jaxtickets.files import paths
+
+# Okabe and Ito's colours, told apart by colour-blind readers and in print; without their yellow,
+# which white paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX*<>"
-LINES = ("-", "--", "-.")  # 7, 10 and 3 have no common divisor: it is long until a series is like another
+# 7, 10 and 3 have no common divisor: it is long until a series is like another
+LINES = ("-", "--", "-.")
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def series_style(number: int) -> dict[str, Any]:
-    """Colour, marker and line of the series of this number, for `plot`: told apart by each of the three, so in grey too."""
-    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "ls": LINES[number % len(LINES)]}
+    """Colour, marker and line of the series of this number, for `plot`.
+
+    Told apart by each of the three, so in grey too.
+    """
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "ls": LINES[number % len(LINES)],
+    }
 
 
 def row_style(found: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """The style of a row of an evaluation.json: the same in all its pictures, whichever rows they show."""
+    """The style of an evaluation's row, the same in all its pictures."""
     return series_style(next(number for number, other in enumerate(found["rows"]) if other is row))
 
 
 def new_figure(size: tuple[float, float]) -> Any:
-    """An empty figure that no window belongs to, of so many inches; None where matplotlib is not installed."""
+    """An empty figure of so many inches; None where matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -43,24 +57,27 @@ def new_figure(size: tuple[float, float]) -> Any:
 
 
 def save_figure(figure: Any, file: str | Path, rows: Rows = ()) -> Path:
-    """The figure in the house's dress, as a picture, and beside it what it shows; the picture's path.
+    """Save a figure in the house's dress, and what it shows beside it; the picture's path.
 
     Args:
       figure: of `new_figure`.
-      file: the picture to write; its ending says how: .png, or .pdf and .svg, which print at any size.
-      rows: what was drawn, see `write_rows`; into the file of the same name that ends in .csv. Shares stay shares, also where the
-        picture shows per cent.
+      file: the picture to write; its ending says how: .png, or .pdf and .svg, which print at any
+        size.
+      rows: what was drawn, see `write_rows`; into the file of the same name that ends in .csv.
+        Shares stay shares, also where the picture shows per cent.
     """
     import matplotlib
 
-    file = Path(file)
+    file = paths.given(file)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         if not axes.images:  # (a heat map wants no lines)
             axes.grid(color="0.92")
         axes.set_axisbelow(True)
-    undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(file.suffix)  # equal figures are equal files
-    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": file.stem}):  # fonts that printers take
+    # equal figures are equal files
+    undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(file.suffix)
+    # fonts that printers take
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": file.stem}):
         figure.savefig(file, dpi=200, metadata=undated)
     if rows:
         write_rows(rows, file.with_suffix(".csv"))
@@ -68,17 +85,22 @@ def save_figure(figure: Any, file: str | Path, rows: Rows = ()) -> Path:
 
 
 def write_rows(rows: Rows, file: Path) -> Path:
-    """Rows as comma-separated values, the first one's keys above them; numbers in full, nothing where a number is None or nan.
+    """Rows as comma-separated values, the first one's keys above them.
+
+    Numbers in full, nothing where a number is None or nan.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "found.csv"
-    >>> write_rows([{"name": "a, b", "accuracy (share)": 1 / 3}, {"name": "c", "accuracy (share)": None}], file).read_text().splitlines()
-    ['name,accuracy (share)', '"a, b",0.3333333333333333', 'c,']
+    >>> rows = [{"name": "a, b", "acc (share)": 1 / 3}, {"name": "c", "acc (share)": None}]
+    >>> write_rows(rows, file).read_text().splitlines()
+    ['name,acc (share)', '"a, b",0.3333333333333333', 'c,']
     """
-    with file.open("w", newline="", encoding="utf-8") as opened:
+    with paths.given(file).open("w", newline="", encoding="utf-8") as opened:
         writer = csv.DictWriter(opened, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: "" if absent(value) else value for name, value in row.items()} for row in rows)
+        writer.writerows(
+            {name: "" if absent(value) else value for name, value in row.items()} for row in rows
+        )
     return file
 
 
@@ -88,7 +110,7 @@ def absent(value: Any) -> bool:
 
 
 def drawn(value: Any, times: float = 1.0) -> float:
-    """A number that can be drawn, times something (100 makes a share per cent): nan where it is None."""
+    """A number that can be drawn, times something: nan where it is None."""
     return math.nan if value is None else times * float(value)
 
 
@@ -99,7 +121,7 @@ def headline(figure: Any, text: str) -> None:
 
 
 def legend_below(figure: Any, handles: Sequence[Any]) -> None:
-    """A legend under the axes, in as many columns as names have room; the figure grows by its lines."""
+    """A legend under the axes, in as many columns as have room; the figure grows by its lines."""
     if not handles:
         return
     width, height = figure.get_size_inches()
@@ -108,11 +130,13 @@ def legend_below(figure: Any, handles: Sequence[Any]) -> None:
     while columns > 1 and _width(inches, columns) > width - 0.2:
         columns -= 1
     figure.set_size_inches(width, height + 0.17 * math.ceil(len(handles) / columns))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize="small"
+    )
 
 
 def _width(inches: Sequence[float], columns: int) -> float:
-    """Of a legend that fills its columns one after another, the first ones with one more where they are not equal.
+    """Width of a legend that fills its columns one after another, the first ones longer.
 
     >>> _width([1, 2, 3], 2)
     5
@@ -125,8 +149,10 @@ def _width(inches: Sequence[float], columns: int) -> float:
 def readable(paths: Sequence[str]) -> list[str]:
     """Paths without the beginning, and without the last name, that all of them have.
 
-    >>> readable(["params/Dense_0/kernel", "params/Block_1/Dense_0/kernel"]), readable(["Dense_0/kernel"])
-    (['Dense_0', 'Block_1/Dense_0'], ['Dense_0/kernel'])
+    >>> readable(["params/Dense_0/kernel", "params/Block_1/Dense_0/kernel"])
+    ['Dense_0', 'Block_1/Dense_0']
+    >>> readable(["Dense_0/kernel"])
+    ['Dense_0/kernel']
     """
     parts = [path.split("/") for path in paths]
     while len(parts) > 1 and min(map(len, parts)) > 1 and len({part[0] for part in parts}) == 1:

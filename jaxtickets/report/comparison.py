@@ -1,21 +1,31 @@
-"""Several methods beside each other: means over seeds, as a table, as Markdown."""
+"""Several methods beside each other: means over seeds, and their table."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from jaxtickets.report.costs import DenseRun
+from jaxtickets.report.records import Record, as_record
+from jaxtickets.report.table import Cell, Column, Mean, ScoreTable
 
-THEORETICAL = (
-    "FLOPs are theoretical, as multiples of the training and of one prediction of one dense network; masks simulate sparsity with "
-    "dense compute. Seconds of training are measured, without compiling."
+UNTOLD = (
+    "FLOPs are theoretical, as multiples of the training and of one prediction of one dense"
+    " network; masks simulate sparsity."
 )
+MEASURED = "Seconds of training are measured, without compiling."
+
+
+def cost_note(comparison: Mapping[str, Any] | Record) -> str:
+    """What a comparison's columns of costs are multiples of, and what is measured."""
+    unit = as_record(comparison).maybe("reference")
+    if unit is None:
+        return f"{UNTOLD} {MEASURED}"
+    flops, forward = (unit.number(name) or 0.0 for name in ("flops", "forward"))
+    dense = DenseRun(unit.text("network"), unit.text("length"), flops, forward)
+    return f"{dense.note} {MEASURED}"
 
 
 def summary(runs: Sequence[Mapping[str, Any]], dense_run: float) -> dict[str, Any]:
@@ -26,12 +36,19 @@ def summary(runs: Sequence[Mapping[str, Any]], dense_run: float) -> dict[str, An
       dense_run: training FLOPs of the one dense network that costs are compared with.
 
     Returns:
-      By score (accuracy, nll, ece, members_accuracy, members_nll, disagreement, kl, training, inference, seconds): `mean`, and
-      `standard_error`, the sample's standard deviation over the root of the number of runs, None for one run. A score that some run
-      lacks (the disagreement of one member) or that is infinite is None.
+      By score (accuracy, nll, ece, members_accuracy, members_nll, disagreement, kl, training,
+        inference, seconds): `mean`, and
+      `standard_error`, the sample's standard deviation over the root of the number of runs, None
+      for one run. A score that some run lacks (the disagreement of one member) or that is infinite
+      is None.
 
-    >>> run = {"ensemble": {"accuracy": 0.5, "nll": 1.0, "ece": 0.1}, "members_mean": {"accuracy": 0.4, "nll": 2.0}, "diversity":
-    ...        {"disagreement": 0.2, "kl": None}, "cost": {"phases": [{"flops": 3.0}], "inference": 1.0}, "seconds": {"train": 7.0}}
+    >>> run = {
+    ...     "ensemble": {"accuracy": 0.5, "nll": 1.0, "ece": 0.1},
+    ...     "members_mean": {"accuracy": 0.4, "nll": 2.0},
+    ...     "diversity": {"disagreement": 0.2, "kl": None},
+    ...     "cost": {"phases": [{"flops": 3.0}], "inference": 1.0},
+    ...     "seconds": {"train": 7.0},
+    ... }
     >>> summary([run, run | {"seconds": {"train": 9.0}}], 2.0)["seconds"]
     {'mean': 8.0, 'standard_error': 1.0}
     """
@@ -50,96 +67,77 @@ def summary(runs: Sequence[Mapping[str, Any]], dense_run: float) -> dict[str, An
 
 
 def _mean(values: list[float | None]) -> dict[str, float | None] | None:
-    there = [value for value in values if value is not None]
-    if len(there) < len(values):
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
         return None
-    spread = statistics.stdev(there) / math.sqrt(len(there)) if len(there) > 1 else None
-    return {"mean": statistics.fmean(there), "standard_error": spread}
+    error = statistics.stdev(known) / math.sqrt(len(known)) if len(known) > 1 else None
+    return {"mean": statistics.fmean(known), "standard_error": error}
 
 
-class Column(NamedTuple):
-    """A score of a comparison, and how it is shown."""
-
-    heading: str
-    score: str
-    times: float
-    digits: int
-    after: str = ""
-
-
-COLUMNS = (
-    Column("acc %", "accuracy", 100, 2),
-    Column("NLL", "nll", 1, 3),
-    Column("ECE %", "ece", 100, 1),
-    Column("members", "members_accuracy", 100, 2),
-    Column("disagr %", "disagreement", 100, 1),
-    Column("KL", "kl", 1, 3),
-    Column("train", "training", 1, 2, "x"),
-    Column("infer", "inference", 1, 2, "x"),
-    Column("sec", "seconds", 1, 0),
-)
+COLUMNS = {
+    "accuracy": Column("acc %", times=100, better="higher", arrow=False),
+    "nll": Column("NLL", digits=3, better="lower", arrow=False),
+    "ece": Column("ECE %", times=100, digits=1),
+    "members_accuracy": Column("members' acc %", times=100, short="members"),
+    "disagreement": Column("disagreement %", times=100, digits=1, short="disagr %"),
+    "kl": Column("KL", digits=3),
+    "training": Column("training", "x", short="train"),
+    "inference": Column("inference", "x", short="infer"),
+    "seconds": Column("seconds", digits=0, short="sec"),
+}
+OF_MEMBERS = ("members_accuracy", "disagreement", "kl")
+"""Scores that a single network has not."""
 
 
-def comparison_table(found: Mapping[str, Any]) -> Group:
-    """The rows of a comparison (what `compare_cifar.py` writes) for a terminal, the papers' accuracies beside ours."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("")
-    for column in COLUMNS:
-        table.add_column(column.heading, justify="right", no_wrap=True)
-    papers = any(row["published"] for row in found["rows"])
-    if papers:
-        table.add_column("paper", justify="right", no_wrap=True)
-    for row in found["rows"]:
-        table.add_row(_named(row), *_cells(row), *([_paper(row)] if papers else []))
-    sources = sorted({row["published"]["source"] for row in found["rows"] if row["published"]})
-    notes = [f"{found['budget']} {_runs(found)} {THEORETICAL}", *([f"paper: {'; '.join(sources)}."] if sources else [])]
-    return Group(table, Text("\n".join(notes)))
+def comparison_table(comparison: Mapping[str, Any] | Record) -> ScoreTable:
+    """The methods of a comparison, a row each, the papers' accuracies beside ours.
+
+    Args:
+      comparison: what `compare_cifar.py` writes.
+
+    Raises:
+      ReportError: a field of another kind than wanted; names it.
+    """
+    record = as_record(comparison)
+    rows = record.parts("rows")
+    published = [row.maybe("published") for row in rows]
+    columns, cells = list(COLUMNS.values()), [_cells(row) for row in rows]
+    if any(published):
+        columns.append(Column("paper's acc %"))
+        for line, paper in zip(cells, published, strict=True):
+            line.append(None if paper is None else _mean_of(paper, "accuracy"))
+    sources = sorted({paper.text("source") for paper in published if paper is not None})
+    seeds = len(record.numbers("seeds"))
+    runs = f"Mean and standard error of {seeds} runs." if seeds > 1 else "One run."
+    notes = [f"{record.text('budget')} {runs} {cost_note(record)}"]
+    notes += [f"paper: {'; '.join(sources)}."] if sources else []
+    return ScoreTable(
+        tuple(columns),
+        tuple(_named(row) for row in rows),
+        tuple(map(tuple, cells)),
+        tuple(notes),
+        f"Comparison: {record.text('network')} on {record.part('dataset').text('name')}",
+    )
 
 
-def markdown_comparison(found: Mapping[str, Any]) -> str:
-    """The same as a Markdown table; the best accuracy and the best NLL are bold."""
-    papers = any(row["published"] for row in found["rows"])
-    headings = ["", *(heading for heading, *_ in COLUMNS), *(["paper's acc %"] if papers else [])]
-    lines = ["| " + " | ".join(headings) + " |", "| --- |" + " ---: |" * (len(headings) - 1)]
-    best = {
-        "accuracy": max(row["scores"]["accuracy"]["mean"] for row in found["rows"]),
-        "nll": min((row["scores"]["nll"]["mean"] for row in found["rows"] if row["scores"]["nll"]), default=None),
-    }
-    for row in found["rows"]:
-        cells = _cells(row)
-        for place, (_, name, *_) in enumerate(COLUMNS):
-            if name in best and row["scores"][name] and row["scores"][name]["mean"] == best[name]:
-                cells[place] = f"**{cells[place]}**"
-        lines.append("| " + " | ".join([_named(row), *cells, *([_paper(row)] if papers else [])]) + " |")
-    return "\n".join(lines)
+def _named(row: Record) -> str:
+    members = row.count("members")
+    return row.text("title") + (f" (M={members})" if members > 1 else "")
 
 
-def _named(row: Mapping[str, Any]) -> str:
-    return row["title"] + (f" (M={row['members']})" if row["members"] > 1 else "")
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    cells = []
-    for _, name, factor, digits, after in COLUMNS:
-        score = row["scores"][name]
-        alone = row["members"] == 1 and name in ("members_accuracy", "disagreement", "kl")
-        if score is None or alone:
-            cells.append("")
-            continue
-        spread = score["standard_error"] if name in ("accuracy", "nll", "ece") else None
-        number = f"{factor * score['mean']:,.{digits}f}{after}"
-        cells.append(number if spread is None else f"{number} ± {factor * spread:.{digits}f}")
+def _cells(row: Record) -> list[Cell]:
+    cells: list[Cell] = []
+    for name in COLUMNS:
+        score = row.part("scores").maybe(name)
+        if score is None or (row.count("members") == 1 and name in OF_MEMBERS):
+            cells.append(None)
+        elif name in ("accuracy", "nll", "ece"):
+            cells.append(_mean_of(score, "mean"))
+        else:
+            cells.append(score.number("mean"))
     return cells
 
 
-def _paper(row: Mapping[str, Any]) -> str:
-    told = row["published"]
-    if not told:
-        return ""
-    spread = told["standard_error"]
-    return f"{told['accuracy']:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
-
-
-def _runs(found: Mapping[str, Any]) -> str:
-    seeds = found["seeds"]
-    return f"Mean and standard error of {len(seeds)} runs." if len(seeds) > 1 else "One run."
+def _mean_of(score: Record, name: str) -> Mean | None:
+    value = score.number(name)
+    return None if value is None else Mean(value, score.number("standard_error"))

@@ -1,4 +1,4 @@
-"""The table of an evaluation.json: every ensemble's scores, robustness, diversity and cost, a row each."""
+"""The table of an evaluation.json: scores, robustness, diversity and cost of ensembles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxtickets.errors import ReportError
-from jaxtickets.report.comparison import THEORETICAL
+from jaxtickets.report.comparison import MEASURED
+from jaxtickets.report.costs import Costs, in_one_unit
 from jaxtickets.report.table import Column, ScoreTable
 
 _OOD = ("max_probability", "entropy", "mutual_information")
@@ -17,13 +18,14 @@ Read = Callable[[Row], float | None]
 
 
 def evaluation_table(found: Row, *, ood: str = "max_probability") -> ScoreTable:
-    """Everything measured that goes into one number, as a table for the terminal, Markdown (`markdown_table`) and LaTeX (`latex_table`).
+    """Everything measured that goes into one number, a row for each ensemble.
 
     Corrupted sets, other distributions, attacks and costs have columns where some row has them.
 
     Args:
       found: what `experiments/evaluate.py` writes: `test` and `rows`.
-      ood: which score tells examples of other distributions apart: "max_probability", "entropy" or "mutual_information".
+      ood: which score tells examples of other distributions apart: "max_probability", "entropy" or
+        "mutual_information".
 
     Returns:
       A `ScoreTable`: a row for each run.
@@ -49,26 +51,44 @@ def evaluation_table(found: Row, *, ood: str = "max_probability") -> ScoreTable:
             (Column("cECE", "%", 100, 2, "lower"), _part("corrupted", "mean", "ece")),
         ]
     sets = dict.fromkeys(name for row in _with(rows, "ood") for name in _parts(row)["ood"])
-    columns += [(Column(f"AUROC {name}", "%", 100, 2, "higher"), _part("ood", name, ood)) for name in sets]
-    if _with(rows, "adversarial"):
-        columns += [(Column(f"adv. {name}", "%", 100, 2, "higher"), _part("adversarial", name)) for name in ("min", "mean", "max")]
     columns += [
-        (Column("disagreement", "%", 100, 2), lambda row: row["evaluation"]["diversity"]["disagreement"]),
+        (Column(f"AUROC {name}", "%", 100, 2, "higher"), _part("ood", name, ood)) for name in sets
+    ]
+    if _with(rows, "adversarial"):
+        columns += [
+            (Column(f"adv. {name}", "%", 100, 2, "higher"), _part("adversarial", name))
+            for name in ("min", "mean", "max")
+        ]
+    columns += [
+        (
+            Column("disagreement", "%", 100, 2),
+            lambda row: row["evaluation"]["diversity"]["disagreement"],
+        ),
         (Column("KL", "", 1, 3), lambda row: row["evaluation"]["diversity"]["kl"]),
     ]
-    costed = [row for row in rows if row.get("run")]
-    if costed:
+    costs = in_one_unit([row.get("run") for row in rows])
+    if any(row.get("run") for row in rows):
         columns += [
-            (Column("training FLOPs (theoretical)", "x", 1, 2, "lower"), _run("cost", "training")),
-            (Column("inference FLOPs (theoretical)", "x", 1, 2, "lower"), _run("cost", "inference")),
+            (Column("training FLOPs (theoretical)", "x", 1, 2, "lower"), _of(rows, costs.training)),
+            (
+                Column("inference FLOPs (theoretical)", "x", 1, 2, "lower"),
+                _of(rows, costs.inference),
+            ),
             (Column("seconds", "", 1, 0), _run("seconds", "train")),
         ]
     cells = tuple(tuple(read(row) for _, read in columns) for row in rows)
-    return ScoreTable(tuple(column for column, _ in columns), tuple(_named(row) for row in rows), cells, _notes(found, ood, bool(costed)))
+    return ScoreTable(
+        tuple(column for column, _ in columns),
+        tuple(_named(row) for row in rows),
+        cells,
+        _notes(found, ood, costs),
+    )
 
 
 def _named(row: Row) -> str:
-    return row["name"] + (f" (M={row['tickets']})" if row["tickets"] > 1 and "M=" not in row["name"] else "")
+    return row["name"] + (
+        f" (M={row['tickets']})" if row["tickets"] > 1 and "M=" not in row["name"] else ""
+    )
 
 
 def _score(name: str) -> Read:
@@ -89,6 +109,10 @@ def _run(*names: str) -> Read:
     return lambda row: _deep(row.get("run"), names)
 
 
+def _of(rows: Sequence[Row], values: Sequence[float | None]) -> Read:
+    return lambda row: next(value for each, value in zip(rows, values, strict=True) if each is row)
+
+
 def _deep(value: Any, names: Sequence[str]) -> Any:
     """What lies under these names, None where one of them is missing."""
     for name in names:
@@ -104,7 +128,7 @@ def _with(rows: Sequence[Row], part: str) -> list[Row]:
     return [row for row in rows if _parts(row).get(part)]
 
 
-def _notes(found: Row, ood: str, costed: bool) -> tuple[str, ...]:
+def _notes(found: Row, ood: str, costs: Costs) -> tuple[str, ...]:
     rows, test = found["rows"], found["test"]
     evaluations = [row["evaluation"] for row in rows]
     bins = " or ".join(sorted({str(each["ece_bins"]) for each in evaluations}, key=int))
@@ -116,17 +140,26 @@ def _notes(found: Row, ood: str, costed: bool) -> tuple[str, ...]:
         generated = " that were generated" if any(part["generated"] for part in corrupted) else ""
         notes.append(f"cAcc, cNLL, cECE: means over {counts} corrupted sets{generated}.")
     if _with(rows, "ood"):
-        notes.append(f"AUROC: how well {ood.replace('_', ' ')} tells test examples from those of another data set.")
+        notes.append(
+            f"AUROC: how well {ood.replace('_', ' ')} tells test examples from those of another"
+            " data set."
+        )
     if attacked := [_parts(row)["adversarial"] for row in _with(rows, "adversarial")]:
-        attacks = " or ".join(sorted({f"{part['attack'].upper()} of step {part['step']:.3g}" for part in attacked}))
-        notes.append(f"adv.: accuracy under {attacks} crafted on one member: the least, the mean and the most over the members.")
+        attacks = " or ".join(
+            sorted({f"{part['attack'].upper()} of step {part['step']:.3g}" for part in attacked})
+        )
+        notes.append(
+            f"adv.: accuracy under {attacks} crafted on one member: the least, the mean and the"
+            " most over the members."
+        )
     if found.get("correlation"):
         told = found["correlation"]
         notes.append(
-            f"Accuracy of the members' mean and of the ensemble over {told['runs']} rows: Pearson {_shown(told['pearson'])} "
-            f"(p {_shown(told['pearson_pvalue'])}), Spearman {_shown(told['spearman'])} (p {_shown(told['spearman_pvalue'])})."
+            f"Accuracy of the members' mean and of the ensemble over {told['runs']} rows: Pearson"
+            f" {_shown(told['pearson'])} (p {_shown(told['pearson_pvalue'])}), Spearman"
+            f" {_shown(told['spearman'])} (p {_shown(told['spearman_pvalue'])})."
         )
-    return (*notes, *([THEORETICAL] if costed else []))
+    return (*notes, *([f"{costs.note} {MEASURED}"] if costs.note else []))
 
 
 def _shown(number: float | None) -> str:

@@ -21,7 +21,7 @@ KINDS = (
 
 
 def draw_comparison(found: Mapping[str, Any], file: str | Path) -> Path | None:
-    """Accuracy against theoretical training FLOPs, for the rows of a comparison: filled the ensemble, hollow its members' mean.
+    """Accuracy against theoretical training FLOPs: filled the ensemble, hollow its members' mean.
 
     Args:
       found: what `compare_cifar.py` writes.
@@ -42,20 +42,47 @@ def draw_comparison(found: Mapping[str, Any], file: str | Path) -> Path | None:
         if row["members"] > 1:
             axes.plot([x, x], [100 * mean, 100 * y], color=colour, lw=1.2, alpha=0.6, zorder=2)
             axes.plot(x, 100 * mean, "o", mfc="white", mec=colour, ms=6, zorder=3)
-        axes.errorbar(x, 100 * y, None if spread is None else 100 * spread, fmt="o", color=colour, ms=7, capsize=3, zorder=4)
+        axes.errorbar(
+            x,
+            100 * y,
+            None if spread is None else 100 * spread,
+            fmt="o",
+            color=colour,
+            ms=7,
+            capsize=3,
+            zorder=4,
+        )
         points.append((x, 100 * y, _label(row), colour))
     _labels_at_the_right(axes, points)
-    axes.set(xlabel="training FLOPs, as multiples of one dense network's (theoretical)", ylabel="test accuracy, %")
+    axes.set(
+        xlabel="training FLOPs, as multiples of one dense network's (theoretical)",
+        ylabel="test accuracy, %",
+    )
     present = {row["method"] for row in found["rows"]}
-    lines = [axes.plot([], [], "o", color=colour, label=kind)[0] for kind, colour, methods in KINDS if present & set(methods)]
+    lines = [
+        axes.plot([], [], "o", color=colour, label=kind)[0]
+        for kind, colour, methods in KINDS
+        if present & set(methods)
+    ]
     lines.append(axes.plot([], [], "o", mfc="white", mec="0.3", label="mean of its members")[0])
-    figure.legend(handles=lines, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    figure.legend(
+        handles=lines, loc="outside lower center", ncols=4, frameon=False, fontsize="small"
+    )
     runs = f", mean of {len(found['seeds'])} runs" if len(found["seeds"]) > 1 else ""
-    axes.set_title(f"{found['network']} on {found['dataset']['name']}{runs}", loc="left", fontsize="medium")
+    axes.set_title(
+        f"{found['network']} on {found['dataset']['name']}{runs}", loc="left", fontsize="medium"
+    )
     rows = [
         {"method": row["method"], "title": row["title"], "members": row["members"]}
-        | {"training FLOPs (multiples of one dense network's, theoretical)": row["scores"]["training"]["mean"]}
-        | {f"accuracy (share, {name.replace('_', ' ')})": row["scores"]["accuracy"][name] for name in ("mean", "standard_error")}
+        | {
+            "training FLOPs (multiples of one dense network's, theoretical)": row["scores"][
+                "training"
+            ]["mean"]
+        }
+        | {
+            f"accuracy (share, {name.replace('_', ' ')})": row["scores"]["accuracy"][name]
+            for name in ("mean", "standard_error")
+        }
         | {"accuracy of the members (share, mean)": row["scores"]["members_accuracy"]["mean"]}
         for row in found["rows"]
     ]
@@ -63,11 +90,14 @@ def draw_comparison(found: Mapping[str, Any], file: str | Path) -> Path | None:
 
 
 def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
-    """Accuracy along a sweep, one line per series: solid the ensembles, dotted their members' means; diversity below.
+    """Accuracy along a sweep, one line per series.
+
+    Solid the ensembles, dotted their members' means; diversity below.
 
     Args:
-      found: what `ablations_cifar.py` writes: `title`, `label` of the swept setting, and `points` (`series`, `x`, `accuracy`,
-        `members_accuracy`, `disagreement`, and a `standard_error` or None).
+      found: what `ablations_cifar.py` writes: `title`, `label` of the swept setting, and `points`
+        (`series`, `x`, `accuracy`, `members_accuracy`, `disagreement`, and a `standard_error` or
+        None).
       file: the picture to write; its data go into the .csv beside it.
 
     Returns:
@@ -82,14 +112,36 @@ def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
     categories = any(isinstance(place, str) for place in places)
     for number, name in enumerate(names):
         mine = [point for point in found["points"] if point["series"] == name]
-        x = [places.index(p["x"]) + 0.06 * (number - (len(names) - 1) / 2) for p in mine] if categories else [p["x"] for p in mine]
-        style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "ms": 5}
+        x = (
+            [places.index(p["x"]) + 0.06 * (number - (len(names) - 1) / 2) for p in mine]
+            if categories
+            else [p["x"] for p in mine]
+        )
+        style: dict[str, Any] = {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": MARKERS[number % len(MARKERS)],
+            "ms": 5,
+        }
         joined = {"ls": "none" if categories else "-"}
         spread = [None if p["standard_error"] is None else 100 * p["standard_error"] for p in mine]
         bars = None if None in spread else spread
-        panels[0].errorbar(x, [100 * p["accuracy"] for p in mine], bars, **style, **joined, lw=1.8, capsize=3, label=name)
+        panels[0].errorbar(
+            x,
+            [100 * p["accuracy"] for p in mine],
+            bars,
+            **style,
+            **joined,
+            lw=1.8,
+            capsize=3,
+            label=name,
+        )
         panels[0].plot(
-            x, [100 * p["members_accuracy"] for p in mine], **style | {"ms": 4}, mfc="white", ls="none" if categories else ":", lw=1.2
+            x,
+            [100 * p["members_accuracy"] for p in mine],
+            **style | {"ms": 4},
+            mfc="white",
+            ls="none" if categories else ":",
+            lw=1.2,
         )
         panels[1].plot(x, [drawn(p["disagreement"], 100) for p in mine], **style, **joined, lw=1.8)
     if categories:
@@ -101,12 +153,25 @@ def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
         panels[1].minorticks_off()
     panels[0].set_ylabel("test accuracy, %")
     panels[1].set(ylabel="disagreement, %", xlabel=found["label"])
-    panels[0].set_title(f"{found['title']} on {found['dataset']['name']}", loc="left", fontsize="medium")
+    panels[0].set_title(
+        f"{found['title']} on {found['dataset']['name']}", loc="left", fontsize="medium"
+    )
     handles = panels[0].get_legend_handles_labels()[0] if len(names) > 1 else []
-    handles.append(panels[0].plot([], [], "o:", mfc="white", color="0.3", label="mean of the members")[0])
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
-    shares = {name: f"{name.replace('_', ' ')} (share)" for name in ("accuracy", "standard_error", "members_accuracy", "disagreement")}
-    rows = [{"series": p["series"], found["label"]: p["x"]} | {label: p[name] for name, label in shares.items()} for p in found["points"]]
+    handles.append(
+        panels[0].plot([], [], "o:", mfc="white", color="0.3", label="mean of the members")[0]
+    )
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize="small"
+    )
+    shares = {
+        name: f"{name.replace('_', ' ')} (share)"
+        for name in ("accuracy", "standard_error", "members_accuracy", "disagreement")
+    }
+    rows = [
+        {"series": p["series"], found["label"]: p["x"]}
+        | {label: p[name] for name, label in shares.items()}
+        for p in found["points"]
+    ]
     return save_figure(figure, file, rows)
 
 
@@ -119,7 +184,7 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _labels_at_the_right(axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
-    """Every point's name in a column beside the axes, as high as the point or as near to it as the others allow."""
+    """Every point's name beside the axes, as near to its height as the others allow."""
     low, high = axes.get_ylim()
     ordered = sorted(points, key=lambda point: point[1])
     placed = _spread([y for _, y, *_ in ordered], high, (high - low) / max(20, len(points)))
@@ -132,7 +197,15 @@ def _labels_at_the_right(axes: Any, points: Sequence[tuple[float, float, str, st
             color=colour,
             fontsize="small",
             va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.5, "shrinkA": 2, "shrinkB": 4, "relpos": (0, 0.5)},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 0.5,
+                "alpha": 0.5,
+                "shrinkA": 2,
+                "shrinkB": 4,
+                "relpos": (0, 0.5),
+            },
         )
 
 
@@ -142,7 +215,8 @@ def _spread(heights: Sequence[float], high: float, gap: float) -> list[float]:
     for height in heights:
         placed.append(height if not placed else max(height, placed[-1] + gap))
     limit = high
-    for i in reversed(range(len(placed))):  # what was pushed over the top comes down, and pushes what is below it
+    # what was pushed over the top comes down, and pushes what is below it
+    for i in reversed(range(len(placed))):
         placed[i] = min(placed[i], limit)
         limit = placed[i] - gap
     return placed

@@ -1,123 +1,151 @@
-"""Multi-Ticket's tables and figures: schemes beside each other by what ensembling gains, how members differ, how masks overlap."""
+"""Multi-Ticket's tables and figures: what ensembling gains, how members and masks differ."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from jaxtickets.report.canvas import COLOURS, MARKERS, new_figure, save_figure
-from jaxtickets.report.table import Column, ScoreTable
+from jaxtickets.report.records import Record, as_record
+from jaxtickets.report.table import Cell, Column, ScoreTable, table_of
 
-MEASURES = ("q", "ratio_errors", "negative_double_fault", "disagreement", "correlation")
-_SHORT = ("Q", "R", "ND", "D", "C")
-_GAIN = ("scheme", "single", "ensemble", "diff.", "p: baseline", "p: base_lt", "bootstrap: baseline", "train", "sec")
-
-
-def gain_rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of tables 1 and 3: mean score of the members, of their ensembles of the largest size, and the difference.
-
-    Args:
-      found: what `multi_ticket_glue.py` writes: `size`, and `rows` with `scheme`, `title`, `gain` (`single`, `ensemble` by size),
-        `tests`, `bootstrap`, `training`, `seconds` and `published`.
-    """
-    size, cells = str(found["size"]), []
-    paper = any(row["published"] for row in found["rows"])
-    for row in found["rows"]:
-        single, ensemble = row["gain"]["single"], row["gain"]["ensemble"].get(size)
-        line = [row["title"], _percent(single), _percent(ensemble), "" if ensemble is None else f"{100 * (ensemble - single):+.2f}"]
-        line += [_p(row["tests"].get(other)) for other in ("baseline", "base_lt")]
-        boot = row["bootstrap"].get("baseline")
-        line.append("" if boot is None else f"{100 * boot['low']:+.2f} to {100 * boot['high']:+.2f}")
-        line += [f"{row['training']:.2f}x", f"{row['seconds']:,.0f}"]
-        if paper:
-            told = row["published"]
-            line.append("" if told is None else f"{told['single']:.2f} / {told['ensemble']:.2f} / {told['ensemble'] - told['single']:+.2f}")
-        cells.append(line)
-    return [*_GAIN, *(["paper"] if paper else [])], cells
+MEASURES = {
+    "q": "Q less",
+    "ratio_errors": "R more",
+    "negative_double_fault": "ND more",
+    "disagreement": "D more",
+    "correlation": "C less",
+}
 
 
-def diversity_rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of table 2: the five measures of right and wrong, and the overlap of masks."""
-    cells, paper = [], any(row["published_diversity"] for row in found["rows"])
-    for row in found["rows"]:
-        measured = [_number(row["oracle"][name]) if row["oracle"] else "" for name in MEASURES]
-        line = [row["title"], *measured, _number(row["mask_iou"], 3), _number(row["prediction_disagreement"], 3)]
-        if paper:
-            told = row["published_diversity"]
-            line.append("" if told is None else " / ".join(f"{value:.2f}" for value in told))
-        cells.append(line)
-    arrows = [f"{name} {'less' if name in 'QC' else 'more'}" for name in _SHORT]
-    return ["scheme", *arrows, "mask IoU", "labels differ", *(["paper: Q / R / ND / D / C"] if paper else [])], cells
+def gains_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
+    """What ensembling gains, by scheme: tables 1 and 3.
 
-
-def strengths_table(found: Mapping[str, Any]) -> ScoreTable:
-    """A scheme at several strengths of its penalty: what ensembling gains, and how far masks and predictions differ.
+    Mean score of the members, of their ensembles of the largest size, and the difference.
 
     Args:
-      found: what `multi_ticket_glue.py --tau-sweep` writes: `metric`, `size` and `points`, each with `tau`, `gain`, `mask_iou` and
-        `prediction_disagreement`.
+      schemes: what `multi_ticket_glue.py` writes: `size`, and `rows` with `scheme`, `title`, `gain`
+        (`single`, `ensemble` by size), `tests`, `bootstrap`, `training`, `seconds`, `published`.
+
+    Raises:
+      ReportError: a field of another kind than wanted; names it.
     """
+    record = as_record(schemes)
+    columns = [
+        Column("single", times=100),
+        Column("ensemble", times=100),
+        Column("diff.", times=100, sign=True),
+        Column("p: baseline"),
+        Column("p: base_lt"),
+        Column("bootstrap: baseline"),
+        Column("training", "x", short="train"),
+        Column("seconds", digits=0, short="sec"),
+    ]
+    names, cells = [], []
+    for row in record.parts("rows"):
+        tests, boot = row.maybe("tests"), row.part("bootstrap").maybe("baseline")
+        interval = [] if boot is None else [boot.number(end) for end in ("low", "high")]
+        line: list[Cell] = [*_gain(row, record.count("size"))]
+        line += [None if tests is None else _p(tests.number(it)) for it in ("baseline", "base_lt")]
+        line.append(" to ".join(columns[2].show(end) for end in interval))
+        names.append(row.text("title"))
+        cells.append([*line, row.number("training"), row.number("seconds")])
+    published = [row.maybe("published") for row in record.parts("rows")]
+    if any(published):
+        columns.append(Column("paper"))
+        for line, paper in zip(cells, published, strict=True):
+            line.append(None if paper is None else _printed(paper))
+    table = ScoreTable(tuple(columns), tuple(names), tuple(map(tuple, cells)), (notes(record),))
+    return dataclasses.replace(table, title="What ensembling gains", corner="scheme")
+
+
+def members_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
+    """How members differ, by scheme: table 2.
+
+    The five measures of right and wrong, and the overlap of masks.
+
+    Args:
+      schemes: as of `gains_table`, rows with `oracle`, `mask_iou` and `prediction_disagreement`.
+
+    Raises:
+      ReportError: a field of another kind than wanted; names it.
+    """
+    columns = [Column(heading) for heading in MEASURES.values()]
+    columns += [Column("mask IoU", digits=3), Column("labels differ", digits=3)]
+    rows = as_record(schemes).parts("rows")
+    papers = [row.numbers("published_diversity") for row in rows]
+    lines: list[tuple[str, list[Cell]]] = []
+    for row, paper in zip(rows, papers, strict=True):
+        oracle = row.maybe("oracle")
+        line: list[Cell] = [oracle and oracle.number(name) for name in MEASURES]
+        line += [row.number("mask_iou"), row.number("prediction_disagreement")]
+        line += [" / ".join(map(columns[0].show, paper))] if any(papers) else []
+        lines.append((row.text("title"), line))
+    columns += [Column("paper: Q / R / ND / D / C")] if any(papers) else []
+    return table_of("How members differ", columns, lines, corner="scheme")
+
+
+def strengths_table(sweep: Mapping[str, Any] | Record) -> ScoreTable:
+    """What ensembling gains and how members differ, by the strength of a scheme's penalty.
+
+    Args:
+      sweep: what `multi_ticket_glue.py --tau-sweep` writes: `scheme`, `metric`, `size` and
+        `points`, each with `tau`, `gain`, `mask_iou` and `prediction_disagreement`.
+
+    Raises:
+      ReportError: a field of another kind than wanted; names it.
+    """
+    record = as_record(sweep)
+    size = record.count("size")
     columns = (
-        Column(f"single {found['metric']}", "%", 100, 2, "higher"),
-        Column(f"ensemble of {found['size']}", "%", 100, 2, "higher"),
+        Column(f"single {record.text('metric')}", "%", 100, 2, "higher"),
+        Column(f"ensemble of {size}", "%", 100, 2, "higher"),
         Column("difference", "points", 100, 2, "higher"),
         Column("mask IoU", "", 1, 3),
         Column("labels that differ", "%", 100, 1),
     )
-    cells = []
-    for point in found["points"]:
-        single, ensemble = point["gain"]["single"], point["gain"]["ensemble"].get(str(found["size"]))
-        gain = None if ensemble is None else ensemble - single
-        cells.append((single, ensemble, gain, point["mask_iou"], point["prediction_disagreement"]))
-    names = tuple(f"tau = {point['tau']:g}" if point["tau"] else "no penalty" for point in found["points"])
-    return ScoreTable(columns, names, tuple(cells))
+    lines = [
+        (
+            f"tau = {tau:g}" if (tau := point.number("tau")) else "no penalty",
+            (
+                *_gain(point, size),
+                point.number("mask_iou"),
+                point.number("prediction_disagreement"),
+            ),
+        )
+        for point in record.parts("points")
+    ]
+    return table_of(f"Strength of the penalty: {record.text('scheme', '')}", columns, lines)
 
 
-def schemes_table(found: Mapping[str, Any]) -> Group:
-    """Both tables for a terminal, with what their columns mean."""
-    tables = []
-    for title, (headings, cells) in (("What ensembling gains", gain_rows(found)), ("How members differ", diversity_rows(found))):
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
-        for i, heading in enumerate(headings):
-            table.add_column(heading, justify="right" if i else "left", no_wrap=True)
-        for line in cells:
-            table.add_row(*line)
-        tables.append(table)
-    return Group(*tables, Text(notes(found)))
-
-
-def notes(found: Mapping[str, Any]) -> str:
+def notes(schemes: Mapping[str, Any] | Record) -> str:
     """What the columns mean."""
-    made = " The data are synthetic, a made-up language: they show that it runs, and rank nothing." if found["synthetic"] else ""
-    sources = sorted({row["published"]["source"] for row in found["rows"] if row["published"]})
+    record = as_record(schemes)
+    made = (
+        " The data are synthetic, a made-up language: they show that it runs, and rank nothing."
+        if record.flag("synthetic")
+        else ""
+    )
+    papers = [paper for row in record.parts("rows") if (paper := row.maybe("published"))]
+    sources = sorted({paper.text("source") for paper in papers})
     paper = f" paper: single / ensemble / difference of {'; '.join(sources)}." if sources else ""
+    groups = f" in {record.count('groups')} group(s)" if "groups" in record else ""
+    data = record.part("dataset")
     return (
-        f"{found['metric']} in % on {found['dataset']['name']}, {found['dataset']['validation']:,} validation examples; "
-        f"{found['seeds']} seeds "
-        f"in {found['groups']} group(s), all ensembles of {found['size']} within a group. p: Student's t-test over all ensembles, whose "
-        "overlap it does not know of; bootstrap: 95 % interval of the difference to the baseline's ensembles when validation "
-        "examples are drawn again. Q and C are less, R, ND and D more, where members differ. train: theoretical FLOPs, as multiples of one "
-        f"fine-tuning; masks simulate sparsity with dense compute. Seconds are measured.{paper}{made}"
+        f"{record.text('metric')} in % on {data.text('name')}, {data.count('validation'):,}"
+        f" validation examples; {record.count('seeds')} seeds{groups}, all ensembles"
+        f" of {record.count('size')} within a group. p: Student's t-test over all ensembles, whose"
+        " overlap it does not know of; bootstrap: 95 % interval of the difference to the baseline's"
+        " ensembles when validation examples are drawn again. Q and C are less, R, ND and D more,"
+        " where members differ. Training: theoretical FLOPs, as multiples of one fine-tuning; masks"
+        f" simulate sparsity with dense compute. Seconds are measured.{paper}{made}"
     )
 
 
-def markdown_schemes(found: Mapping[str, Any]) -> str:
-    """Both tables in Markdown."""
-    texts = []
-    for headings, cells in (gain_rows(found), diversity_rows(found)):
-        lines = [f"| {' | '.join(headings)} |", f"| --- |{' ---: |' * (len(headings) - 1)}"]
-        texts.append("\n".join(lines + [f"| {' | '.join(line)} |" for line in cells]))
-    return "\n\n".join(texts)
-
-
 def draw_gains(found: Mapping[str, Any], file: str | Path) -> Path | None:
-    """Figure 3: the score of ensembles by their size, relative to the mean score of single baseline members.
+    """Figure 3: ensembles' scores by their size, relative to the mean single baseline member.
 
     Returns:
       The picture's path, the numbers in the .csv beside it; None where matplotlib is not installed.
@@ -127,13 +155,28 @@ def draw_gains(found: Mapping[str, Any], file: str | Path) -> Path | None:
         return None
     axes = figure.subplots()
     rows = found["rows"]
-    zero = next((row["gain"]["single"] for row in rows if row["scheme"] == "baseline"), rows[0]["gain"]["single"])
+    zero = next(
+        (row["gain"]["single"] for row in rows if row["scheme"] == "baseline"),
+        rows[0]["gain"]["single"],
+    )
     for number, row in enumerate(rows):
-        scores = {1: row["gain"]["single"]} | {int(size): score for size, score in row["gain"]["ensemble"].items()}
+        scores = {1: row["gain"]["single"]} | {
+            int(size): score for size, score in row["gain"]["ensemble"].items()
+        }
         style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-        axes.plot(list(scores), [100 * (score - zero) for score in scores.values()], **style, lw=1.8, ms=6, label=row["title"])
+        axes.plot(
+            list(scores),
+            [100 * (score - zero) for score in scores.values()],
+            **style,
+            lw=1.8,
+            ms=6,
+            label=row["title"],
+        )
     axes.axhline(0, color="0.7", lw=0.8, zorder=0)
-    axes.set(xlabel="members of an ensemble", ylabel=f"{found['metric']}, points above one {rows[0]['title']} member")
+    axes.set(
+        xlabel="members of an ensemble",
+        ylabel=f"{found['metric']}, points above one {rows[0]['title']} member",
+    )
     axes.set_xticks(sorted({1} | {int(size) for row in rows for size in row["gain"]["ensemble"]}))
     axes.set_title(_title(found), loc="left", fontsize="medium")
     axes.legend(frameon=False, fontsize="small")
@@ -147,10 +190,12 @@ def draw_gains(found: Mapping[str, Any], file: str | Path) -> Path | None:
 
 
 def draw_overlaps(found: Mapping[str, Any], file: str | Path, most: int = 5) -> Path | None:
-    """Figure 4: overlap (intersection over union) of the masks of the first `most` seeds, a panel per scheme that has masks.
+    """Figure 4: overlap (intersection over union) of the masks of the first `most` seeds, a panel
+    per scheme that has masks.
 
     Returns:
-      The picture's path, the numbers in the .csv beside it; None where matplotlib is not installed or nothing is masked.
+      The picture's path, the numbers in the .csv beside it; None where matplotlib is not installed
+      or nothing is masked.
     """
     rows = [row for row in found["rows"] if row["overlap"]]
     figure = new_figure((2.9 * len(rows) + 0.9, 3.6)) if rows else None
@@ -165,8 +210,18 @@ def draw_overlaps(found: Mapping[str, Any], file: str | Path, most: int = 5) -> 
         for i, line in enumerate(matrix):
             for j, value in enumerate(line):
                 dark = (value - low) / max(1 - low, 1e-9) > 0.5
-                axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
-        axes.set(title=row["title"], xlabel="seed", xticks=range(len(matrix)), yticks=range(len(matrix)))
+                axes.text(
+                    j,
+                    i,
+                    f"{value:.2f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if dark else "black",
+                )
+        axes.set(
+            title=row["title"], xlabel="seed", xticks=range(len(matrix)), yticks=range(len(matrix))
+        )
     panels[0].set_ylabel("seed")
     figure.colorbar(image, ax=list(panels), label="overlap of masks (IoU)", shrink=0.85)
     figure.suptitle(_title(found), fontsize="medium", x=0.01, ha="left")
@@ -180,15 +235,24 @@ def draw_overlaps(found: Mapping[str, Any], file: str | Path, most: int = 5) -> 
 
 
 def _title(found: Mapping[str, Any]) -> str:
-    return f"{found['network']} on {found['dataset']['name']}, {found['seeds']} seeds" + (" (synthetic)" if found["synthetic"] else "")
+    return f"{found['network']} on {found['dataset']['name']}, {found['seeds']} seeds" + (
+        " (synthetic)" if found["synthetic"] else ""
+    )
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}"
+def _gain(row: Record, size: int) -> tuple[float | None, float | None, float | None]:
+    """Score of single members, of their ensembles of that size, and the difference."""
+    gain = row.part("gain")
+    single, ensemble = gain.number("single"), gain.part("ensemble").number(str(size))
+    gap = None if single is None or ensemble is None else ensemble - single
+    return single, ensemble, gap
 
 
-def _number(value: float | None, digits: int = 2) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+def _printed(paper: Record) -> str | None:
+    single, ensemble = paper.number("single"), paper.number("ensemble")
+    if single is None or ensemble is None:
+        return None
+    return f"{single:.2f} / {ensemble:.2f} / {ensemble - single:+.2f}"
 
 
 def _p(value: float | None) -> str:

@@ -1,10 +1,11 @@
-"""One model of a table of scores, which the terminal, Markdown and LaTeX show alike."""
+"""One model of a table of scores, which terminal, Markdown, LaTeX and HTML show alike."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any, Literal, get_args
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -12,11 +13,20 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxtickets.errors import ReportError
-from jaxtickets.report.canvas import absent
 
 Better = Literal["higher", "lower", "none"]
 
 _ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
+
+
+class Mean(NamedTuple):
+    """A mean over runs, and its standard error where there are several."""
+
+    value: float
+    error: float | None = None
+
+
+Cell = float | str | Mean | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +39,18 @@ class Column:
       times: what numbers are multiplied with to be shown in that unit.
       digits: decimals.
       better: which numbers are better, "higher", "lower", or "none" where neither is.
+      arrow: whether the heading says which are better.
+      short: a heading for where room is scarce; the title in full if not given.
+      sign: whether numbers above 0 have a plus sign.
+      words: whether it holds texts, which are set to the left and broken.
 
     Raises:
       ReportError: `better` is something else.
 
-    >>> Column("accuracy", "%", 100, better="higher").show(0.91234), Column("training FLOPs", "x").show(0.61)
-    ('91.23', '0.61x')
+    >>> Column("accuracy", "%", 100, better="higher").show(0.91234)
+    '91.23'
+    >>> Column("training FLOPs", "x").show(0.61)
+    '0.61x'
     """
 
     title: str
@@ -42,74 +58,125 @@ class Column:
     times: float = 1.0
     digits: int = 2
     better: Better = "none"
+    arrow: bool = True
+    short: str = ""
+    sign: bool = False
+    words: bool = False
 
     def __post_init__(self) -> None:
         if self.better not in get_args(Better):
-            raise ReportError(f"better: got {self.better!r}, wanted one of {', '.join(map(repr, get_args(Better)))}.")
-
-    @property
-    def arrow(self) -> str:
-        """Up where higher is better, down where lower is, nothing where neither is."""
-        return _ARROWS[self.better]
+            raise ReportError(
+                f"better: got {self.better!r}, wanted one of"
+                f" {', '.join(map(repr, get_args(Better)))}."
+            )
 
     @property
     def heading(self) -> str:
         """Title, unit and arrow."""
-        return " ".join(part for part in (self.title, "" if self.unit == "x" else self.unit, self.arrow) if part)
+        unit = "" if self.unit == "x" else self.unit
+        arrow = _ARROWS[self.better] if self.arrow else ""
+        return " ".join(part for part in (self.title, unit, arrow) if part)
 
-    def show(self, value: float | None) -> str:
-        """The number as a cell has it; nothing for None and nan, "inf" where it is infinite."""
-        if value is None or absent(value):
-            return ""
-        return f"{self.times * value:,.{self.digits}f}" + ("x" if self.unit == "x" else "")
+    def show(self, value: Cell) -> str:
+        """The cell's text: nothing for None and nan, "inf" where a number is infinite."""
+        if isinstance(value, Mean):
+            error = "" if value.error is None else f" ± {self.times * value.error:,.{self.digits}f}"
+            return self.show(value.value) + error
+        if value is None or isinstance(value, str):
+            return value or ""
+        plus, unit = "+" if self.sign else "", "x" if self.unit == "x" else ""
+        shown = f"{self.times * value:{plus},.{self.digits}f}{unit}"
+        return "" if math.isnan(value) else shown
+
+
+class Grid(NamedTuple):
+    """Cells as they are printed: the form that templates take.
+
+    Attributes:
+      header: heading of each column, the first that of the rows' names.
+      rows: cells; the first names the row.
+      bold: (row, column), from 0, of cells to stress.
+      words: columns, from 0, that are set to the left.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    bold: set[tuple[int, int]]
+    words: set[int]
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreTable:
-    """Rows of numbers with their names. Prints in a terminal, in as many blocks of columns as its width takes.
+    """Rows of numbers with their names. Prints in a terminal, in blocks as wide as there is room.
 
     Args:
       columns: what the numbers are.
       names: of the rows.
-      cells: a number, or None, for each row and column, unrounded.
+      cells: a number, a `Mean`, a text or None, for each row and column; numbers unrounded.
       notes: what a reader has to know, sentences.
+      title: its caption.
+      corner: heading of the rows' names.
+      strong: rows, from 0, that are stressed.
+      faint: rows, from 0, that are said quietly.
 
     Raises:
-      ReportError: rows that have not a number for each column, or not a name each.
+      ReportError: rows that have not a cell for each column, or not a name each.
     """
 
     columns: tuple[Column, ...]
     names: tuple[str, ...]
-    cells: tuple[tuple[float | None, ...], ...]
+    cells: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    title: str = ""
+    corner: str = ""
+    strong: frozenset[int] = frozenset()
+    faint: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.cells):
-            raise ReportError(f"names: got {len(self.names)} for {len(self.cells)} rows; give one for each.")
+            raise ReportError(
+                f"names: got {len(self.names)} for {len(self.cells)} rows; give one for each."
+            )
         for name, row in zip(self.names, self.cells, strict=True):
             if len(row) != len(self.columns):
                 raise ReportError(
-                    f"cells: the row {name!r} has {len(row)} for {len(self.columns)} columns; give None where there is no number."
+                    f"cells: the row {name!r} has {len(row)} for {len(self.columns)} columns; give"
+                    " None where there is no number."
                 )
 
     def lines(self) -> list[list[tuple[str, bool]]]:
         """Every row's cells as text, and whether it is its column's best.
 
-        What is shown alike is best alike. Nothing is where a column has one number, all are alike, or neither way is better.
+        What is shown alike is best alike. Nothing is where a column has one number, all are alike,
+        or neither way is better.
 
-        >>> table = ScoreTable((Column("NLL", better="lower"),), ("a", "b", "c"), ((0.201,), (0.2,), (0.3,)))
-        >>> table.lines()
+        >>> columns, cells = (Column("NLL", better="lower"),), ((0.201,), (0.2,), (0.3,))
+        >>> ScoreTable(columns, ("a", "b", "c"), cells).lines()
         [[('0.20', True)], [('0.20', True)], [('0.30', False)]]
         """
-        shown = [[column.show(value) for column, value in zip(self.columns, row, strict=True)] for row in self.cells]
-        best = [self._best(place, [row[place] for row in shown]) for place in range(len(self.columns))]
-        return [[(text, bool(text) and text == best[place]) for place, text in enumerate(row)] for row in shown]
+        shown = [
+            [column.show(value) for column, value in zip(self.columns, row, strict=True)]
+            for row in self.cells
+        ]
+        best = [self._best(j, [row[j] for row in shown]) for j in range(len(self.columns))]
+        return [
+            [(text, bool(text) and text == best[j]) for j, text in enumerate(row)] for row in shown
+        ]
 
-    def grid(self) -> tuple[list[list[str]], set[tuple[int, int]]]:
-        """Names and cells as text, a list for each row, and the places (row, column) of the best."""
+    def grid(self, short: bool = False) -> Grid:
+        """Everything as text, with short headings where there are such."""
         lines = self.lines()
-        rows = [[name, *(text for text, _ in line)] for name, line in zip(self.names, lines, strict=True)]
-        return rows, {(i, j) for i, line in enumerate(lines) for j, (_, best) in enumerate(line, start=1) if best}
+        header = [(column.short if short else "") or column.heading for column in self.columns]
+        rows = [
+            [name, *(text for text, _ in line)]
+            for name, line in zip(self.names, lines, strict=True)
+        ]
+        bold = {
+            (i, j) for i, line in enumerate(lines) for j, (_, best) in enumerate(line, 1) if best
+        }
+        bold |= {(i, j) for i in self.strong for j in range(len(header) + 1)}
+        words = {0, *(j for j, column in enumerate(self.columns, 1) if column.words)}
+        return Grid([self.corner, *header], rows, bold, words)
 
     def select(self, *titles: str) -> ScoreTable:
         """The table with these columns only, in this order: a page is narrow.
@@ -117,54 +184,94 @@ class ScoreTable:
         Raises:
           ReportError: a title that no column has.
         """
-        places = {column.title: place for place, column in enumerate(self.columns)}
-        if lost := [title for title in titles if title not in places]:
-            raise ReportError(f"titles: no column is called {lost[0]!r}; there are {', '.join(map(repr, places))}.")
-        kept = [places[title] for title in titles]
-        cells = tuple(tuple(row[place] for place in kept) for row in self.cells)
-        return dataclasses.replace(self, columns=tuple(self.columns[place] for place in kept), cells=cells)
+        numbers = {column.title: number for number, column in enumerate(self.columns)}
+        if unknown := [title for title in titles if title not in numbers]:
+            raise ReportError(
+                f"titles: no column is called {unknown[0]!r}; there are"
+                f" {', '.join(map(repr, numbers))}."
+            )
+        chosen = [numbers[title] for title in titles]
+        cells = tuple(tuple(row[number] for number in chosen) for row in self.cells)
+        columns = tuple(self.columns[number] for number in chosen)
+        return dataclasses.replace(self, columns=columns, cells=cells)
 
     def rows(self) -> list[dict[str, Any]]:
         """The numbers, unrounded, by name and title: what `write_rows` takes. Shares are shares."""
-        units = ["share" if column.times == 100 else "multiples" if column.unit == "x" else column.unit for column in self.columns]
-        titles = [f"{column.title} ({unit})" if unit else column.title for column, unit in zip(self.columns, units, strict=True)]
-        return [{"row": name} | dict(zip(titles, row, strict=True)) for name, row in zip(self.names, self.cells, strict=True)]
+        units = [
+            "share" if column.times == 100 else "multiples" if column.unit == "x" else column.unit
+            for column in self.columns
+        ]
+        titles = [
+            f"{column.title} ({unit})" if unit else column.title
+            for column, unit in zip(self.columns, units, strict=True)
+        ]
+        return [
+            {"row": name} | dict(zip(titles, row, strict=True))
+            for name, row in zip(self.names, self.cells, strict=True)
+        ]
 
-    def _best(self, place: int, shown: list[str]) -> str | None:
-        better = self.columns[place].better
-        there = [(value, text) for value, text in zip((row[place] for row in self.cells), shown, strict=True) if text and value is not None]
-        if better == "none" or len({text for _, text in there}) < 2:
+    def _best(self, number: int, shown: list[str]) -> str | None:
+        better = self.columns[number].better
+        cells = (row[number] for row in self.cells)
+        values = [cell.value if isinstance(cell, Mean) else cell for cell in cells]
+        known = [
+            (value, text)
+            for value, text in zip(values, shown, strict=True)
+            if text and isinstance(value, int | float)
+        ]
+        if better == "none" or len({text for _, text in known}) < 2:
             return None
-        return (max if better == "higher" else min)(there)[1]
+        return (max if better == "higher" else min)(known)[1]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = self.lines()
+        grid = self.grid(short=True)
         widths = [
-            max([*(len(line[place][0]) for line in lines), *map(len, column.heading.split())]) for place, column in enumerate(self.columns)
+            max(*(len(row[j]) for row in grid.rows), *map(len, heading.split()), 0)
+            for j, heading in enumerate(grid.header)
         ]
         named = min(max(map(len, self.names), default=0), max(12, options.max_width // 3))
-        for block in _blocks(widths, options.max_width - named - 3):
+        if self.title:
+            yield Text(f"\n{self.title}", style="italic")
+        for block in _blocks(widths[1:], options.max_width - named - 3):
             table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-            table.add_column("", width=named, overflow="fold")
-            for place in block:
-                table.add_column(self.columns[place].heading, justify="right", width=widths[place])
-            for name, line in zip(self.names, lines, strict=True):
-                table.add_row(Text(name), *(Text(line[place][0], style="bold" if line[place][1] else "") for place in block))
+            table.add_column(self.corner, width=named, overflow="fold")
+            for j in block:
+                side = "left" if j + 1 in grid.words else "right"
+                table.add_column(grid.header[j + 1], justify=side, width=widths[j + 1])
+            for i, row in enumerate(grid.rows):
+                cells = (
+                    Text(row[j], style="bold" if (i, j) in grid.bold else "")
+                    for j in (0, *(j + 1 for j in block))
+                )
+                table.add_row(*cells, style="dim" if i in self.faint else "")
             yield table
-        yield Text("\n".join(self.notes))
+        if self.notes:
+            yield Text("\n".join(self.notes))
+
+
+def table_of(
+    title: str,
+    columns: Sequence[Column],
+    rows: Sequence[tuple[str, Sequence[Cell]]],
+    note: str = "",
+    corner: str = "",
+) -> ScoreTable:
+    """A table of rows that are pairs of a name and its cells."""
+    names, cells = tuple(name for name, _ in rows), tuple(tuple(row) for _, row in rows)
+    return ScoreTable(tuple(columns), names, cells, (note,) if note else (), title, corner)
 
 
 def _blocks(widths: list[int], room: int) -> Iterator[list[int]]:
-    """Places of columns that go beside each other, each column two wider than its text.
+    """Numbers of columns that go beside each other, each column two wider than its text.
 
     >>> list(_blocks([4, 4, 20, 4], 13))
     [[0, 1], [2], [3]]
     """
     block: list[int] = []
-    for place, width in enumerate(widths):
+    for number, width in enumerate(widths):
         if block and sum(widths[i] + 2 for i in block) + width + 2 > room:
             yield block
             block = []
-        block.append(place)
+        block.append(number)
     if block:
         yield block

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from jaxtickets.engine import read_metrics
+from jaxtickets.files import paths
 from jaxtickets.report.canvas import COLOURS, new_figure, save_figure
+from jaxtickets.report.records import read_json
 
 
 def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
-    """Draw a run folder's `metrics.jsonl` to `folder/file`; the lines' data go into the .csv beside it.
+    """Draw a run folder's `metrics.jsonl` to `folder/file`, and its numbers into a .csv beside it.
 
     Returns:
       The figure's path; None where matplotlib is not installed.
@@ -19,12 +20,17 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
     figure = new_figure((8, 7))
     if figure is None:
         return None
-    folder = Path(folder)
+    folder = paths.given(folder)
     records = read_metrics(folder)
-    config = json.loads((folder / "config.json").read_text())["run"]
+    config = read_json(folder / "config.json").part("run").data
     lines = _by_network(records)
     panels = figure.subplots(4, 1, sharex=True, height_ratios=(1, 1, 1.6, 1.6))
-    quantities = (("lr", "learning rate"), ("density", "density"), ("loss", "training loss"), ("accuracy", "training accuracy"))
+    quantities = (
+        ("lr", "learning rate"),
+        ("density", "density"),
+        ("loss", "training loss"),
+        ("accuracy", "training accuracy"),
+    )
     several = len(lines) > 1
     colours = {who: COLOURS[number % len(COLOURS)] for number, who in enumerate(sorted(lines))}
     for axes, (name, label) in zip(panels, quantities, strict=True):
@@ -33,42 +39,78 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
             kind = axes.step if name == "lr" else axes.plot
             how: dict[str, Any] = {"where": "pre"} if name == "lr" else {}
             how |= {"marker": "."} if len(rows) == 1 else {}
-            kind(x, [row[name] for row in rows], color=colours[who], lw=1.6, label=_called(who, lines), **how)
-        if name == "accuracy" and any("validation" in row for rows in lines.values() for row in rows):
+            kind(
+                x,
+                [row[name] for row in rows],
+                color=colours[who],
+                lw=1.6,
+                label=_called(who, lines),
+                **how,
+            )
+        if name == "accuracy" and any(
+            "validation" in row for rows in lines.values() for row in rows
+        ):
             for who, rows in sorted(lines.items()):
                 seen = [(row["epoch"], row["validation"]) for row in rows if "validation" in row]
                 if seen:
-                    axes.plot(*zip(*seen, strict=True), color=colours[who], ls=":", label=f"validation {_called(who, lines)}")
+                    axes.plot(
+                        *zip(*seen, strict=True),
+                        color=colours[who],
+                        ls=":",
+                        label=f"validation {_called(who, lines)}",
+                    )
         axes.set_ylabel(label)
     panels[0].set_yscale("log")
     panels[1].set_ylim(0, 1.05)
     panels[-1].set_xlabel("epochs of one lineage")
     if several:
         handles, labels = panels[-1].get_legend_handles_labels()
-        shown = range(len(labels)) if len(labels) <= 12 else (*range(6), len(labels) - 1)  # of 128 children a few tell enough
-        panels[-1].legend([handles[i] for i in shown], [labels[i] for i in shown], frameon=False, fontsize="small", ncols=2)
+        # of 128 children a few tell enough
+        shown = range(len(labels)) if len(labels) <= 12 else (*range(6), len(labels) - 1)
+        panels[-1].legend(
+            [handles[i] for i in shown],
+            [labels[i] for i in shown],
+            frameon=False,
+            fontsize="small",
+            ncols=2,
+        )
     child = next((rows for who, rows in sorted(lines.items()) if who[1] >= 0), [])
     rows, phases = lines[min(lines)] + child, config["plan"]["phases"]
-    if not (folder / "tickets.safetensors").exists():  # what comes after the last phase that was begun is not there yet
+    # what comes after the last phase that was begun is not there yet
+    if not (folder / "tickets.safetensors").exists():
         phases = phases[: max(row["phase"] for row in rows) + 1]
     _mark_phases(panels, phases, rows)
-    figure.suptitle(f"{config['plan']['name']}: {config['task']['name']} on {config['data']['name']}", fontsize="medium", parse_math=False)
+    figure.suptitle(
+        f"{config['plan']['name']}: {config['task']['name']} on {config['data']['name']}",
+        fontsize="medium",
+        parse_math=False,
+    )
     return save_figure(figure, folder / file, _rows(lines))
 
 
 def _rows(lines: dict[tuple[int, int], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """What the lines show, for `write_rows`."""
-    names = {"epoch": "epoch of one lineage", "phase": "phase", "lr": "learning rate", "density": "density (share)"}
-    names |= {"loss": "training loss", "accuracy": "training accuracy (share)", "validation": "validation accuracy (share)"}
+    names = {
+        "epoch": "epoch of one lineage",
+        "phase": "phase",
+        "lr": "learning rate",
+        "density": "density (share)",
+    }
+    names |= {
+        "loss": "training loss",
+        "accuracy": "training accuracy (share)",
+        "validation": "validation accuracy (share)",
+    }
     return [
-        {"lineage": lineage, "child": child if child >= 0 else None} | {label: row.get(name) for name, label in names.items()}
+        {"lineage": lineage, "child": child if child >= 0 else None}
+        | {label: row.get(name) for name, label in names.items()}
         for (lineage, child), rows in sorted(lines.items())
         for row in rows
     ]
 
 
 def _by_network(records: list[dict[str, Any]]) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """Records of many networks as one list per network: (lineage, child), where -1 is the lineage itself."""
+    """Records by network: (lineage, child), where -1 is the lineage itself."""
     lines: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for record in records:
         children = record.get("children") or [None] * len(record["lineages"])
@@ -90,7 +132,7 @@ def _called(who: tuple[int, int], lines: dict[tuple[int, int], list[dict[str, An
 
 
 def _mark_phases(panels: Any, phases: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
-    """Shade every second training phase; mark where tickets are collected and where the run escapes."""
+    """Shade every second training phase; mark collected tickets and escapes."""
     begin, shaded, tickets = 0.0, False, 0
     forked = any(phase["kind"] == "Fork" for phase in phases)
     for index, phase in enumerate(phases):
@@ -101,13 +143,33 @@ def _mark_phases(panels: Any, phases: list[dict[str, Any]], rows: list[dict[str,
             begin, shaded = end, not shaded
         elif phase["kind"] == "Collect":
             what = "tickets" if forked else f"ticket {tickets}"
-            panels[0].annotate(what, (begin, 1.02), xycoords=("data", "axes fraction"), ha="right", fontsize="small")
+            panels[0].annotate(
+                what,
+                (begin, 1.02),
+                xycoords=("data", "axes fraction"),
+                ha="right",
+                fontsize="small",
+            )
             tickets += 1
         elif phase["kind"] == "Fork":
             for axes in panels:
                 axes.axvline(begin, color="0.4", ls=":", lw=1)
-            panels[0].annotate(" fork", (begin, 1.02), xycoords=("data", "axes fraction"), ha="right", fontsize="small", color="0.4")
+            panels[0].annotate(
+                " fork",
+                (begin, 1.02),
+                xycoords=("data", "axes fraction"),
+                ha="right",
+                fontsize="small",
+                color="0.4",
+            )
         elif phase["kind"] == "Escape":
             for axes in panels:
                 axes.axvline(begin, color="0.4", ls="--", lw=1)
-            panels[0].annotate(" escape", (begin, 1.02), xycoords=("data", "axes fraction"), ha="left", fontsize="small", color="0.4")
+            panels[0].annotate(
+                " escape",
+                (begin, 1.02),
+                xycoords=("data", "axes fraction"),
+                ha="left",
+                fontsize="small",
+                color="0.4",
+            )

@@ -2,56 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtickets import masks, scores
-from jaxtickets import sparsity as budgets
-from jaxtickets.masks import KERNELS, MaskError, Rules
-from jaxtickets.selection import keep_largest, share
-from jaxtickets.transforms._gate import run_if
-from jaxtickets.transforms._masked_update import inner_update, is_placeholder, mask_moments, mask_updates, require_params
+from jaxtickets import masks
+from jaxtickets.errors import MaskError
+from jaxtickets.masks import KERNELS, Rules
+from jaxtickets.masks import sparsity as budgets
+from jaxtickets.masks.kernels import Channels
+from jaxtickets.masks.pruning import Scope, prune_to
+from jaxtickets.masks.scores import Score, ScoreInputs, magnitude
+from jaxtickets.masks.structure import UNSTRUCTURED, Structure, structured
+from jaxtickets.messages import checks
+from jaxtickets.transforms._masked_update import (
+    check_update,
+    is_placeholder,
+    masked_step,
+    optimizer,
+    stand_in,
+)
+from jaxtickets.transforms._run_if import run_if
+from jaxtickets.transforms._scoring import known_score, loss_of
+
+check = checks.Checks(MaskError, arrays=True)
 
 PyTree = Any
-Scope = Literal["layerwise", "global"]
+GIVEN = frozenset({"mask", "grads"})
 
 
 class GradualPruningState(NamedTuple):
-    """State of `gradual_pruning`: steps taken (int32), the present mask, the inner optimizer's state."""
+    """State of `gradual_pruning`: steps taken (int32), the mask, the inner optimizer's state."""
 
     count: jax.Array
     mask: PyTree
     inner: PyTree
 
 
-def prune_to(
-    mask: PyTree, params: PyTree, sparsity: jax.Array | float, scope: Scope = "layerwise", ranking: PyTree | None = None
-) -> PyTree:
-    """The mask of the largest magnitudes among the surviving weights, at `sparsity`.
+def prune_if(
+    due: jax.Array,
+    mask: PyTree,
+    sparsity: jax.Array,
+    scope: Scope,
+    stacked: Sequence[str] | None,
+    params: PyTree,
+    *,
+    structure: Structure = UNSTRUCTURED,
+    channels: Channels = "auto",
+    scores: Callable[[PyTree], PyTree] = magnitude,
+) -> tuple[PyTree, PyTree]:
+    """`prune_to` where it is due, as `masked_step` asks for it: the mask, twice.
 
-    Args:
-      mask: the present mask; pruned weights stay pruned, so a lower sparsity than the present one changes nothing.
-      params: the weights.
-      sparsity: share of zeros, in [0, 1), resolved to a millionth: per leaf N - floor(sparsity * N) survive.
-      scope: "layerwise" (the same share in every leaf) or "global" (one threshold for all, no normalisation).
-      ranking: scores like `params` in place of the magnitudes (see `jaxtickets.scores`).
-
-    >>> mask = {"w": jnp.ones(4, bool)}
-    >>> prune_to(mask, {"w": jnp.array([3.0, -4.0, 1.0, 2.0])}, 0.5)["w"].tolist()
-    [True, True, False, False]
+    `scores` of the params are computed where it is due, and not else.
     """
-    leaves, tree = jax.tree.flatten(mask)
-    ranks = jax.tree.leaves(scores.magnitude(params) if ranking is None else ranking)
-    sparse = [i for i, m in enumerate(leaves) if m.ndim]
-    sizes = [leaves[i].size for i in sparse]
-    count = sum(sizes) - share(sparsity, sum(sizes)) if scope == "global" else [n - share(sparsity, n) for n in sizes]
-    kept = keep_largest([ranks[i] for i in sparse], count, where=[leaves[i] for i in sparse])
-    for i, m in zip(sparse, kept, strict=True):
-        leaves[i] = m
-    return jax.tree.unflatten(tree, leaves)
+
+    def prune(operand: PyTree) -> PyTree:
+        mask, params, sparsity = operand
+        found = scores(params)
+        return prune_to(mask, params, sparsity, scope, found, stacked, structure, channels)
+
+    mask = run_if(due, prune, lambda operand: operand[0], (mask, params, sparsity))
+    return mask, mask
 
 
 def gradual_pruning(
@@ -64,26 +79,46 @@ def gradual_pruning(
     initial: float = 0.0,
     scope: Scope = "layerwise",
     prunable: Rules = KERNELS,
+    stacked: Sequence[str] | None = None,
+    scores: str | Score = "magnitude",
+    structure: Structure = UNSTRUCTURED,
+    channels: Channels = "auto",
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer `inner` on a network that is pruned step by step along the cubic schedule.
+
+    Steps are numbered as optax does: by how many were taken before, so that the first is 0 and the
+    last of n is n - 1.
+
+    It stands outermost: `gradual_pruning(optax.chain(...), ...)`. A chain *around* it that scales
+    or adds to its updates, a lookahead or schedule-free optimizer around it, and an average of the
+    params revive pruned weights (see `jaxtickets.masks.audit`).
 
     Args:
       inner: any optax optimizer or chain.
       sparsity: final share of zeros, in [0, 1).
-      begin: the step (counted from 1) at which the schedule starts, in steps.
-      end: the step from which the final sparsity holds. Always an update, whatever `update_every`.
-      update_every: steps between prunings.
+      begin: the number of the step at which the schedule starts, and the first pruning is.
+      end: the number of the step from which the final sparsity holds; at most n - 1 of n steps.
+        Always a pruning, whatever `update_every`.
+      update_every: steps between prunings, from `begin` on.
       initial: sparsity at `begin`.
       scope: "layerwise" or "global" (see `prune_to`).
       prunable: path rules (see `jaxtickets.masks.prunable`).
+      stacked: which leaves are stacks of layers (see `jaxtickets.masks.sparsity.prunable_shapes`).
+      scores: by what weights are kept, a name or a `Score` (see `jaxtickets.masks.scores`). One
+        that needs the loss takes `tx.update(grads, state, params, value_fn=loss)`.
+      structure: what the mask may look like (see `jaxtickets.masks.structure`).
+      channels: where a kernel's input and output axes stand, for the structure.
 
     Returns:
       A transform; its state is a `GradualPruningState`, `state.mask` the mask.
 
     Raises:
-      MaskError: a sparsity outside [0, 1), `end <= begin`, `update_every` below 1, an unknown scope, or rules that do not fit.
+      MaskError: an `inner` that is no optimizer; a sparsity outside [0, 1); steps that are no whole
+        numbers or negative, `end <= begin`, `update_every` below 1; an unknown scope; scores that a
+        transform cannot compute; no structure; at `init`, rules that do not fit; at `update`,
+        gradients or a state that do not.
 
-    >>> tx = gradual_pruning(optax.sgd(0.1), sparsity=0.75, begin=0, end=4, update_every=1)
+    >>> tx = gradual_pruning(optax.sgd(0.1), sparsity=0.75, begin=0, end=3, update_every=1)
     >>> params = {"w": jnp.arange(16.0).reshape(4, 4)}
     >>> state = tx.init(params)
     >>> for _ in range(4):
@@ -95,27 +130,62 @@ def gradual_pruning(
     References:
       Zhu and Gupta, 2017, arXiv:1710.01878, equation 1.
     """
-    inner = optax.with_extra_args_support(inner)
+    inner = optimizer(inner)
     budgets.check_sparsity(initial, "initial")
+    check.integer("begin", begin, "the number of the step at which pruning starts, ", least=0)
+    check.integer(
+        "end", end, "the number of the step from which the final sparsity holds, ", least=1
+    )
+    check.integer("update_every", update_every, "a number of steps, ", least=1)
     schedule = budgets.cubic(sparsity, begin, end, initial)
-    if scope not in get_args(Scope):
-        raise MaskError(f"scope is one of {', '.join(get_args(Scope))}; got {scope!r}.")
-    if update_every < 1:
-        raise MaskError(f"update_every is a number of steps, at least 1: got {update_every!r}.")
+    check.choice("scope", scope, get_args(Scope))
+    masks.check_rules(prunable)
+    score = known_score("gradual_pruning", "scores", scores, GIVEN)
+    structured(structure)
+    check.choice("channels", channels, get_args(Channels))
+    if stacked is not None:
+        check.patterns("stacked", stacked)
 
     def init(params: PyTree) -> GradualPruningState:
-        mask = params if is_placeholder(params) else masks.full(params, prunable)
+        if is_placeholder(params):
+            return GradualPruningState(
+                jnp.zeros((), jnp.int32), stand_in(params), inner.init(params)
+            )
+        mask = masks.full(params, prunable)
+        if stacked:
+            budgets.prunable_shapes(params, prunable, stacked)  # every pattern has a leaf
         return GradualPruningState(jnp.zeros((), jnp.int32), mask, inner.init(params))
 
-    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, GradualPruningState]:
-        grads, params = updates, require_params(params, "gradual_pruning")
-        step = jnp.asarray(optax.safe_increment(state.count))
-        due = (step >= begin) & ((step <= end) & ((step - begin) % update_every == 0) | (step == end))
-        updates, inner_state = inner_update(inner, grads, state.inner, params, state.mask, **extra)
-        moved = optax.apply_updates(params, mask_updates(updates, params, state.mask))
+    def update(
+        updates: PyTree, state: Any, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, GradualPruningState]:
+        grads, params = (
+            updates,
+            check_update("gradual_pruning", updates, state, params, GradualPruningState),
+        )
+        step = state.count
+        due = (step >= begin) & (
+            (step <= end) & ((step - begin) % update_every == 0) | (step == end)
+        )
         target = jnp.asarray(schedule(step), jnp.float32)
-        mask = run_if(due, lambda o: prune_to(o[0], o[1], o[2], scope), lambda o: o[0], (state.mask, moved, target))
-        inner_state = mask_moments(inner, inner_state, params, mask)
-        return mask_updates(updates, params, mask), GradualPruningState(step, mask, inner_state)
+        loss = loss_of("gradual_pruning", score, extra)
+
+        def scores_of(moved: PyTree) -> PyTree:
+            return score(ScoreInputs(moved, state.mask, grads, loss=loss))
+
+        next_mask = functools.partial(
+            prune_if,
+            due,
+            state.mask,
+            target,
+            scope,
+            stacked,
+            structure=structure,
+            channels=channels,
+            scores=scores_of,
+        )
+        stepped = masked_step(inner, grads, state.inner, params, state.mask, next_mask, **extra)
+        taken = jnp.asarray(optax.safe_increment(step))
+        return stepped.updates, GradualPruningState(taken, stepped.mask, stepped.moments)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -1,67 +1,206 @@
-"""The one place where an optimizer's step is made to respect a mask. Every transform here goes through it."""
+"""The one place where an optimizer's step is made to respect a mask."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxtickets import masks
+from jaxtickets.errors import MaskError
+from jaxtickets.messages import checks
+
+check = checks.Checks(MaskError, arrays=True)
 
 PyTree = Any
 
 
-def inner_update(
-    inner: optax.GradientTransformationExtraArgs, grads: PyTree, state: PyTree, params: PyTree, mask: PyTree, **extra: Any
-) -> tuple[PyTree, PyTree]:
-    """The inner optimizer's step on the surviving weights: it never sees a pruned weight's gradient."""
-    return inner.update(masks.apply(mask, grads), state, params, **extra)
+def optimizer(inner: Any) -> optax.GradientTransformationExtraArgs:
+    """`inner`, made to take extra arguments, if it is an optax optimizer."""
+    if isinstance(inner, optax.MultiSteps):
+        inner = inner.gradient_transformation()
+    if isinstance(inner, type) or not (
+        callable(getattr(inner, "init", None)) and callable(getattr(inner, "update", None))
+    ):
+        hint = (
+            f" Call it first: {inner.__name__}(1e-3)."
+            if callable(inner) and hasattr(inner, "__name__")
+            else ""
+        )
+        raise MaskError(
+            "inner is an optax optimizer, such as optax.adam(1e-3); got"
+            f" {checks.shown(inner)}.{hint}"
+        )
+    return optax.with_extra_args_support(inner)
+
+
+class MaskedStep(NamedTuple):
+    """What `masked_step` gives: the updates, the mask from now on, and the optimizer's state."""
+
+    updates: PyTree
+    mask: PyTree
+    moments: PyTree
+
+
+def masked_step(
+    inner: optax.GradientTransformationExtraArgs,
+    grads: PyTree,
+    moments: PyTree,
+    params: PyTree,
+    mask: PyTree,
+    next_mask: Callable[[PyTree], tuple[PyTree, PyTree]] | None = None,
+    no_update: jax.Array | None = None,
+    **extra: Any,
+) -> MaskedStep:
+    """One step of an optimizer on a sparse network: the weights, then the mask, then the moments.
+
+    Args:
+      inner: the optimizer. It never sees a pruned weight's gradient.
+      grads: the gradient of all weights.
+      moments: the optimizer's state.
+      params: the weights, 0 where pruned.
+      mask: the present mask.
+      next_mask: of the weights after the update: the mask from now on, and which of its weights
+        live on (the others begin at 0, with moments 0). None leaves the mask as it is.
+      no_update: a traced bool: leave weights and moments as they are in this step.
+      **extra: what the optimizer's update takes besides.
+    """
+    updates, moved_moments = inner.update(masks.apply(mask, grads), moments, params, **extra)
+    if no_update is not None:
+        still = (jax.tree.map(jnp.zeros_like, updates), moments)
+        updates, moved_moments = jax.tree.map(
+            lambda old, new: jnp.where(no_update, old, new), still, (updates, moved_moments)
+        )
+    survivors = mask
+    if next_mask is not None:  # it is chosen by the weights as they are after this step
+        moved = optax.apply_updates(params, mask_updates(updates, params, mask))
+        mask, survivors = next_mask(moved)
+    # The moments come last: a weight that this step dropped keeps none, one that it grew has none.
+    moments = mask_moments(inner, moved_moments, params, survivors)
+    return MaskedStep(mask_updates(updates, params, survivors), mask, moments)
 
 
 def mask_updates(updates: PyTree, params: PyTree, survivors: PyTree) -> PyTree:
-    """Updates that leave every weight outside `survivors` at exactly 0, also where it was not 0 before."""
+    """Updates that put every weight outside `survivors` at exactly 0, whatever it was before."""
 
     def mask_leaf(m: jax.Array, u: jax.Array, p: jax.Array) -> jax.Array:
         if m.ndim == 0:
             return u
-        dtype = jnp.promote_types(u.dtype, p.dtype)  # -p rounded to a narrower update's dtype would not take all of p away
+        # -p rounded to a narrower update's dtype would not take all of p away
+        dtype = jnp.promote_types(u.dtype, p.dtype)
         return jnp.where(m, u.astype(dtype), -p.astype(dtype))
 
     return jax.tree.map(mask_leaf, survivors, updates, params)
 
 
-def mask_moments(inner: optax.GradientTransformation, state: PyTree, params: PyTree, survivors: PyTree) -> PyTree:
+def mask_moments(
+    inner: optax.GradientTransformation, state: PyTree, params: PyTree, survivors: PyTree
+) -> PyTree:
     """The optimizer's state with every per-weight moment outside `survivors` exactly 0.
 
-    optax itself says which parts of a state are trees like the params, so no optimizer is known by name. Factored
-    moments (Adafactor's rows and columns) belong to no single weight and are left alone, and so are the holes that
-    `optax.partition` and `optax.masked` leave.
+    optax itself says which parts of a state are trees like the params, so no optimizer is known by
+    name. Factored moments (Adafactor's and SM3's rows and columns) belong to no single weight and
+    are left alone, and so are the holes that `optax.partition` and `optax.masked` leave. Where it
+    cannot say (`optax.flatten`, which makes one vector of all params), a moment is known by its
+    path and shape, or by being that vector's.
     """
+    weights = {
+        tuple(path): (m, jnp.shape(p))
+        for (path, m), p in zip(_leaves(survivors), jax.tree.leaves(params), strict=True)
+    }
 
-    def hole(node: Any) -> bool:
-        return isinstance(node, optax.MaskedNode)
+    def mask_leaf(path: tuple[Any, ...], moment: Any) -> Any:
+        # SM3 has a list in a weight's place, so that a moment's path may go on where the weight's
+        # ends.
+        m, shape = next(
+            (weights[path[:i]] for i in range(len(path), -1, -1) if path[:i] in weights),
+            (None, None),
+        )
+        if m is None or m.ndim == 0 or getattr(moment, "shape", None) != shape:
+            return moment
+        return jnp.where(m, moment, jnp.zeros((), moment.dtype))
 
-    def mask_leaf(moment: Any, m: Any, p: Any) -> Any:
-        whole = hole(moment) or m.ndim == 0 or getattr(moment, "shape", None) != p.shape
-        return moment if whole else jnp.where(m, moment, jnp.zeros((), moment.dtype))
+    def mask_tree(moments: PyTree) -> PyTree:
+        return jax.tree_util.tree_map_with_path(mask_leaf, moments)
 
-    return optax.tree.map_params(inner, mask_leaf, state, survivors, params, is_leaf=hole)
+    try:
+        return optax.tree.map_params(inner, mask_tree, state, is_leaf=lambda _: True)
+    except (ValueError, TypeError):
+        return _mask_by_shape(state, weights, survivors, params)
+
+
+def _leaves(tree: PyTree) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def _mask_by_shape(
+    state: PyTree, weights: dict[Any, Any], survivors: PyTree, params: PyTree
+) -> PyTree:
+    sizes = [p.size for p in jax.tree.leaves(params)]
+    flags = [
+        jnp.broadcast_to(m, p.shape).reshape(-1)
+        for m, p in zip(jax.tree.leaves(survivors), jax.tree.leaves(params), strict=True)
+    ]
+
+    def mask_leaf(path: tuple[Any, ...], moment: Any) -> Any:
+        shape = getattr(moment, "shape", None)
+        if shape == (sum(sizes),) and len(sizes) > 1:
+            return jnp.where(jnp.concatenate(flags), moment, jnp.zeros((), moment.dtype))
+        m, of = next(
+            (weights[path[i:]] for i in range(len(path) + 1) if path[i:] in weights), (None, None)
+        )
+        return (
+            moment
+            if m is None or m.ndim == 0 or shape != of
+            else jnp.where(m, moment, jnp.zeros((), moment.dtype))
+        )
+
+    return jax.tree_util.tree_map_with_path(mask_leaf, state)
 
 
 def is_placeholder(params: PyTree) -> bool:
-    """Whether `init` is asked by `optax.tree.map_params`, on a tree without leaves, which parts are like the params."""
+    """Whether `init` is called by `optax.tree.map_params`, on a tree without leaves."""
     return not jax.tree.leaves(params)
 
 
-def require_params(params: PyTree | None, name: str) -> PyTree:
-    """`params`; optax allows None, and masked updates cannot do without."""
+def check_update(name: str, grads: PyTree, state: Any, params: PyTree | None, kind: type) -> PyTree:
+    """`params`, if they, the gradients and the state belong together; optax would allow None."""
     if params is None:
         raise ValueError(f"{name} needs the params: call tx.update(grads, state, params).")
+    if not isinstance(state, kind):
+        raise MaskError(
+            f"{name}: the state is not what its init gave; got {type(state).__name__} in place of"
+            f" {kind.__name__}."
+        )
+    paths = masks.leaf_paths(params)
+    check.same_shapes(f"{name}: gradients", grads, params, paths)
     return params
 
 
+def stand_in(params: PyTree) -> PyTree:
+    """The mask of a tree without leaves: that tree, or what `optax.tree.map_params` takes for one.
+
+    Its specs for params would be wrong for a mask, whose dense markers are 0-d.
+    """
+    real = (
+        params is None
+        or isinstance(params, Mapping | list | tuple)
+        or hasattr(params, "__dataclass_fields__")
+    )
+    return params if real else jnp.zeros((), bool)
+
+
 def own_copy(tree: PyTree) -> PyTree:
-    """Arrays that belong to a state alone: donating the state to a jitted step must not delete what the caller holds."""
-    return jax.tree.map(lambda a: a.copy(), tree)
+    """Arrays that belong to a state alone: to donate it must not delete what the caller holds."""
+
+    def copy(a: Any) -> jax.Array:
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(
+                jnp.array(jax.random.key_data(a), copy=True), impl=jax.random.key_impl(a)
+            )
+        return jnp.array(a, copy=True)
+
+    return jax.tree.map(copy, tree)

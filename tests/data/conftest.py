@@ -7,6 +7,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from others import others
 
 from jaxtickets.data.published import CIFAR10, CIFAR100
 
@@ -38,7 +39,9 @@ def examples():
     def make(published, split):
         rng = np.random.default_rng([published.num_classes, split == "train"])
         total = published.records(split) * len(published.files(split))
-        return rng.integers(0, 256, (total, 32, 32, 3), dtype=np.uint8), rng.integers(0, published.num_classes, total, dtype=np.int32)
+        return rng.integers(0, 256, (total, 32, 32, 3), dtype=np.uint8), rng.integers(
+            0, published.num_classes, total, dtype=np.int32
+        )
 
     return make
 
@@ -55,7 +58,9 @@ def contents(examples):
             rows = slice(i * count, (i + 1) * count)
             if form == "binary":
                 coarse = np.full((count, published.label_bytes - 1), 19, np.uint8)
-                files[f"{name}.bin"] = np.hstack([coarse, y[rows, None].astype(np.uint8), planes[rows]]).tobytes()
+                files[f"{name}.bin"] = np.hstack(
+                    [coarse, y[rows, None].astype(np.uint8), planes[rows]]
+                ).tobytes()
             else:
                 files[name] = python2_pickle(planes[rows], y[rows].tolist(), published.label_key)
         return files
@@ -69,9 +74,14 @@ def lay(contents):
 
     def write(root, published, form, splits=("train", "test"), packed=False):
         folder = published.binary_folder if form == "binary" else published.python_folder
-        files = {name: raw for split in splits for name, raw in contents(published, form, split).items()}
+        files = {
+            name: raw for split in splits for name, raw in contents(published, form, split).items()
+        }
         if packed:
-            return pack(root / published.archives[form != "binary"], {f"{folder}/{name}": raw for name, raw in files.items()})
+            return pack(
+                root / published.archives[form != "binary"],
+                {f"{folder}/{name}": raw for name, raw in files.items()},
+            )
         (root / folder).mkdir(parents=True)
         for name, raw in files.items():
             (root / folder / name).write_bytes(raw)
@@ -101,14 +111,40 @@ def python2_pickle(planes, labels, label_key):
 
     raw = planes.tobytes()
     dtype = (
-        b"cnumpy\ndtype\nq\x0a" + text("u1") + b"K\x00K\x01\x87Rq\x0b(K\x03" + text("|") + b"NNN" + b"J\xff\xff\xff\xff" * 2 + b"K\x00tb"
+        b"cnumpy\ndtype\nq\x0a"
+        + text("u1")
+        + b"K\x00K\x01\x87Rq\x0b(K\x03"
+        + text("|")
+        + b"NNN"
+        + b"J\xff\xff\xff\xff" * 2
+        + b"K\x00tb"
     )
-    array = b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85" + text("b") + b"\x87Rq\x09(K\x01"
-    array += integer(planes.shape[0]) + integer(planes.shape[1]) + b"\x86" + dtype + b"\x89T" + len(raw).to_bytes(4, "little") + raw + b"tb"
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85"
+        + text("b")
+        + b"\x87Rq\x09(K\x01"
+    )
+    array += (
+        integer(planes.shape[0])
+        + integer(planes.shape[1])
+        + b"\x86"
+        + dtype
+        + b"\x89T"
+        + len(raw).to_bytes(4, "little")
+        + raw
+        + b"tb"
+    )
     names = b"]q\x0c(" + b"".join(text(f"image_s_{i:06d}.png") for i in range(len(labels))) + b"e"
     values = b"]q\x04(" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
     items = (
-        text("batch_label") + text("training batch 1 of 5") + text(label_key) + values + text("data") + array + text("filenames") + names
+        text("batch_label")
+        + text("training batch 1 of 5")
+        + text(label_key)
+        + values
+        + text("data")
+        + array
+        + text("filenames")
+        + names
     )
     return b"\x80\x02}q\x01(" + items + b"u."
 
@@ -126,9 +162,9 @@ def cpickle():
 @pytest.fixture
 def prepare(tmp_path):
     """`prepare(splits, name, version) -> folder`: array_record files of eight examples each."""
-    tfds = pytest.importorskip("tensorflow_datasets", reason="pip install tensorflow-datasets importlib_resources")
-    pytest.importorskip("array_record.python.array_record_module", reason="pip install array_record")
-    image = pytest.importorskip("PIL.Image", reason="pip install pillow")
+    tfds = others("tensorflow_datasets")
+    others("array_record.python.array_record_module")
+    image = others("PIL.Image")
 
     def write(splits, name="cifar10", version="3.0.2", shape=(32, 32, 3), labels=100):
         folder = tmp_path / name / version
@@ -142,13 +178,27 @@ def prepare(tmp_path):
             features["coarse_label"] = tfds.features.ClassLabel(num_classes=20)
         own, _, config = name.partition("/")
         identity = tfds.core.dataset_info.DatasetIdentity(
-            name=own, config_name=config or None, version=tfds.core.Version(version), data_dir=str(folder), module_name="none"
+            name=own,
+            config_name=config or None,
+            version=tfds.core.Version(version),
+            data_dir=str(folder),
+            module_name="none",
         )
-        info = tfds.core.DatasetInfo(builder=identity, features=tfds.features.FeaturesDict(features))
-        writer = tfds.core.SequentialWriter(info, max_examples_per_shard=8, file_format="array_record")
+        info = tfds.core.DatasetInfo(
+            builder=identity, features=tfds.features.FeaturesDict(features)
+        )
+        writer = tfds.core.SequentialWriter(
+            info, max_examples_per_shard=8, file_format="array_record"
+        )
         writer.initialize_splits(list(splits))
         writer.add_examples(
-            {split: [example(image, i, x, y, name) for i, (x, y) in enumerate(zip(*data, strict=True))] for split, data in splits.items()}
+            {
+                split: [
+                    example(image, i, x, y, name)
+                    for i, (x, y) in enumerate(zip(*data, strict=True))
+                ]
+                for split, data in splits.items()
+            }
         )
         writer.close_all()
         return folder
@@ -167,7 +217,7 @@ def example(image, i, pixels, label, name):
 @pytest.fixture
 def to_tfrecord():
     """`to_tfrecord(folder)`: the same shards in the other format: frames of length, checksum, record, checksum (both left 0)."""
-    array_record = pytest.importorskip("array_record.python.array_record_module", reason="pip install array_record")
+    array_record = others("array_record.python.array_record_module")
 
     def rewrite(folder):
         for path in list(folder.glob("*.array_record-*")):
@@ -175,7 +225,9 @@ def to_tfrecord():
             records = reader.read_all()
             reader.close()
             path.with_name(path.name.replace("array_record", "tfrecord")).write_bytes(
-                b"".join(struct.pack("<QI", len(record), 0) + record + bytes(4) for record in records)
+                b"".join(
+                    struct.pack("<QI", len(record), 0) + record + bytes(4) for record in records
+                )
             )
             path.unlink()
         info = folder / "dataset_info.json"

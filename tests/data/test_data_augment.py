@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
+from others import others
 from scipy import stats
 
 from jaxtickets.data import CropFlip, DataError, Standardise
 
 
 def images(batch, height=32, width=32, channels=3, seed=0):
-    return np.random.default_rng(seed).integers(1, 256, (batch, height, width, channels), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(
+        1, 256, (batch, height, width, channels), dtype=np.uint8
+    )
 
 
 def reference(x, row, column, mirror, pad):
@@ -30,7 +32,12 @@ def reference(x, row, column, mirror, pad):
 
 @pytest.mark.parametrize(
     ("augment", "shape"),
-    [(CropFlip(), (64, 32, 32, 3)), (CropFlip(1, False), (64, 8, 8, 1)), (CropFlip(3), (50, 5, 9, 2)), (CropFlip(0), (9, 4, 4, 1))],
+    [
+        (CropFlip(), (64, 32, 32, 3)),
+        (CropFlip(1, False), (64, 8, 8, 1)),
+        (CropFlip(3), (50, 5, 9, 2)),
+        (CropFlip(0), (9, 4, 4, 1)),
+    ],
 )
 def test_equals_the_reference_with_the_same_draw(augment, shape):
     key, x = jax.random.key(3), images(*shape)
@@ -66,7 +73,9 @@ def test_the_border_is_pixel_zero_and_as_large_as_the_shift():
 def test_examples_and_keys_differ():
     row, column, mirror = CropFlip().draw(jax.random.key(0), 10_000)
     for a, b in ((row, column), (row, mirror), (column, mirror), (row[1:], row[:-1])):
-        assert abs(np.corrcoef(np.asarray(a), np.asarray(b))[0, 1]) < 0.05  # five standard errors: false alarm below 1e-6 each
+        assert (
+            abs(np.corrcoef(np.asarray(a), np.asarray(b))[0, 1]) < 0.05
+        )  # five standard errors: false alarm below 1e-6 each
     x = images(8)
     outs = [np.asarray(CropFlip()(jax.random.key(i), x)) for i in (0, 1, 0)]
     assert (outs[0] != outs[1]).any()
@@ -74,7 +83,10 @@ def test_examples_and_keys_differ():
 
 
 def test_members_under_vmap_equal_lone_calls():
-    keys, x = jax.random.split(jax.random.key(5), 3), np.stack([images(6, seed=i) for i in range(3)])
+    keys, x = (
+        jax.random.split(jax.random.key(5), 3),
+        np.stack([images(6, seed=i) for i in range(3)]),
+    )
     together = jax.jit(jax.vmap(CropFlip()))(keys, x)
     for key, mine, out in zip(keys, x, together, strict=True):
         np.testing.assert_array_equal(CropFlip()(key, mine), out)
@@ -84,8 +96,12 @@ def test_members_under_vmap_equal_lone_calls():
 
 def test_equal_settings_are_equal_and_compile_once():
     assert CropFlip(4) == CropFlip(pad=4, flip=True) != CropFlip(4, False)
-    assert Standardise(cast(Any, [0.5]), cast(Any, np.array([0.25]))) == Standardise((0.5,), (0.25,))
-    assert len({CropFlip(), CropFlip(), Standardise((0.5,), (0.2,)), Standardise((0.5,), (0.2,))}) == 2
+    assert Standardise(cast(Any, [0.5]), cast(Any, np.array([0.25]))) == Standardise(
+        (0.5,), (0.25,)
+    )
+    assert (
+        len({CropFlip(), CropFlip(), Standardise((0.5,), (0.2,)), Standardise((0.5,), (0.2,))}) == 2
+    )
     traces = []
 
     @jax.jit
@@ -94,7 +110,9 @@ def test_equal_settings_are_equal_and_compile_once():
         return x
 
     def run(augment, x):
-        return jax.jit(lambda augment, x: step(augment(jax.random.key(0), x)), static_argnums=0)(augment, x)
+        return jax.jit(lambda augment, x: step(augment(jax.random.key(0), x)), static_argnums=0)(
+            augment, x
+        )
 
     run(CropFlip(), images(2))
     run(CropFlip(), images(2))
@@ -105,17 +123,29 @@ def test_equal_settings_are_equal_and_compile_once():
 
 def test_under_strict_promotion():
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        out = jax.jit(lambda k, x: Standardise((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))(CropFlip()(k, x)))(jax.random.key(0), images(4))
+        out = jax.jit(lambda k, x: Standardise((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))(CropFlip()(k, x)))(
+            jax.random.key(0), images(4)
+        )
     assert (out.shape, out.dtype) == ((4, 32, 32, 3), jnp.float32)
 
 
 def test_standardise_equals_torch():
+    torch = others("torch")
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     x = images(16)
-    theirs = (torch.tensor(x).double() / 255 - torch.tensor(mean).double()) / torch.tensor(std).double()
+    theirs = (torch.tensor(x).double() / 255 - torch.tensor(mean).double()) / torch.tensor(
+        std
+    ).double()
     np.testing.assert_allclose(Standardise(mean, std)(x), theirs, atol=1e-6)
-    np.testing.assert_allclose(Standardise(mean, std)(jnp.asarray(x, jnp.float32)), theirs, atol=1e-6)
-    np.testing.assert_allclose(Standardise((0.5,), (0.25,), scale=16)(x[..., :1]), (x[..., :1] / 16 - 0.5) / 0.25, rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(
+        Standardise(mean, std)(jnp.asarray(x, jnp.float32)), theirs, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        Standardise((0.5,), (0.25,), scale=16)(x[..., :1]),
+        (x[..., :1] / 16 - 0.5) / 0.25,
+        rtol=1e-6,
+        atol=1e-5,
+    )
     slope = jax.grad(lambda x: Standardise(mean, std)(x)[0, 0, 0, 1])(jnp.zeros((1, 1, 1, 3)))
     np.testing.assert_allclose(slope.ravel(), [0, 1 / (255 * 0.2435), 0], rtol=1e-6)
 
@@ -123,9 +153,9 @@ def test_standardise_equals_torch():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: CropFlip(pad=-1), "integer >= 0; got -1"),
-        (lambda: CropFlip(pad=True), "integer >= 0; got True"),
-        (lambda: CropFlip(pad=cast(Any, 1.5)), "integer >= 0; got 1.5"),
+        (lambda: CropFlip(pad=-1), "integer >= 0 and below 16,384; got -1"),
+        (lambda: CropFlip(pad=True), "integer >= 0 and below 16,384; got True"),
+        (lambda: CropFlip(pad=cast(Any, 1.5)), "integer >= 0 and below 16,384; got 1.5"),
         (lambda: CropFlip()(jax.random.key(0), images(1)[0]), r"\[32, 32, 3\]"),
         (lambda: Standardise((0.5, 0.5), (0.2,)), "got 2 and 1"),
         (lambda: Standardise((), ()), "got 0 and 0"),

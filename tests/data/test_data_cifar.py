@@ -10,7 +10,16 @@ import tarfile
 import numpy as np
 import pytest
 
-from jaxtickets.data import CropFlip, DataError, DataNotFoundError, Standardise, cifar10, cifar100, load, pair
+from jaxtickets.data import (
+    CropFlip,
+    DataError,
+    DataNotFoundError,
+    Standardise,
+    cifar10,
+    cifar100,
+    load,
+    pair,
+)
 from jaxtickets.data.cifar import read
 from jaxtickets.data.published import CIFAR10, CIFAR100
 
@@ -20,7 +29,9 @@ FORMS = pytest.mark.parametrize("form", ["binary", "pickled"])
 @FORMS
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_what_is_read_is_what_was_published(alone, tmp_path, small, lay, examples, form, packed, split):
+def test_what_is_read_is_what_was_published(
+    alone, tmp_path, small, lay, examples, form, packed, split
+):
     lay(tmp_path, small, form, packed=packed)
     x, y = read(small, split, tmp_path, download=False)
     expected_x, expected_y = examples(small, split)
@@ -37,9 +48,13 @@ def test_data_dir_may_be_the_folder_itself(alone, tmp_path, small, lay, examples
 
 def test_places_in_order(alone, tmp_path, monkeypatch, small, lay):
     """The variable before the cache, and with an argument neither; a place that lacks the split is passed over."""
-    places = {name: tmp_path / name for name in ("argument", "variable", "lacking")} | {"cache": alone / ".cache" / "jaxtickets"}
+    places = {name: tmp_path / name for name in ("argument", "variable", "lacking")} | {
+        "cache": alone / ".cache" / "jaxtickets"
+    }
     for i, (name, place) in enumerate(places.items()):
-        folder = lay(place, small, "binary", splits=("test",) if name == "lacking" else ("train", "test"))
+        folder = lay(
+            place, small, "binary", splits=("test",) if name == "lacking" else ("train", "test")
+        )
         for path in folder.iterdir():
             raw = bytearray(path.read_bytes())
             raw[small.label_bytes - 1] = i
@@ -75,11 +90,15 @@ def test_wrong_size_names_file_and_bytes(alone, tmp_path, lay, form, change):
     small = dataclasses.replace(CIFAR10, train_records=7, test_records=3)
     path = lay(tmp_path, small, form) / ("data_batch_3" + ".bin" * (form == "binary"))
     raw = path.read_bytes()
-    path.write_bytes(raw[:change] if change < 0 else raw + b"\0" * (change if form == "binary" else 2**21))
+    path.write_bytes(
+        raw[:change] if change < 0 else raw + b"\0" * (change if form == "binary" else 2**21)
+    )
     with pytest.raises(DataError) as error:
         read(small, "train", tmp_path, download=False)
     assert str(path) in str(error.value)
-    assert f"{path.stat().st_size:,}" in str(error.value) or f"{path.stat().st_size} bytes" in str(error.value)
+    assert f"{path.stat().st_size:,}" in str(error.value) or f"{path.stat().st_size} bytes" in str(
+        error.value
+    )
     if form == "binary":
         assert f"{len(raw):,}" in str(error.value)
 
@@ -88,10 +107,16 @@ def test_wrong_size_names_file_and_bytes(alone, tmp_path, lay, form, change):
 def test_label_out_of_range(alone, tmp_path, small, lay, form):
     path = lay(tmp_path, small, form) / (small.test_files[0] + ".bin" * (form == "binary"))
     raw = bytearray(path.read_bytes())
-    record = (small.label_bytes + 3072) + small.label_bytes - 1 if form == "binary" else raw.index(b"]q\x04(") + 7
+    record = (
+        (small.label_bytes + 3072) + small.label_bytes - 1
+        if form == "binary"
+        else raw.index(b"]q\x04(") + 7
+    )
     raw[record] = small.num_classes
     path.write_bytes(raw)
-    with pytest.raises(DataError, match=rf"record 1 is {small.num_classes}, 0 to {small.num_classes - 1} expected"):
+    with pytest.raises(
+        DataError, match=rf"record 1 is {small.num_classes}, 0 to {small.num_classes - 1} expected"
+    ):
         read(small, "test", tmp_path, download=False)
 
 
@@ -100,11 +125,20 @@ def test_label_out_of_range(alone, tmp_path, small, lay, form):
     [
         ({"labels": [0]}, "'data' is NoneType"),
         ({"data": [1], "labels": [0]}, "'data' is list"),
-        ({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 0]}, r"uint8\[2, 3072\], uint8\[3, 3072\] expected"),
+        (
+            {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 0]},
+            r"uint8\[2, 3072\], uint8\[3, 3072\] expected",
+        ),
         ({"data": np.zeros((3, 3072), np.float32), "labels": [0] * 3}, r"float32\[3, 3072\]"),
         ({"data": np.zeros((3, 3072), np.uint8)}, "'labels' is NoneType"),
-        ({"data": np.zeros((3, 3072), np.uint8), "labels": [0, 0]}, r"'labels' is int32\[2\], 3 integers expected"),
-        ({"data": np.zeros((3, 3072), np.uint8), "labels": [0, True, 0]}, "something else than integers"),
+        (
+            {"data": np.zeros((3, 3072), np.uint8), "labels": [0, 0]},
+            r"'labels' is int32\[2\], 3 integers expected",
+        ),
+        (
+            {"data": np.zeros((3, 3072), np.uint8), "labels": [0, True, 0]},
+            "something else than integers",
+        ),
         ({"data": np.zeros((3, 3072), np.uint8), "labels": [0, 2**70, 0]}, "label of record 1"),
         ({"data": np.zeros((3, 3072), np.uint8), "labels": [0, -(2**40), 0]}, "label of record 1"),
         ([1, 2], "holds a list"),
@@ -137,7 +171,10 @@ def test_damaged_archives(alone, tmp_path, small, lay, archive_of, contents):
     files = contents(small, "binary", "test")
     name = small.test_files[0] + ".bin"
     archive_of(path, {f"{small.binary_folder}/{name}": files[name] + b"\0"})
-    with pytest.raises(DataError, match=rf"{name}: {len(files[name]) + 1:,} bytes found, at most {len(files[name]):,} expected"):
+    with pytest.raises(
+        DataError,
+        match=rf"{name}: {len(files[name]) + 1:,} bytes found, at most {len(files[name]):,} expected",
+    ):
         read(small, "test", tmp_path, download=False)
     archive_of(path, {f"../{small.binary_folder}/{name}": files[name]})
     with pytest.raises(DataError, match="lacks"):
@@ -181,7 +218,10 @@ def test_split_that_is_not_there(alone, tmp_path, small, lay):
 def test_nothing_there_and_no_network(alone, tmp_path, monkeypatch):
     """The message names each place looked at, why the download failed, and the command that needs none."""
     monkeypatch.setenv("JAXTICKETS_DATA", str(tmp_path / "variable"))
-    argument, others = tmp_path / "argument", (tmp_path / "variable", alone / ".cache" / "jaxtickets")
+    argument, others = (
+        tmp_path / "argument",
+        (tmp_path / "variable", alone / ".cache" / "jaxtickets"),
+    )
     for given, looked in ((argument, (argument,)), (None, others)):
         with pytest.raises(DataNotFoundError) as error:
             cifar10(data_dir=given)
@@ -194,7 +234,9 @@ def test_nothing_there_and_no_network(alone, tmp_path, monkeypatch):
 
 
 def test_unknown_names(alone):
-    with pytest.raises(DataError, match=r"digits, cifar10, cifar100; got 'mnist'"):
+    with pytest.raises(
+        DataError, match=r"digits, cifar10, cifar100, tfds:NAME or hf:NAME; got .mnist."
+    ):
         load("mnist")
     for name in ("digits", "cifar10", "cifar100"):
         with pytest.raises(DataError, match=r"'train' or 'test'; got 'val'"):
@@ -207,11 +249,19 @@ def test_functions_and_settings_of_the_real_size(alone, tmp_path):
         record = np.zeros((10_000, published.label_bytes + 3072), np.uint8)
         record[:, published.label_bytes - 1] = np.arange(10_000) % published.num_classes
         (tmp_path / published.binary_folder).mkdir()
-        (tmp_path / published.binary_folder / f"{published.test_files[0]}.bin").write_bytes(record.tobytes())
+        (tmp_path / published.binary_folder / f"{published.test_files[0]}.bin").write_bytes(
+            record.tobytes()
+        )
         test = function("test", tmp_path, download=False)
-        assert test.fingerprint() == load(published.name, "test", tmp_path, download=False).fingerprint()
+        assert (
+            test.fingerprint()
+            == load(published.name, "test", tmp_path, download=False).fingerprint()
+        )
         assert test.x.shape == (10_000, 32, 32, 3)
-        assert (test.augment, test.prepare) == (CropFlip(4, True), Standardise(published.mean, published.std))
+        assert (test.augment, test.prepare) == (
+            CropFlip(4, True),
+            Standardise(published.mean, published.std),
+        )
         assert len(set(test.class_names)) == test.num_classes == published.num_classes
         assert list(test.class_names) == sorted(test.class_names)
 
@@ -219,9 +269,14 @@ def test_functions_and_settings_of_the_real_size(alone, tmp_path):
 @pytest.fixture(scope="module")
 def real():
     if not os.environ.get("JAXTICKETS_DATA"):
-        pytest.skip("set JAXTICKETS_DATA to a folder with cifar-10-batches-bin and cifar-100-binary")
+        pytest.skip(
+            "set JAXTICKETS_DATA to a folder with cifar-10-batches-bin and cifar-100-binary"
+        )
     try:
-        return {"cifar10": pair("cifar10", download=False), "cifar100": load("cifar100", "test", download=False)}
+        return {
+            "cifar10": pair("cifar10", download=False),
+            "cifar100": load("cifar100", "test", download=False),
+        }
     except DataNotFoundError as error:
         pytest.skip(f"JAXTICKETS_DATA has not got them: {error}")
 
@@ -234,10 +289,18 @@ def test_real_cifar10(real):
         share = np.bincount(train.x[..., channel].ravel(), minlength=256) / (50_000 * 32 * 32)
         mean = (share * levels).sum()
         assert abs(mean - train.prepare.mean[channel]) < 5e-5
-        assert abs(np.sqrt((share * (levels - mean) ** 2).sum()) - train.prepare.std[channel]) < 5e-5
+        assert (
+            abs(np.sqrt((share * (levels - mean) ** 2).sum()) - train.prepare.std[channel]) < 5e-5
+        )
     np.testing.assert_array_equal(np.bincount(train.y), [5000] * 10)
     np.testing.assert_array_equal(np.bincount(test.y), [1000] * 10)
-    assert [train.class_names[i] for i in train.y[:5]] == ["frog", "truck", "truck", "deer", "automobile"]
+    assert [train.class_names[i] for i in train.y[:5]] == [
+        "frog",
+        "truck",
+        "truck",
+        "deer",
+        "automobile",
+    ]
     assert [test.class_names[i] for i in test.y[:5]] == ["cat", "ship", "ship", "airplane", "frog"]
 
 

@@ -24,14 +24,19 @@ from jaxtickets.data.published import CIFAR10, CIFAR100
 from jaxtickets.dataset import EvaluationStream
 
 COUNT = 4
-TINY = {published.name: dataclasses.replace(published, records=COUNT) for published in (CIFAR10_C, CIFAR100_C)}
+TINY = {
+    published.name: dataclasses.replace(published, records=COUNT)
+    for published in (CIFAR10_C, CIFAR100_C)
+}
 SMALL = pytest.mark.parametrize("small", TINY.values(), ids=TINY)
 
 
 def arrays(published, corruption, severities=5):
     rng = np.random.default_rng([published.clean.num_classes, CORRUPTIONS.index(corruption)])
     x = rng.integers(0, 256, (severities * COUNT, 32, 32, 3), dtype=np.uint8)
-    y = np.tile(np.random.default_rng(1).integers(0, published.clean.num_classes, COUNT), severities)
+    y = np.tile(
+        np.random.default_rng(1).integers(0, published.clean.num_classes, COUNT), severities
+    )
     return x, y
 
 
@@ -56,7 +61,12 @@ def check(found, published, pairs):
         rows = slice((each.severity - 1) * COUNT, each.severity * COUNT)
         np.testing.assert_array_equal(each.x, x[rows])
         np.testing.assert_array_equal(each.y, y[rows])
-        assert (each.x.dtype, each.y.dtype, each.generated, each.num_classes) == (np.uint8, np.int32, False, published.clean.num_classes)
+        assert (each.x.dtype, each.y.dtype, each.generated, each.num_classes) == (
+            np.uint8,
+            np.int32,
+            False,
+            published.clean.num_classes,
+        )
         assert each.name == f"{published.name}/{each.corruption}/{each.severity}"
         assert each.prepare == Standardise(published.clean.mean, published.clean.std)
 
@@ -77,7 +87,10 @@ def test_what_is_read_is_what_was_written(alone, tmp_path, small, form, labels):
         tar(tmp_path / small.archive, folder)
     found = sets(small, place)
     assert len(found) == 10
-    assert repr(found) == f"CorruptedSets({small.name}: 10 sets, 2 corruptions, severities [1, 2, 3, 4, 5])"
+    assert (
+        repr(found)
+        == f"CorruptedSets({small.name}: 10 sets, 2 corruptions, severities [1, 2, 3, 4, 5])"
+    )
     check(found, small, [(name, level) for name in ("fog", "snow") for level in range(1, 6)])
     check(sets(small, place, "snow", 4), small, [("snow", 4)])
     assert isinstance(found[0], CorruptedSet)
@@ -95,9 +108,13 @@ def test_prepared_by_tensorflow_datasets(alone, tmp_path, prepare, to_tfrecord, 
             to_tfrecord(folder)
     check(sets(small, tmp_path, "fog", 3), small, [("fog", 3)])
     check(sets(small, tmp_path, "glass_blur", 5), small, [("glass_blur", 5)])
-    with pytest.raises(DataNotFoundError, match="cifar10_corrupted lacks fog_5, frosted_glass_blur_3"):
+    with pytest.raises(
+        DataNotFoundError, match="cifar10_corrupted lacks fog_5, frosted_glass_blur_3"
+    ):
         sets(small, tmp_path, ("fog", "glass_blur"), (3, 5))
-    with pytest.raises(DataError, match=r"fog_3.1\.0\.0: 4 examples of 'test' found, 10,000 expected"):
+    with pytest.raises(
+        DataError, match=r"fog_3.1\.0\.0: 4 examples of 'test' found, 10,000 expected"
+    ):
         _ = cifar10_c(tmp_path, "fog", 3)[0]
 
 
@@ -108,9 +125,15 @@ def test_places_in_order(alone, tmp_path, monkeypatch):
     write(tmp_path / "variable", small, ("snow",))
     monkeypatch.setenv("JAXTICKETS_DATA", str(tmp_path / "variable"))
     assert len(sets(small, None, "fog")) == len(sets(small, None, "snow")) == 5
-    with pytest.raises(DataNotFoundError, match=r"variable.CIFAR-10-C lacks fog.npy\n  cache .*CIFAR-10-C lacks snow.npy"):
+    with pytest.raises(
+        DataNotFoundError,
+        match=r"variable.CIFAR-10-C lacks fog.npy\n  cache .*CIFAR-10-C lacks snow.npy",
+    ):
         sets(small, None)
-    with pytest.raises(DataNotFoundError, match=r"data_dir: .*elsewhere: no such folder\nPut CIFAR-10-C.tar from https://zenodo"):
+    with pytest.raises(
+        DataNotFoundError,
+        match=r"data_dir: .*elsewhere: no such folder\nPut CIFAR-10-C.tar from https://zenodo",
+    ):
         sets(small, tmp_path / "elsewhere", "fog")
 
 
@@ -147,7 +170,11 @@ def npy(array, version=(1, 0)):
         ("fog", lambda x, y: b"PK\x03\x04" + npy(x), "header: not an array"),
         ("fog", lambda x, y: npy(x)[:50], "header: not an array"),
         ("fog", lambda x, y: npy(x).replace(b"descr", b"drscr"), "header: not an array"),
-        ("fog", lambda x, y: npy(x).replace(b"(20,", b"(-1,"), r"shape: \[-1, 32, 32, 3\] found, \[20, 32, 32, 3\] expected"),
+        (
+            "fog",
+            lambda x, y: npy(x).replace(b"(20,", b"(-1,"),
+            r"shape: \[-1, 32, 32, 3\] found, \[20, 32, 32, 3\] expected",
+        ),
         ("fog", lambda x, y: npy(x, (2, 0)), r"format \(2, 0\), \(1, 0\) expected"),
         ("fog", lambda x, y: npy(x.astype(np.float32)), "dtype: float32 found, uint8 expected"),
         ("fog", lambda x, y: npy(np.array([print], object)), "dtype: object found"),
@@ -155,8 +182,16 @@ def npy(array, version=(1, 0)):
         ("fog", lambda x, y: npy(np.asfortranarray(x)), r"by columns found"),
         ("labels", lambda x, y: npy(y[:-1]), r"shape: \[19\] found, \[20\] expected"),
         ("labels", lambda x, y: npy(y.astype(np.float64)), "dtype: float64 found"),
-        ("labels", lambda x, y: npy(np.where(np.arange(20) == 9, 10, y)), "the label of row 9 is 10, 0 to 9 expected"),
-        ("labels", lambda x, y: npy(np.where(np.arange(20) == 9, -1, y)), "the label of row 9 is -1"),
+        (
+            "labels",
+            lambda x, y: npy(np.where(np.arange(20) == 9, 10, y)),
+            "the label of row 9 is 10, 0 to 9 expected",
+        ),
+        (
+            "labels",
+            lambda x, y: npy(np.where(np.arange(20) == 9, -1, y)),
+            "the label of row 9 is -1",
+        ),
     ],
 )
 def test_damage_names_file_and_field(alone, tmp_path, name, raw, message, packed):
@@ -193,19 +228,31 @@ def test_damaged_archives(alone, tmp_path):
         sets(small, tmp_path, "fog")
 
 
-@pytest.mark.parametrize(("function", "published", "clean"), [(cifar10_c, CIFAR10_C, CIFAR10), (cifar100_c, CIFAR100_C, CIFAR100)])
+@pytest.mark.parametrize(
+    ("function", "published", "clean"),
+    [(cifar10_c, CIFAR10_C, CIFAR10), (cifar100_c, CIFAR100_C, CIFAR100)],
+)
 def test_real_size_through_the_public_door(alone, tmp_path, function, published, clean):
     """Files with a hole where the pixels are: 50,000 images."""
     folder = tmp_path / published.folder
     folder.mkdir()
-    np.save(folder / "labels.npy", np.tile(np.arange(10_000) % clean.num_classes, 5).astype(np.uint8))
+    np.save(
+        folder / "labels.npy", np.tile(np.arange(10_000) % clean.num_classes, 5).astype(np.uint8)
+    )
     with (folder / "fog.npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (50_000, 32, 32, 3)})
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (50_000, 32, 32, 3)}
+        )
         file.truncate(file.tell() + 50_000 * 3072)
         file.seek(-1, 2)
         file.write(b"\7")
     last = function(tmp_path, "fog")[4]
-    assert (last.x.shape, last.x[-1, -1, -1, -1], last.x.max(), last.num_classes) == ((10_000, 32, 32, 3), 7, 7, clean.num_classes)
+    assert (last.x.shape, last.x[-1, -1, -1, -1], last.x.max(), last.num_classes) == (
+        (10_000, 32, 32, 3),
+        7,
+        7,
+        clean.num_classes,
+    )
     assert last.class_names == clean.class_names
 
 
@@ -222,7 +269,13 @@ def test_imagenet_c(alone, tmp_path, layout):
     test = found[0]
     assert isinstance(test, CorruptedImages)
     assert isinstance(test, EvaluationStream)
-    assert (test.name, test.corruption, test.severity, test.generated, found.generated) == ("imagenet-c/fog/3", "fog", 3, False, False)
+    assert (test.name, test.corruption, test.severity, test.generated, found.generated) == (
+        "imagenet-c/fog/3",
+        "fog",
+        3,
+        False,
+        False,
+    )
     assert test.classes.tolist() == [0, 1]
     assert test.y.tolist() == [0, 1]
     assert [x.shape for x in test.in_order(8)] == [(2, 16, 16, 3)]

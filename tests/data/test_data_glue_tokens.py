@@ -9,16 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from others import others
 
-from jaxtickets.buckets import lengths, trim
 from jaxtickets.data import DataError, DataNotFoundError, from_arrays, glue
 from jaxtickets.data.glue_files import read_tsv
 from jaxtickets.data.glue_tasks import glue_task
 from jaxtickets.data.token_cache import cached_tokens, token_key
 from jaxtickets.data.tokenizing import encoder
 from jaxtickets.dataset import Dataset
+from jaxtickets.dataset.buckets import lengths, trim
 
-transformers = pytest.importorskip("transformers", reason="pip install 'jaxtickets[nlp]'")
+transformers = others("transformers")
 
 WORDS = [
     "[PAD]",
@@ -51,12 +52,19 @@ def roberta():
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters])}
+    vocabulary = {
+        token: i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters])
+    }
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>"
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
     )
 
 
@@ -72,12 +80,22 @@ def test_ids_are_those_of_the_tokenizer_itself(vocabulary, kind, max_length, pai
         tool.split_special_tokens = True
     first, second = some_texts()
     ours = encoder(tool).encode(first, second if pair else None, max_length)
-    theirs = tool(first, second if pair else None, padding="max_length", truncation=True, max_length=max_length, return_token_type_ids=True)
+    theirs = tool(
+        first,
+        second if pair else None,
+        padding="max_length",
+        truncation=True,
+        max_length=max_length,
+        return_token_type_ids=True,
+    )
     for leaf in LEAVES:
         np.testing.assert_array_equal(ours[leaf], theirs[leaf])
     again = encoder(tool)  # after its own call has left truncation and padding behind
     assert again.digest(16) == encoder(tool).digest(16)
-    np.testing.assert_array_equal(again.encode(first, second, 128)["input_ids"], encoder(tool).encode(first, second, 128)["input_ids"])
+    np.testing.assert_array_equal(
+        again.encode(first, second, 128)["input_ids"],
+        encoder(tool).encode(first, second, 128)["input_ids"],
+    )
 
 
 def test_a_tokenizer_is_not_changed(vocabulary):
@@ -119,11 +137,60 @@ def test_wrong_tokenizers(tmp_path, vocabulary):
         (lambda: encoder(len), DataError, "got builtin_function_or_method"),
         (lambda: encoder(unpadded), DataError, "has no padding token"),
         (lambda: encoder(bounded).encode(["a"], None, 65), DataError, "at most 64.*; got 65"),
-        (lambda: encoder(vocabulary).encode(["a"], ["b"], 4), DataError, "at least 5 with the special ones.*; got 4"),
+        (
+            lambda: encoder(vocabulary).encode(["a"], ["b"], 4),
+            DataError,
+            "at least 5 with the special ones.*; got 4",
+        ),
         (lambda: encoder(vocabulary).encode(["a"], None, 16.0), DataError, "got 16.0"),
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("tokenizer.json", "[" * 100_000, "is damaged, or is none: it is nested too deeply"),
+        (
+            "tokenizer_config.json",
+            '{"a":' * 100_000,
+            "is damaged, or is none: it is nested too deeply",
+        ),
+        (
+            "special_tokens_map.json",
+            "[" * 100_000,
+            "is damaged, or is none: it is nested too deeply",
+        ),
+        ("tokenizer_config.json", "[]", "is damaged, or is none: AttributeError"),
+        ("tokenizer.json", "null", "is damaged"),
+        (
+            "tokenizer_config.json",
+            '{"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "model_max_length": "x"}',
+            "its settings are damaged",
+        ),
+        (
+            "tokenizer_config.json",
+            '{"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "model_max_length": NaN}',
+            "its settings are damaged",
+        ),
+    ],
+)
+def test_damaged_tokenizers_are_told(tmp_path, vocabulary, file, text, words):
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=encoder_backend(vocabulary), pad_token="[PAD]"
+    ).save_pretrained(tmp_path)
+    assert encoder(tmp_path).pad_id == 0
+    (tmp_path / file).write_text(text)
+    with pytest.raises(DataError, match=words) as error:
+        encoder(tmp_path)
+    assert len(str(error.value)) < 1000
+
+
+def encoder_backend(vocabulary):
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(encoder(vocabulary).description)
 
 
 def test_without_transformers_it_says_what_to_install(vocabulary, monkeypatch):
@@ -155,15 +222,24 @@ def test_tokens_are_kept_and_found_again(alone, rte, vocabulary, monkeypatch):
     first = glue("rte", vocabulary, rte, max_length=32, cache=cache)
     assert [path.suffix for path in files(cache)] == [".safetensors"] * 2
     calls = []
-    monkeypatch.setattr("jaxtickets.data.tokenizing.Encoder.encode", lambda self, *texts: calls.append(len(texts[0])))
+    monkeypatch.setattr(
+        "jaxtickets.data.tokenizing.Encoder.encode",
+        lambda self, *texts: calls.append(len(texts[0])),
+    )
     again = glue("rte", vocabulary, rte, max_length=32, cache=cache)
     assert calls == [0]  # the check of max_length; no text is tokenised
     for split in first:
         assert first[split].fingerprint() == again[split].fingerprint()
-        assert [leaf.dtype for leaf in jax.tree.leaves(again[split].x)] == [bool, np.int32, np.uint8]
+        assert [leaf.dtype for leaf in jax.tree.leaves(again[split].x)] == [
+            bool,
+            np.int32,
+            np.uint8,
+        ]
 
 
-def test_without_a_cache_nothing_is_written_and_by_default_it_is_in_the_home(alone, rte, vocabulary):
+def test_without_a_cache_nothing_is_written_and_by_default_it_is_in_the_home(
+    alone, rte, vocabulary
+):
     glue("rte", vocabulary, rte, max_length=32, cache=False)
     assert not list(alone.rglob("*"))
     glue("rte", vocabulary, rte, max_length=32)
@@ -182,7 +258,13 @@ def test_the_key_is_of_everything_that_ids_depend_on(vocabulary):
         "pairs with nothing": (["ab", "c"], ["", ""], settings),
         "nothing after": (["ab", "c"], None, settings),
         "length": (["ab", "c"], ["d", "e"], encoder(vocabulary).digest(33)),
-        "tokenizer": (["ab", "c"], ["d", "e"], encoder(transformers.BertTokenizer(vocab=str(vocabulary), do_lower_case=False)).digest(32)),
+        "tokenizer": (
+            ["ab", "c"],
+            ["d", "e"],
+            encoder(transformers.BertTokenizer(vocab=str(vocabulary), do_lower_case=False)).digest(
+                32
+            ),
+        ),
     }
     assert len({token_key(*each) for each in texts.values()}) == len(texts)
     assert token_key(*texts["as it is"]) == token_key(["ab", "c"], ["d", "e"], settings)
@@ -241,19 +323,34 @@ def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
 
 def tokens(mask):
     mask = np.array(mask, bool)
-    return {"input_ids": mask.astype(np.int32), "attention_mask": mask, "weight": np.ones(len(mask), np.float32)}
+    return {
+        "input_ids": mask.astype(np.int32),
+        "attention_mask": mask,
+        "weight": np.ones(len(mask), np.float32),
+    }
 
 
 def test_lengths_and_trim():
     mask = [[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
     data = Dataset(tokens(mask), np.zeros(4, np.int32), 2, buckets=(2, 4))
     assert lengths(data).tolist() == [2, 3, 0, 4]
-    assert lengths(Dataset({"attention_mask": jnp.asarray(mask)}, np.zeros(4), 2)).tolist() == [2, 3, 0, 4]  # 0 and 1 on the device
+    assert lengths(Dataset({"attention_mask": jnp.asarray(mask)}, np.zeros(4), 2)).tolist() == [
+        2,
+        3,
+        0,
+        4,
+    ]  # 0 and 1 on the device
     cut = trim(data.x, 3)
-    assert {name: leaf.shape for name, leaf in cut.items()} == {"input_ids": (4, 3), "attention_mask": (4, 3), "weight": (4,)}
+    assert {name: leaf.shape for name, leaf in cut.items()} == {
+        "input_ids": (4, 3),
+        "attention_mask": (4, 3),
+        "weight": (4,),
+    }
     np.testing.assert_array_equal(cut["input_ids"], data.x["input_ids"][:, :3])
     assert trim(np.zeros((2, 5, 7)), 3).shape == (2, 3, 7)
-    inside = jax.jit(lambda x: trim(x, 2))({name: jnp.asarray(leaf) for name, leaf in data.x.items()})
+    inside = jax.jit(lambda x: trim(x, 2))(
+        {name: jnp.asarray(leaf) for name, leaf in data.x.items()}
+    )
     np.testing.assert_array_equal(inside["input_ids"], data.x["input_ids"][:, :2])
     part = data.take(np.array([0, 1]))
     assert (part.buckets, lengths(part).tolist()) == ((2, 4), [2, 3])
@@ -263,16 +360,31 @@ def test_lengths_and_trim():
 
 X, Y = tokens(np.ones((4, 8))), np.zeros(4, np.int32)
 BAD = {
-    "falling": (lambda: Dataset(X, Y, 2, buckets=(8, 4)), r"rise from 1.*got \(8, 4\). Write \(4, 8\)"),
+    "falling": (
+        lambda: Dataset(X, Y, 2, buckets=(8, 4)),
+        r"rise from 1.*got \(8, 4\). Write \(4, 8\)",
+    ),
     "twice": (lambda: Dataset(X, Y, 2, buckets=(4, 4, 8)), "each once"),
     "zero": (lambda: Dataset(X, Y, 2, buckets=(0, 8)), "rise from 1"),
-    "last": (lambda: Dataset(X, Y, 2, "mine", buckets=(4, 6)), "mine: buckets end with T, the 8 tokens"),
+    "last": (
+        lambda: Dataset(X, Y, 2, "mine", buckets=(4, 6)),
+        "mine: buckets end with T, the 8 tokens",
+    ),
     "floats": (lambda: Dataset(X, Y, 2, buckets=(4.0, 8.0)), "integers such as"),  # pyright: ignore[reportArgumentType]
     "number": (lambda: Dataset(X, Y, 2, buckets=8), "integers such as"),  # pyright: ignore[reportArgumentType]
-    "no mask": (lambda: Dataset({"input_ids": X["input_ids"]}, Y, 2, buckets=(8,)), "x is a dictionary of input_ids"),
+    "no mask": (
+        lambda: Dataset({"input_ids": X["input_ids"]}, Y, 2, buckets=(8,)),
+        "x is a dictionary of input_ids",
+    ),
     "array": (lambda: Dataset(X["input_ids"], Y, 2, buckets=(8,)), "x is ndarray"),
-    "mask of one axis": (lambda: Dataset({"attention_mask": Y}, Y, 2, buckets=(8,)), r"is \[4\], \[N, T\] expected"),
-    "another leaf": (lambda: Dataset({**X, "image": np.ones((4, 3, 3))}, Y, 2, buckets=(8,)), r"x\['image'\] is \[4, 3, 3\]"),
+    "mask of one axis": (
+        lambda: Dataset({"attention_mask": Y}, Y, 2, buckets=(8,)),
+        r"is \[4\], \[N, T\] expected",
+    ),
+    "another leaf": (
+        lambda: Dataset({**X, "image": np.ones((4, 3, 3))}, Y, 2, buckets=(8,)),
+        r"x\['image'\] is \[4, 3, 3\]",
+    ),
     "lengths": (lambda: lengths(Dataset(np.ones((4, 8)), Y, 2)), "token lengths are read from"),
     "trim": (lambda: trim(X, 0), "at least 1; got 0"),
 }
@@ -296,7 +408,9 @@ def test_wrong_buckets_are_named(call, message):
     ],
 )
 def test_buckets_of_glue(alone, rte, vocabulary, max_length, buckets, wanted):
-    data = glue("rte", vocabulary, rte, max_length=max_length, buckets=buckets, cache=False)["train"]
+    data = glue("rte", vocabulary, rte, max_length=max_length, buckets=buckets, cache=False)[
+        "train"
+    ]
     assert data.buckets == wanted
     assert lengths(data).max() <= max_length
 
@@ -314,4 +428,6 @@ def test_real_ids_are_those_of_bert(name):
     wanted = tool(texts.first, texts.second, padding="max_length", truncation=True, max_length=128)
     for leaf in LEAVES:
         np.testing.assert_array_equal(data.x[leaf], wanted[leaf])
-    assert (data.x["input_ids"] == 100).mean() < 1e-3  # hardly a word is unknown to the real vocabulary
+    assert (
+        data.x["input_ids"] == 100
+    ).mean() < 1e-3  # hardly a word is unknown to the real vocabulary

@@ -11,7 +11,7 @@ import threading
 import jax
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from others import others
 
 from jaxtickets.data import DataError, digits, load, pair
 from jaxtickets.data.download import fetch
@@ -19,10 +19,22 @@ from jaxtickets.data.download import fetch
 
 def test_digits_are_all_there_once_and_balanced():
     train, test = pair("digits")
-    everything, labels = load_digits(return_X_y=True)
-    ours = sorted(zip(np.concatenate([train.x, test.x]).reshape(1797, 64).tolist(), [*train.y, *test.y], strict=True))
+    everything, labels = others("sklearn.datasets").load_digits(return_X_y=True)
+    ours = sorted(
+        zip(
+            np.concatenate([train.x, test.x]).reshape(1797, 64).tolist(),
+            [*train.y, *test.y],
+            strict=True,
+        )
+    )
     assert ours == sorted(zip(everything.tolist(), labels, strict=True))
-    assert (len(train), len(test), train.x.dtype, train.x.max(), train.y.dtype) == (1347, 450, np.uint8, 16, np.int32)
+    assert (len(train), len(test), train.x.dtype, train.x.max(), train.y.dtype) == (
+        1347,
+        450,
+        np.uint8,
+        16,
+        np.int32,
+    )
     share = np.bincount(test.y) / np.bincount(labels)
     assert abs(share - 0.25).max() < 1 / 174
     assert load("digits").fingerprint() == digits().fingerprint() != test.fingerprint()
@@ -37,7 +49,9 @@ def test_digits_are_standardised_and_shifted():
     assert train.augment is not None
     shifted = np.asarray(train.augment(jax.random.key(0), train.x))
     assert shifted.shape == train.x.shape
-    assert 0.8 < (shifted != train.x).any((1, 2, 3)).mean() < 0.95  # 8 of 9 places move it: .889, 6 deviations are .05
+    assert (
+        0.8 < (shifted != train.x).any((1, 2, 3)).mean() < 0.95
+    )  # 8 of 9 places move it: .889, 6 deviations are .05
 
 
 def test_digits_without_scikit_learn(monkeypatch):
@@ -93,9 +107,24 @@ def test_download_is_whole_or_not_at_all(tmp_path, site, monkeypatch):
 
 def test_importing_is_light():
     """In a fresh process, with an unwritable home: nothing heavy is imported, nothing is written."""
-    heavy = ["sklearn", "tensorflow_datasets", "tensorflow", "PIL", "rich", "flax", "optax", "orbax", "transformers", "torch"]
+    heavy = [
+        "sklearn",
+        "tensorflow_datasets",
+        "tensorflow",
+        "PIL",
+        "rich",
+        "flax",
+        "optax",
+        "orbax",
+        "transformers",
+        "torch",
+    ]
     code = f"import sys, json, jaxtickets.data; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "HOME": "/nonexistent"}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "HOME": "/nonexistent"},
     )
     assert json.loads(done.stdout) == []

@@ -5,11 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+from others import others
 
 from jaxtickets.data import DataError, DataNotFoundError, load
-from jaxtickets.data.prepared import find_prepared, read_frames
+from jaxtickets.data.tfds import find_prepared, read_frames
 
-pytest.importorskip("tensorflow_datasets", reason="pip install tensorflow-datasets importlib_resources")
+others("tensorflow_datasets")
 
 
 def some(count, classes, seed=0):
@@ -37,7 +38,9 @@ def test_newest_version(tmp_path):
         (tmp_path / "cifar10" / version).mkdir(parents=True)
         (tmp_path / "cifar10" / version / "dataset_info.json").write_text("{}")
     assert find_prepared(tmp_path, "cifar10") == tmp_path / "cifar10" / "3.0.10"
-    assert find_prepared(tmp_path / "cifar10" / "3.0.2", "cifar10") == tmp_path / "cifar10" / "3.0.2"
+    assert (
+        find_prepared(tmp_path / "cifar10" / "3.0.2", "cifar10") == tmp_path / "cifar10" / "3.0.2"
+    )
     assert find_prepared(tmp_path, "cifar100") is None
 
 
@@ -48,7 +51,9 @@ def test_split_that_was_not_prepared(alone, tmp_path, prepare):
 
 
 @pytest.mark.parametrize("form", ["array_record", "tfrecord"])
-@pytest.mark.parametrize("damage", ["missing", "short", "counts", "label", "shape", "format"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "short", "counts", "many", "label", "shape", "format"]
+)
 def test_damage_is_named(alone, tmp_path, prepare, to_tfrecord, form, damage):
     pixels, labels = some(9, 10)
     if damage == "label":
@@ -66,6 +71,8 @@ def test_damage_is_named(alone, tmp_path, prepare, to_tfrecord, form, damage):
         shard.write_bytes(shard.read_bytes()[:-1000])
     if damage == "counts":
         info.write_text(info.read_text().replace('"8"', '"9"'))
+    if damage == "many":  # no room is made for them
+        info.write_text(info.read_text().replace('"8"', f'"{10**15}"'))
     if damage == "format":
         info.write_text(info.read_text().replace(form, "riegeli"))
         for path in folder.glob("*record-*"):
@@ -73,7 +80,15 @@ def test_damage_is_named(alone, tmp_path, prepare, to_tfrecord, form, damage):
     with pytest.raises(DataError) as error:
         load("cifar10", "train", tmp_path, download=False)
     assert str(folder) in str(error.value)
-    expected = {"missing": shard.name, "label": "label 4 of 'train' is 10, 0 to 9", "shape": r"[16, 32, 3]", "format": "riegeli"}
+    expected = {
+        "missing": shard.name,
+        "label": "label 4 of 'train' is 10, 0 to 9",
+        "shape": r"[16, 32, 3]",
+        "format": "riegeli",
+    }
+    expected["many"] = (
+        "dataset_info.json gives 1,000,000,000,000,001 examples of 'train', whose files have"
+    )
     assert expected.get(damage, "") in str(error.value)
 
 
@@ -86,9 +101,13 @@ def test_without_the_library_it_says_what_to_install(alone, tmp_path, prepare, m
 
 def test_frames(tmp_path):
     path = tmp_path / "a.tfrecord"
-    path.write_bytes(struct.pack("<QI", 3, 0) + b"abc" + bytes(4) + struct.pack("<QI", 0, 0) + bytes(4))
+    path.write_bytes(
+        struct.pack("<QI", 3, 0) + b"abc" + bytes(4) + struct.pack("<QI", 0, 0) + bytes(4)
+    )
     assert list(read_frames(path)) == [b"abc", b""]
     for end in (5, 14, 18, 20):
-        path.write_bytes((struct.pack("<QI", 3, 0) + b"abc" + bytes(4) + struct.pack("<QI", 2**60, 0))[:end])
+        path.write_bytes(
+            (struct.pack("<QI", 3, 0) + b"abc" + bytes(4) + struct.pack("<QI", 2**60, 0))[:end]
+        )
         with pytest.raises(DataError, match=f"{end} bytes found"):
             list(read_frames(path))

@@ -5,7 +5,7 @@ import pytest
 from scipy.io import savemat
 
 from jaxtickets.data import DataError, DataNotFoundError, Standardise, digits, svhn
-from jaxtickets.data.svhn import RECORDS, read_mat
+from jaxtickets.data.svhn_files import RECORDS, read_mat
 
 LABELS = np.array([10, 1, 9, 10, 5], np.uint8)
 
@@ -58,14 +58,14 @@ def test_what_is_wrong(alone, tmp_path):
     path = tmp_path / "test_32x32.mat"
     x = images().transpose(1, 2, 3, 0)
     for content, message in (
-        ({"x": x[..., :4]}, r"X: \[32, 32, 3, 4\] found, \[32, 32, 3, 5\] expected"),
-        ({"x": images()}, r"X: \[5, 32, 32, 3\] found"),
+        ({"x": x[..., :4]}, r"X: uint8\[32, 32, 3, 4\] found, uint8\[32, 32, 3, 5\] expected"),
+        ({"x": images()}, r"X: uint8\[5, 32, 32, 3\] found"),
         ({"x": x.astype(np.float64)}, r"X: float64\[32, 32, 3, 5\] found"),
-        ({"y": LABELS[None]}, r"y: \[1, 5\] found, \[5, 1\] expected"),
+        ({"y": LABELS[None]}, r"y: uint8\[1, 5\] found, uint8\[5, 1\] expected"),
         ({"y": LABELS[:, None] % 10}, "y: the label of image 0 is 0, 1 to 10 expected"),
         ({"y": LABELS[:, None] + 0.5}, r"y: the label of image 0 is 10\.5"),
         ({"y": np.full((5, 1), np.nan)}, "y: the label of image 0 is nan"),
-        ({"y": np.array([["a"]] * 5, object)}, r"y: object\[5, 1\] found"),
+        ({"y": np.array([["a"]] * 5, object)}, r"y: cell\[5, 1\] found"),
     ):
         with pytest.raises(DataError, match=message) as error:
             read_mat(write(path, **content), 5)
@@ -74,14 +74,22 @@ def test_what_is_wrong(alone, tmp_path):
     with pytest.raises(DataError, match="y: nothing found"):
         read_mat(path, 5)
     whole = write(path).read_bytes()
-    for damaged in (b"", b"\x89HDF\r\n\x1a\n" * 40, whole[: len(whole) // 2], whole[:200] + b"\0" * 60 + whole[260:]):
+    for damaged in (
+        b"",
+        b"\x89HDF\r\n\x1a\n" * 40,
+        whole[: len(whole) // 2],
+        whole[:200] + b"\0" * 60 + whole[260:],
+    ):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"test_32x32\.mat"):
             read_mat(path, 5)
 
 
 def test_nowhere(alone, tmp_path):
-    with pytest.raises(DataNotFoundError, match=r"data_dir: .*: no test_32x32.mat or svhn_cropped(.|\n)*Put test_32x32.mat from http"):
+    with pytest.raises(
+        DataNotFoundError,
+        match=r"data_dir: .*: no test_32x32.mat or svhn_cropped(.|\n)*Put test_32x32.mat from http",
+    ):
         svhn("test", tmp_path)
     with pytest.raises(DataError, match="'train', 'test', 'extra'; got 'val'"):
         svhn("val")

@@ -16,7 +16,9 @@ if __name__ == "__main__":
 
     warnings.simplefilter("error")
     plan = {
-        "edst": lambda: edst(3, collect="best", validation=24),  # four steps an epoch, sixteen in all
+        "edst": lambda: edst(
+            3, collect="best", validation=24
+        ),  # four steps an epoch, sixteen in all
         "dst": lambda: dst(2, epochs=2),  # two groups of twelve steps
     }[kind]()
     print("ready", flush=True)

@@ -22,10 +22,19 @@ if __name__ == "__main__":
     plan = dst(2, collect="best", validation=24)
     mesh = member_mesh(2, jax.devices())
     assert dict(mesh.shape) == {"member": 2, "data": len(jax.devices()) // 2}
-    tickets = fit(plan, out=f"{folder}/dst", layout=Layout(2, mesh=mesh, steps_per_call=2), checkpoint_every=0 if distributed else 1e9)
-    again = fit(plan, out=f"{folder}/dst", layout=Layout(2, mesh=mesh))  # finished: every process loads it
+    tickets = fit(
+        plan,
+        out=f"{folder}/dst",
+        layout=Layout(2, mesh=mesh, steps_per_call=2),
+        checkpoint_every=0 if distributed else 1e9,
+    )
+    again = fit(
+        plan, out=f"{folder}/dst", layout=Layout(2, mesh=mesh)
+    )  # finished: every process loads it
     assert len(again) == len(tickets)
-    fit(edst(2), layout=Layout(1, mesh=member_mesh(1, jax.devices()))).save(f"{folder}/edst-{distributed[0] if distributed else 0}")
+    fit(edst(2), layout=Layout(1, mesh=member_mesh(1, jax.devices()))).save(
+        f"{folder}/edst-{distributed[0] if distributed else 0}"
+    )
     if not distributed:
         # Children over more rows of the mesh than their parent, stopped among the children and gone on with.
         for name, plan, saves in (("pat", pat(4), 9), ("ltr", ltr(4), 16)):

@@ -33,7 +33,9 @@ def init(key, x):
 
 def apply(params, state, x, train, key):
     SEEN.append(x["input_ids"].shape[-1])
-    each = jax.nn.one_hot(x["input_ids"], WORDS) * x["attention_mask"][..., None].astype(jnp.float32)
+    each = jax.nn.one_hot(x["input_ids"], WORDS) * x["attention_mask"][..., None].astype(
+        jnp.float32
+    )
     return jnp.matmul(each.sum(-2), params["w"]) * x["weight"][:, None], state
 
 
@@ -42,7 +44,11 @@ class Replace:
     """An augmentation whose draws depend on the shape it sees."""
 
     def __call__(self, key, x):
-        return x | {"input_ids": jnp.where(jax.random.bernoulli(key, 0.2, x["input_ids"].shape), 1, x["input_ids"])}
+        return x | {
+            "input_ids": jnp.where(
+                jax.random.bernoulli(key, 0.2, x["input_ids"].shape), 1, x["input_ids"]
+            )
+        }
 
 
 def task():
@@ -63,9 +69,13 @@ def test_training_and_prediction_do_not_depend_on_the_buckets(layout, augment):
     network = task()
     whole = jt.fit(PLAN, network, sentences((), augment), key=0, layout=layout, progress=False)
     SEEN.clear()
-    cut = jt.fit(PLAN, network, sentences((4, 8, 12), augment), key=0, layout=layout, progress=False)
+    cut = jt.fit(
+        PLAN, network, sentences((4, 8, 12), augment), key=0, layout=layout, progress=False
+    )
     assert set(SEEN) == {4, 12}
-    np.testing.assert_allclose(weights(cut), weights(whole), atol=1e-6)  # counts are exact; the gradient's sums are float32
+    np.testing.assert_allclose(
+        weights(cut), weights(whole), atol=1e-6
+    )  # counts are exact; the gradient's sums are float32
     SEEN.clear()
     short = sentences((4, 8, 12))
     proba = cut.predict_proba(short, batch_size=8)
@@ -85,8 +95,13 @@ def test_a_batch_is_cut_to_the_longest_of_all_its_members():
         lengths = []
         for group in groups:
             own = feed.for_members(group, layout)
-            lengths.append([[own.length(epoch, position) for position in range(6)] for epoch in range(4)])
-            one = own.length(0, 0, 6)
+            lengths.append(
+                [
+                    [own.bucket_length(epoch, position) for position in range(6)]
+                    for epoch in range(4)
+                ]
+            )
+            one = own.bucket_length(0, 0, 6)
             assert one == max(lengths[-1][0])
         found[layout.group] = np.asarray(lengths)
     np.testing.assert_array_equal(found[1].max(0), found[3][0])

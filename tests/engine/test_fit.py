@@ -10,16 +10,21 @@ import pytest
 from tiny_task import CLASSES, HIDDEN, IN, apply, data, dst, edst, fit, leaves, same, task
 
 import jaxtickets as jt
-from jaxtickets import masks, sparsity
+from jaxtickets import masks
 from jaxtickets.dataset import Dataset
-from jaxtickets.engine.lineage import build_optimizer
+from jaxtickets.engine.optimizer import optax_optimizer
 from jaxtickets.engine.programs import Programs
+from jaxtickets.masks import sparsity
 from jaxtickets.members import Layout
 from jaxtickets.plan import SGD, Adam, Collect, Escape, Evolve, Length, Plan, Start, Train
 from jaxtickets.schedules import Constant, Linear
 
 BUDGET = sparsity.layer_budgets({"w1": (IN, HIDDEN), "w2": (HIDDEN, CLASSES)}, 0.5)
-PLANS = {"dense": lambda **o: jt.dense(2, 2, batch_size=16, **o), "dst": dst, "edst": lambda **o: edst(2, **o)}
+PLANS = {
+    "dense": lambda **o: jt.dense(2, 2, batch_size=16, **o),
+    "dst": dst,
+    "edst": lambda **o: edst(2, **o),
+}
 PLANS["static"] = lambda **o: jt.static_sparse(2, 0.5, 2, batch_size=16, **o)
 
 
@@ -55,9 +60,17 @@ def test_members_differ_in_weights_masks_and_data_order():
     for i in range(3):
         for j in range(i):
             assert not np.array_equal(start.tickets[i].params["w1"], start.tickets[j].params["w1"])
-            assert masks.iou(start.tickets[i].mask, start.tickets[j].mask) < 0.6  # a third for independent halves
+            assert (
+                masks.iou(start.tickets[i].mask, start.tickets[j].mask) < 0.6
+            )  # a third for independent halves
     # Order alone: the network is a constant, so a member's first loss tells which labels were in its first batch.
-    still = jt.Task(lambda key, x: ({"w": np.zeros((IN, 3), np.float32)}, {}), constant, task().loss, task().log_proba, num_classes=3)
+    still = jt.Task(
+        lambda key, x: ({"w": np.zeros((IN, 3), np.float32)}, {}),
+        constant,
+        task().loss,
+        task().log_proba,
+        num_classes=3,
+    )
     plan = jt.dense(6, Length(1, "steps"), batch_size=16)
     losses = [ticket.info["train_loss"] for ticket in fit(plan, data(augment=False), of=still)]
     assert len(set(losses)) > 1
@@ -67,7 +80,9 @@ def constant(params, state, x, train, key):
     return x @ params["w"] + np.array([0, 1, 3], np.float32), state
 
 
-@pytest.mark.parametrize("layout", [Layout(1, "unroll"), Layout(3, "unroll"), Layout(2, "vmap")], ids=str)
+@pytest.mark.parametrize(
+    "layout", [Layout(1, "unroll"), Layout(3, "unroll"), Layout(2, "vmap")], ids=str
+)
 def test_member_i_of_any_layout_equals_a_lone_run_of_its_key(layout):
     keys = jax.random.split(jax.random.key(5), 3)
     together = fit(dst(3), key=keys, layout=layout)
@@ -118,7 +133,9 @@ def test_edst_tickets_have_other_masks(tickets):
 def test_escape_replaces_q_of_the_active_weights_and_updates_none():
     """With random growth q = 0.8 of n leave; as many come, at random among the inactive ones, the dropped included."""
     train = Train(Length(3, "steps"), Constant(0.05))
-    plan = Plan("escape", (Start(1, 0.5), train, Collect(), Escape(0.8, "random", "zero"), Collect()), 16)
+    plan = Plan(
+        "escape", (Start(1, 0.5), train, Collect(), Escape(0.8, "random", "zero"), Collect()), 16
+    )
     before, after = fit(plan)
     for path, kept in BUDGET.items():
         old, new = before.mask[path], after.mask[path]
@@ -126,10 +143,15 @@ def test_escape_replaces_q_of_the_active_weights_and_updates_none():
         dropped = int(0.8 * kept)
         stayed = np.sort(np.abs(before.params[path][old]))[dropped:]
         survivors = old & new & (after.params[path] != 0)
-        assert survivors.sum() == kept - dropped  # exactly the largest are left, with the weights they had
+        assert (
+            survivors.sum() == kept - dropped
+        )  # exactly the largest are left, with the weights they had
         np.testing.assert_array_equal(np.sort(np.abs(after.params[path][survivors])), stayed)
         np.testing.assert_array_equal(after.params[path][survivors], before.params[path][survivors])
-    assert same(before._replace(params=before.params["b"], mask={}), after._replace(params=after.params["b"], mask={}))
+    assert same(
+        before._replace(params=before.params["b"], mask={}),
+        after._replace(params=after.params["b"], mask={}),
+    )
     assert after.info["step"] == before.info["step"] == 3
 
 
@@ -143,7 +165,9 @@ def test_escape_by_gradient_grows_where_the_loss_is_steepest():
     points = data(augment=False)
 
     def loss(params):
-        return silent.loss(quiet(params, {}, points.x, False, None)[0], jnp.asarray(points.y)).mean()
+        return silent.loss(
+            quiet(params, {}, points.x, False, None)[0], jnp.asarray(points.y)
+        ).mean()
 
     grads = jax.grad(loss)(before.params)
     for path, kept in BUDGET.items():
@@ -176,13 +200,20 @@ def test_an_escape_leaves_the_moments_of_survivors():
 
 def test_optimizers_are_optax_and_decay_as_torch_does():
     params: Any = {"w": np.array([1.0, -2.0], np.float32)}
-    for spec, expected in ((SGD(momentum=0.0, weight_decay=0.5), [-0.15, 0.0]), (Adam(weight_decay=0.5), [-0.15, 0.0])):
-        tx = build_optimizer(spec, 0.1)
+    for spec, expected in (
+        (SGD(momentum=0.0, weight_decay=0.5), [-0.15, 0.0]),
+        (Adam(weight_decay=0.5), [-0.15, 0.0]),
+    ):
+        tx = optax_optimizer(spec, 0.1)
         updates: Any = tx.update({"w": np.ones(2, np.float32)}, tx.init(params), params)[0]
         np.testing.assert_allclose(updates["w"], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", [SGD(nesterov=True, weight_decay=1e-2), Adam(weight_decay=1e-2, clip_norm=0.5)], ids=str)
+@pytest.mark.parametrize(
+    "optimizer",
+    [SGD(nesterov=True, weight_decay=1e-2), Adam(weight_decay=1e-2, clip_norm=0.5)],
+    ids=str,
+)
 def test_pruned_weights_stay_zero_under_any_optimizer(optimizer):
     plan = dst(1, optimizer=optimizer, lr=Constant(0.01))
     ticket = fit(plan).tickets[0]
@@ -194,10 +225,20 @@ def test_pruned_weights_stay_zero_under_any_optimizer(optimizer):
 def test_phases_that_differ_in_numbers_share_their_programs(tmp_path, across, group):
     counts = []
     for members in (3, 7):
-        fit(edst(members), out=tmp_path / str(members), layout=Layout(1, across), checkpoint_every=1e9)
-        counts.append(json.loads((tmp_path / str(members) / "timing.json").read_text())["compilations"])
+        fit(
+            edst(members),
+            out=tmp_path / str(members),
+            layout=Layout(1, across),
+            checkpoint_every=1e9,
+        )
+        counts.append(
+            json.loads((tmp_path / str(members) / "timing.json").read_text())["compilations"]
+        )
     assert counts == [3, 3]  # start, train, escape
-    rates = (Train(Length(2, "steps"), rate, evolve=Evolve(3, drop)) for rate, drop in ((Constant(0.1), 0.5), (Linear(0.2), 0.3)))
+    rates = (
+        Train(Length(2, "steps"), rate, evolve=Evolve(3, drop))
+        for rate, drop in ((Constant(0.1), 0.5), (Linear(0.2), 0.3))
+    )
     fit(
         Plan("rates", (Start(group, 0.5), *rates, Collect()), 16),
         out=tmp_path / "rates",
@@ -212,13 +253,27 @@ def test_groups_share_programs(tmp_path):
     assert json.loads((tmp_path / "timing.json").read_text())["compilations"] == 2
 
 
-def test_programs_counts_and_caches():
-    programs = Programs()
-    double = programs.get(("double",), lambda: lambda x: 2 * x, (np.float32(1),))
-    assert float(double(np.float32(3))) == 6
-    assert programs.get(("double",), lambda: lambda x: 3 * x, (np.float32(1),)) is double
+def times(factor):
+    return lambda x: factor * x
+
+
+def test_programs_are_known_by_what_they_are_made_from_and_called_with():
+    programs, layout = Programs(), Layout(group=1)
+
+    def program(build, factor, x):
+        return programs.over_members(build, (factor,), (np.full(1, x),), (True,), layout)
+
+    double = program(times, 2, np.float32(1))
+    assert double(np.full(1, 3, np.float32)).tolist() == [6]
+    assert program(times, 2, np.float32(5)) is double  # another number is no other program
     assert programs.count == 1
     assert programs.seconds > 0
+    others = [
+        program(times, 3, np.float32(1)),
+        program(times, 2, np.int32(1)),
+        program(lambda factor: times(factor), 2, np.float32(1)),
+    ]
+    assert len({id(one) for one in [double, *others]}) == programs.count == 4
 
 
 def test_learning_rates_and_drop_fractions_are_those_of_the_schedules(tmp_path):
@@ -227,26 +282,39 @@ def test_learning_rates_and_drop_fractions_are_those_of_the_schedules(tmp_path):
     records = jt.engine.read_metrics(tmp_path)
     assert [record["lr"] for record in records] == [0.1, 0.1, 0.01, 0.001]
     assert [record["step"] for record in records] == [6, 12, 18, 24]
-    np.testing.assert_allclose([record["drop_fraction"] for record in records], [0.4 * (1 - share) for share in (5 / 12, 11 / 12)] * 2)
+    np.testing.assert_allclose(
+        [record["drop_fraction"] for record in records],
+        [0.4 * (1 - share) for share in (5 / 12, 11 / 12)] * 2,
+    )
 
 
 def test_a_step_is_gradient_descent_by_hand():
     """Two full-batch steps at 0.1, then 0.01, without momentum, mask or noise."""
     silent = jt.Task(task().init, quiet, task().loss, task().log_proba, num_classes=CLASSES)
     plain, points = SGD(momentum=0.0), data(augment=False)
-    one = lambda rate: Train(Length(1, "steps"), Constant(rate), plain)  # noqa: E731
+    one = lambda rate: Train(Length(1, "steps"), Constant(rate), plain)
     first, second, third = fit(
-        Plan("hand", (Start(), one(0.0), Collect(), one(0.1), Collect(), one(0.01), Collect()), 96), points, of=silent
+        Plan("hand", (Start(), one(0.0), Collect(), one(0.1), Collect(), one(0.01), Collect()), 96),
+        points,
+        of=silent,
     )
     for before, after, rate in ((first, second, 0.1), (second, third, 0.01)):
-        grads = jax.grad(lambda p: silent.loss(quiet(p, {}, points.x, False, None)[0], jnp.asarray(points.y)).mean())(before.params)
+        grads = jax.grad(
+            lambda p: silent.loss(
+                quiet(p, {}, points.x, False, None)[0], jnp.asarray(points.y)
+            ).mean()
+        )(before.params)
         for path in ("w1", "w2", "b"):
-            np.testing.assert_allclose(after.params[path], before.params[path] - rate * grads[path], atol=1e-6)
+            np.testing.assert_allclose(
+                after.params[path], before.params[path] - rate * grads[path], atol=1e-6
+            )
 
 
 def test_x_may_be_a_tree():
     points = data()
-    pair = Dataset({"left": points.x[:, :3], "right": [points.x[:, 3:]]}, points.y, CLASSES, name="tree")
+    pair = Dataset(
+        {"left": points.x[:, :3], "right": [points.x[:, 3:]]}, points.y, CLASSES, name="tree"
+    )
     joined = jt.Task(init_joined, apply_joined, task().loss, task().log_proba, num_classes=CLASSES)
     tickets = fit(edst(2), pair, of=joined)
     proba = tickets.predict_proba(pair)
@@ -270,12 +338,22 @@ def test_regression_trains_and_averages():
     points = data()
     targets = Dataset(points.x, points.x[:, 0] * 2 - 1, None, name="line")
     line = jt.Task(
-        lambda key, x: ({"w": 0.1 * jax.random.normal(key, (IN, 1)), "b": np.zeros(1, np.float32)}, {}), regress, squared, identity
+        lambda key, x: (
+            {"w": 0.1 * jax.random.normal(key, (IN, 1)), "b": np.zeros(1, np.float32)},
+            {},
+        ),
+        regress,
+        squared,
+        identity,
     )
     tickets = fit(jt.static_sparse(2, 0.3, 20, lr=Constant(0.05), batch_size=16), targets, of=line)
     assert tickets.log_proba(points.x).shape == (96,)
-    np.testing.assert_allclose(tickets.log_proba(points.x), tickets.member_log_proba(points.x).mean(0), rtol=1e-6)
-    assert tickets.tickets[0].info["train_loss"] < 4.5  # the variance of the targets is 4, the mean of squares 5
+    np.testing.assert_allclose(
+        tickets.log_proba(points.x), tickets.member_log_proba(points.x).mean(0), rtol=1e-6
+    )
+    assert (
+        tickets.tickets[0].info["train_loss"] < 4.5
+    )  # the variance of the targets is 4, the mean of squares 5
 
 
 def regress(params, state, x, train, key):

@@ -15,13 +15,15 @@ from jaxtickets import masks
 from jaxtickets.dataset import Dataset
 from jaxtickets.engine import read_metrics
 from jaxtickets.engine.checkpoints import Checkpoints
-from jaxtickets.engine.run_folder import RunFolder
+from jaxtickets.engine.metrics import MetricsLog
 from jaxtickets.members import Layout
 from jaxtickets.plan import SGD, Adam, Collect, Fork, Length, Plan, Start, Train
 from jaxtickets.schedules import Constant
 
 ONE = Train(Length(1), Constant(0.1))
-WIDE = Plan("wide", (Start(2), ONE, Collect(), Fork(3, "random", keep_dense=("w2",)), ONE, Collect()), 16)
+WIDE = Plan(
+    "wide", (Start(2), ONE, Collect(), Fork(3, "random", keep_dense=("w2",)), ONE, Collect()), 16
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,9 @@ def close(a, b):
     assert timeless[0] == timeless[1]
 
 
-@pytest.mark.parametrize("layout", [Layout(4, "vmap"), Layout(6, "vmap", steps_per_call=4)], ids=str)
+@pytest.mark.parametrize(
+    "layout", [Layout(4, "vmap"), Layout(6, "vmap", steps_per_call=4)], ids=str
+)
 def test_children_are_the_same_in_any_layout(wide, layout):
     """Groups of four and of two, of which one holds children of both parents; all six at once."""
     for a, b in zip(fit(WIDE, layout=layout), wide, strict=True):
@@ -46,8 +50,18 @@ def test_children_are_the_same_in_any_layout(wide, layout):
 
 
 def test_tickets_come_lineage_by_lineage_and_child_by_child(wide):
-    order = [(ticket.info["lineage"], ticket.info.get("child"), ticket.info["collected"], ticket.info["step"]) for ticket in wide]
-    assert order == [(i, *rest) for i in (0, 1) for rest in ((None, 0, 6), (0, 1, 12), (1, 1, 12), (2, 1, 12))]
+    order = [
+        (
+            ticket.info["lineage"],
+            ticket.info.get("child"),
+            ticket.info["collected"],
+            ticket.info["step"],
+        )
+        for ticket in wide
+    ]
+    assert order == [
+        (i, *rest) for i in (0, 1) for rest in ((None, 0, 6), (0, 1, 12), (1, 1, 12), (2, 1, 12))
+    ]
     assert len({ticket.params["w1"].tobytes() for ticket in wide}) == 8
 
 
@@ -66,7 +80,17 @@ def test_a_child_does_not_depend_on_its_siblings():
 @pytest.mark.parametrize("kind", ["random", "anti_random", "partition", "parent"])
 def test_children_start_as_their_parent_under_their_masks(kind):
     """Nothing is trained after the Fork: weights are exactly the parent's where the mask is, the state is the parent's."""
-    plan = Plan("start", (Start(), ONE, Collect(), Fork(4, kind, keep_dense=("w2",) if kind != "parent" else ()), Collect()), 16)
+    plan = Plan(
+        "start",
+        (
+            Start(),
+            ONE,
+            Collect(),
+            Fork(4, kind, keep_dense=("w2",) if kind != "parent" else ()),
+            Collect(),
+        ),
+        16,
+    )
     parent, *children = fit(plan)
     assert parent.model_state["seen"] == 96
     for child in children:
@@ -88,7 +112,11 @@ def test_children_start_as_their_parent_under_their_masks(kind):
 
 
 def test_sparse_parents_stay_sparse():
-    plan = Plan("sparse", (Start(1, 0.5), ONE, Collect(), Fork(3, "random", 0.5, keep_dense=("w2",)), ONE, Collect()), 16)
+    plan = Plan(
+        "sparse",
+        (Start(1, 0.5), ONE, Collect(), Fork(3, "random", 0.5, keep_dense=("w2",)), ONE, Collect()),
+        16,
+    )
     parent, *children = fit(plan)
     for child in children:
         for path in ("w1", "w2"):
@@ -109,15 +137,26 @@ def gradient(params, state, points):
 def test_moments_are_zero_at_a_fork():
     """Six steps with momentum, then one of each child on all examples: plain gradient descent from the masked parent."""
     points = data(augment=False)
-    plan = pat(2, parent=Length(6, "steps"), tune=Length(1, "steps"), tune_lr=Constant(0.1), optimizer=SGD(0.9), batch_size=96)
+    plan = pat(
+        2,
+        parent=Length(6, "steps"),
+        tune=Length(1, "steps"),
+        tune_lr=Constant(0.1),
+        optimizer=SGD(0.9),
+        batch_size=96,
+    )
     start, train, *rest = plan.phases
-    parent, *children = fit(Plan("moments", (start, train, Collect(), *rest), 96), points, of=quiet())
+    parent, *children = fit(
+        Plan("moments", (start, train, Collect(), *rest), 96), points, of=quiet()
+    )
     for child in children:
         before = masks.apply(child.mask, parent.params)
         step = masks.apply(child.mask, gradient(before, parent.model_state, points))
         for path in before:
             # One float32 step in another program; with the parent's momentum the difference would be of order 0.01.
-            np.testing.assert_allclose(child.params[path], before[path] - 0.1 * step[path], atol=1e-6)
+            np.testing.assert_allclose(
+                child.params[path], before[path] - 0.1 * step[path], atol=1e-6
+            )
             assert np.abs(np.asarray(step[path])).max() > 1e-3
 
 
@@ -132,7 +171,9 @@ def test_the_trunk_is_trained_once_and_programs_are_shared(tmp_path):
         folder = tmp_path / str(members)
         fit(pat(members), out=folder, checkpoint_every=1e9)
         records = read_metrics(folder)
-        assert [(r["branch"], r["step"]) for r in records] == [(0, 6)] + [(child + 1, 12) for child in range(members)]
+        assert [(r["branch"], r["step"]) for r in records] == [(0, 6)] + [
+            (child + 1, 12) for child in range(members)
+        ]
         assert [r["children"] for r in records] == [[None]] + [[child] for child in range(members)]
         assert [r["density"] for r in records] == [[1.0]] + [[(64 + 48) / 176]] * members
         # Start, the parent's step, the Fork, the children's step.
@@ -144,17 +185,23 @@ def test_best_children_are_chosen_one_by_one(tmp_path):
     tickets = fit(plan, out=tmp_path, layout=Layout(2, "unroll"))
     history = {}
     for record in read_metrics(tmp_path):
-        for child, accuracy in zip(record["children"], record.get("validation_accuracy", []), strict=False):
+        for child, accuracy in zip(
+            record["children"], record.get("validation_accuracy", []), strict=False
+        ):
             history.setdefault(child, []).append(accuracy)
     assert sorted(history) == [0, 1, 2, 3]
     for child, ticket in enumerate(tickets):
         assert len(history[child]) == 3
         assert ticket.info["validation_accuracy"] == pytest.approx(max(history[child]))
-        assert ticket.info["step"] == 4 * (2 + int(np.argmax(history[child])))  # four steps an epoch: the parent's, and its own
+        assert ticket.info["step"] == 4 * (
+            2 + int(np.argmax(history[child]))
+        )  # four steps an epoch: the parent's, and its own
 
 
 def test_streams_fork():
-    by_one, at_once = (fit(pat(2, masks="random"), Points(), layout=Layout(group, "unroll")) for group in (1, 2))
+    by_one, at_once = (
+        fit(pat(2, masks="random"), Points(), layout=Layout(group, "unroll")) for group in (1, 2)
+    )
     for a, b in zip(by_one, at_once, strict=True):
         close(a, b)
     assert not same(*by_one.tickets)
@@ -164,7 +211,10 @@ def test_streams_fork():
 def test_the_child_that_fails_is_named():
     start, train, fork, tune, collect = pat(2).phases
     plan = Plan("nan", (Start(2), train, fork, Train(tune.length, Constant(3e38)), collect), 16)
-    with pytest.raises(jt.NonFiniteLoss, match=r"loss of member 0\.0 became NaN or infinite at step \d+, in phase 4, Train\(1 epoch"):
+    with pytest.raises(
+        jt.NonFiniteLoss,
+        match=r"loss of member 0\.0 became NaN or infinite at step \d+, in phase 4, Train\(1 epoch",
+    ):
         fit(plan)
 
 
@@ -172,7 +222,10 @@ BIG = 4096
 
 
 def big_init(key, x):
-    return {"w1": 0.1 * jax.random.normal(key, (IN, BIG)), "w2": 0.1 * jax.random.normal(key, (BIG, CLASSES))}, {}
+    return {
+        "w1": 0.1 * jax.random.normal(key, (IN, BIG)),
+        "w2": 0.1 * jax.random.normal(key, (BIG, CLASSES)),
+    }, {}
 
 
 def big_apply(params, state, x, train, key):
@@ -182,19 +235,25 @@ def big_apply(params, state, x, train, key):
 def live_bytes():
     """Bytes in buffers on the device; a restored array and its only shard are two arrays with one buffer."""
     gc.collect()
-    return sum({array.unsafe_buffer_pointer(): array.nbytes for array in jax.live_arrays() if not array.is_deleted()}.values())
+    return sum(
+        {
+            array.unsafe_buffer_pointer(): array.nbytes
+            for array in jax.live_arrays()
+            if not array.is_deleted()
+        }.values()
+    )
 
 
 @pytest.fixture
 def bytes_at_reports(monkeypatch):
     """What lies on the device whenever a run writes down an epoch, less what lay there before."""
-    seen, before, real = [], live_bytes(), RunFolder.append_metrics
+    seen, before, real = [], live_bytes(), MetricsLog.append
 
     def append(self, record):
         real(self, record)
         seen.append((record["branch"], live_bytes() - before))
 
-    monkeypatch.setattr(RunFolder, "append_metrics", append)
+    monkeypatch.setattr(MetricsLog, "append", append)
     return seen
 
 
@@ -215,7 +274,9 @@ def test_many_children_take_no_more_memory_than_one(bytes_at_reports, tmp_path):
         big(members, out=tmp_path / str(members))()
         assert [branch for branch, _ in bytes_at_reports] == list(range(members + 1))
         assert max(size for _, size in bytes_at_reports) <= ROOM
-        assert bytes_at_reports[-1][1] <= ROOM - WEIGHTS  # no more children follow the last: its parent is let go of
+        assert (
+            bytes_at_reports[-1][1] <= ROOM - WEIGHTS
+        )  # no more children follow the last: its parent is let go of
 
 
 @pytest.mark.parametrize("saves", [1, 3])
@@ -225,7 +286,9 @@ def test_what_a_checkpoint_gave_back_is_let_go_of(bytes_at_reports, tmp_path, st
     with pytest.raises(Stopped):
         big(4, out=tmp_path, checkpoint_every=0)()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "age", lambda self: 0.0)  # what is being saved is held meanwhile, which is not the question
+        patch.setattr(
+            Checkpoints, "age", lambda self: 0.0
+        )  # what is being saved is held meanwhile, which is not the question
         del bytes_at_reports[:]
         big(4, out=tmp_path, checkpoint_every=1e9)()
     assert bytes_at_reports[-1][0] == 4
@@ -237,7 +300,9 @@ def test_the_children_of_a_parent_trained_elsewhere_are_those_of_the_whole_plan(
     points = data(augment=False)
     start, train, *rest = pat(4).phases
     parent, *children = fit(Plan("whole", (start, train, Collect(), *rest), 16), points, of=quiet())
-    given = fit(pat(4, parent=0), points, of=quiet(), start_from=(parent.params, parent.model_state))
+    given = fit(
+        pat(4, parent=0), points, of=quiet(), start_from=(parent.params, parent.model_state)
+    )
     assert all(map(same, given, children))
     assert [ticket.info["step"] for ticket in given] == [6] * 4
     assert masks.count(children[0].mask) == 64 + HIDDEN * CLASSES

@@ -18,7 +18,9 @@ def assert_close(tickets, reference):
     """The same masks; weights up to the order in which a batch's gradients are summed over the devices."""
     assert len(tickets) == len(reference)
     for a, b in zip(tickets, reference, strict=True):
-        for x, y in zip(leaves((a.mask, a.model_state)), leaves((b.mask, b.model_state)), strict=True):
+        for x, y in zip(
+            leaves((a.mask, a.model_state)), leaves((b.mask, b.model_state)), strict=True
+        ):
             np.testing.assert_array_equal(x, y)
         for x, y in zip(leaves(a.params), leaves(b.params), strict=True):
             np.testing.assert_allclose(x, y, atol=1e-4)
@@ -36,7 +38,10 @@ def finish(*processes):
 
 
 def check(folder, process=0):
-    assert_close(jt.load(folder / "dst" / "tickets.safetensors", task()), fit(dst(2, collect="best", validation=24)))
+    assert_close(
+        jt.load(folder / "dst" / "tickets.safetensors", task()),
+        fit(dst(2, collect="best", validation=24)),
+    )
     assert_close(jt.load(folder / f"edst-{process}", task()), fit(edst(2)))
 
 

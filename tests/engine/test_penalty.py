@@ -6,13 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
+from others import others
 from tiny_task import data, fit, quiet, same, task
 
 import jaxtickets as jt
 from jaxtickets import masks
 from jaxtickets.engine import read_metrics
-from jaxtickets.plan import L1, SGD, Adam, Collect, Length, Plan, Prune, Remember, Rewind, Start, Train
+from jaxtickets.plan import (
+    L1,
+    SGD,
+    Adam,
+    Collect,
+    Length,
+    Plan,
+    Prune,
+    Remember,
+    Rewind,
+    Start,
+    Train,
+)
 from jaxtickets.schedules import Constant, Linear
 
 
@@ -35,7 +47,11 @@ def pulled(penalty, members=1, **options):
         return jax.tree.map(lambda p: jnp.where(jnp.abs(p) < 0.05, 0.05, p), params), state
 
     still = dataclasses.replace(quiet(), init=init, loss=flat_loss)
-    phases = (Start(members), train(1, lr=1.0, optimizer=SGD(momentum=0), penalty=penalty), Collect())
+    phases = (
+        Start(members),
+        train(1, lr=1.0, optimizer=SGD(momentum=0), penalty=penalty),
+        Collect(),
+    )
     before = fit(Plan("nothing", (Start(), Collect()), 16), of=still).tickets[0].params
     after = fit(Plan("pulled", phases, 16), of=still, **options).tickets
     return [jax.tree.map(lambda a, b: np.sign(a) * (a - b), before, t.params) for t in after]
@@ -45,7 +61,9 @@ def test_random_coefficients_are_an_exact_share_and_the_members_own():
     one, other = pulled(L1(0.03, "random", share=0.75), members=2)
     for pull in (one, other):
         for path, size in (("w1", 128), ("w2", 48)):
-            np.testing.assert_allclose(pull[path][pull[path] != 0], 0.03, atol=1e-7)  # float32 of weights of order 1
+            np.testing.assert_allclose(
+                pull[path][pull[path] != 0], 0.03, atol=1e-7
+            )  # float32 of weights of order 1
             assert np.count_nonzero(pull[path]) == 0.75 * size
         assert not pull["b"].any()  # no mask covers it
     assert (one["w1"] != other["w1"]).any()
@@ -67,7 +85,11 @@ def test_coefficients_of_active_tickets_are_the_mean_of_the_earlier_seeds_masks(
     pull = train(1, lr=1.0, optimizer=SGD(momentum=0), penalty=L1(1e-3, "earlier"))
     phases = (Start(3), Collect(), pull, Collect(), Prune(0.5, "random"), Collect())
     tickets = fit(Plan("active", phases, 16), of=still).tickets
-    first, trained, pruned = tickets[::3], tickets[1::3], tickets[2::3]  # (a seed's own first ticket does not count)
+    first, trained, pruned = (
+        tickets[::3],
+        tickets[1::3],
+        tickets[2::3],
+    )  # (a seed's own first ticket does not count)
     for i in range(3):
         for path in ("w1", "w2"):
             moved = np.abs(first[i].params[path]) - np.abs(trained[i].params[path])
@@ -80,18 +102,32 @@ def test_coefficients_of_active_tickets_are_the_mean_of_the_earlier_seeds_masks(
 @pytest.mark.parametrize("sparsity", [0.0, 0.5])
 def test_the_penalty_is_a_term_of_the_loss(sparsity):
     """Six steps of Adam with clipping, against PyTorch's own; tau falls from step to step."""
+    torch = others("torch")
     strength, adam = Linear(0.2, 0.02), Adam(clip_norm=0.5)
     shuffled = data(augment=False)
-    whole = dataclasses.replace(shuffled, x=shuffled.x[:16], y=shuffled.y[:16])  # one batch: the order does not matter
+    whole = dataclasses.replace(
+        shuffled, x=shuffled.x[:16], y=shuffled.y[:16]
+    )  # one batch: the order does not matter
     start = Start(sparsity=sparsity, distribution="uniform")
     begun = fit(Plan("begun", (start, Collect()), 16), whole, of=quiet()).tickets[0]
-    ended = fit(Plan("l1", (start, train(6, optimizer=adam, penalty=L1(strength, "all")), Collect()), 16), whole, of=quiet()).tickets[0]
-    weights = {path: torch.tensor(np.asarray(p), requires_grad=True) for path, p in begun.params.items()}
-    keep = {path: torch.tensor(np.broadcast_to(np.asarray(m), begun.params[path].shape).copy()) for path, m in begun.mask.items()}
+    ended = fit(
+        Plan("l1", (start, train(6, optimizer=adam, penalty=L1(strength, "all")), Collect()), 16),
+        whole,
+        of=quiet(),
+    ).tickets[0]
+    weights = {
+        path: torch.tensor(np.asarray(p), requires_grad=True) for path, p in begun.params.items()
+    }
+    keep = {
+        path: torch.tensor(np.broadcast_to(np.asarray(m), begun.params[path].shape).copy())
+        for path, m in begun.mask.items()
+    }
     optimizer = torch.optim.Adam(list(weights.values()), lr=0.01)
     for step in range(6):
         hidden = torch.tanh(torch.tensor(whole.x) @ weights["w1"] + weights["b"])
-        loss = torch.nn.functional.cross_entropy(hidden @ weights["w2"], torch.tensor(whole.y, dtype=torch.long))
+        loss = torch.nn.functional.cross_entropy(
+            hidden @ weights["w2"], torch.tensor(whole.y, dtype=torch.long)
+        )
         loss = loss + strength(step, 6) * sum(weights[path].abs().sum() for path in ("w1", "w2"))
         optimizer.zero_grad()
         loss.backward()
@@ -106,7 +142,9 @@ def test_the_penalty_is_a_term_of_the_loss(sparsity):
 
 @pytest.mark.parametrize("scheme", ["baseline", "bagging", "base_lt", "active_lt", "random_lt"])
 def test_every_scheme_runs_resumes_and_does_not_depend_on_the_layout(scheme, tmp_path):
-    plan = jt.multi_ticket(scheme, 2, sparsity=0.5, rounds=1, epochs=1, tau=0.2, lr=Linear(0.02), batch_size=16)
+    plan = jt.multi_ticket(
+        scheme, 2, sparsity=0.5, rounds=1, epochs=1, tau=0.2, lr=Linear(0.02), batch_size=16
+    )
     whole = fit(plan, of=task())
     assert len(whole) == 2
     for one in whole:
@@ -120,7 +158,12 @@ def test_every_scheme_runs_resumes_and_does_not_depend_on_the_layout(scheme, tmp
     else:
         with pytest.raises(ValueError, match="one after another"):
             fit(plan, of=task(), layout=jt.Layout(2, "unroll"))
-    assert all(same(a, b) for a, b in zip(whole, jt.load(tmp_path / "run" / "tickets.safetensors", task()), strict=True))
+    assert all(
+        same(a, b)
+        for a, b in zip(
+            whole, jt.load(tmp_path / "run" / "tickets.safetensors", task()), strict=True
+        )
+    )
 
 
 def test_a_penalty_lowers_the_overlap_of_masks():
@@ -130,7 +173,14 @@ def test_a_penalty_lowers_the_overlap_of_masks():
         return quiet().init(jax.random.key(0), x)
 
     pretrained = dataclasses.replace(quiet(), init=init)
-    how = {"members": 3, "sparsity": 0.5, "rounds": 2, "epochs": 2, "batch_size": 16, "lr": Linear(0.02)}
+    how = {
+        "members": 3,
+        "sparsity": 0.5,
+        "rounds": 2,
+        "epochs": 2,
+        "batch_size": 16,
+        "lr": Linear(0.02),
+    }
 
     def overlap(scheme, **options):
         found = fit(jt.multi_ticket(scheme, **how, **options), of=pretrained).masks
@@ -145,11 +195,16 @@ def test_a_penalty_lowers_the_overlap_of_masks():
 def test_rounds_go_back_to_the_first_weights():
     """After the last rewind a ticket is its first weights under its mask, the head too; or the head stays trained."""
     phases = jt.imp(1, 0.5, 2, 1, lr=Linear(0.02), batch_size=16).phases[:-2]
-    stays = jt.imp(1, 0.5, 2, 1, lr=Linear(0.02), batch_size=16, rewind_head=False, head=("w2",)).phases[:-2]
+    stays = jt.imp(
+        1, 0.5, 2, 1, lr=Linear(0.02), batch_size=16, rewind_head=False, head=("w2",)
+    ).phases[:-2]
     assert isinstance(phases[-1], Rewind)
     assert isinstance(phases[1], Remember)
     first = fit(Plan("first", (Start(), Collect()), 16), of=quiet()).tickets[0].params
-    back, kept = (fit(Plan("imp", (*found, Collect()), 16), of=quiet()).tickets[0] for found in (phases, stays))
+    back, kept = (
+        fit(Plan("imp", (*found, Collect()), 16), of=quiet()).tickets[0]
+        for found in (phases, stays)
+    )
     for path in first:
         np.testing.assert_array_equal(back.params[path], np.where(back.mask[path], first[path], 0))
     np.testing.assert_array_equal(kept.params["w1"], np.where(kept.mask["w1"], first["w1"], 0))

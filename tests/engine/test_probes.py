@@ -21,7 +21,9 @@ PLANS = {"edst": edst(2, collect="best", validation=24), "groups": dst(2), "chil
 
 
 COMPILED = []
-jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: COMPILED.append(event) if "backend_compile" in event else None)
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: COMPILED.append(event) if "backend_compile" in event else None
+)
 
 
 class Stopped(BaseException):
@@ -37,7 +39,10 @@ def undisturbed(tmp_path_factory):
     """Each plan's folder with probes, and its tickets."""
     before = len(COMPILED)
     folders = {name: tmp_path_factory.mktemp(name) for name in PLANS}
-    runs = {name: (folders[name], fit(plan, out=folders[name], probe=PROBE)) for name, plan in PLANS.items()}
+    runs = {
+        name: (folders[name], fit(plan, out=folders[name], probe=PROBE))
+        for name, plan in PLANS.items()
+    }
     assert len(COMPILED) > before  # the counter counts
     return runs
 
@@ -47,7 +52,9 @@ def test_training_is_the_same_to_the_bit(undisturbed, tmp_path, name):
     folder, tickets = undisturbed[name]
     without = fit(PLANS[name], out=tmp_path)
     assert all(same(a, b) for a, b in zip(tickets, without, strict=True))
-    assert (folder / "tickets.safetensors").read_bytes() == (tmp_path / "tickets.safetensors").read_bytes()
+    assert (folder / "tickets.safetensors").read_bytes() == (
+        tmp_path / "tickets.safetensors"
+    ).read_bytes()
     assert not (tmp_path / "probe").exists()
     assert read_probes(tmp_path) == []
 
@@ -55,12 +62,23 @@ def test_training_is_the_same_to_the_bit(undisturbed, tmp_path, name):
 def test_times_and_networks(undisturbed):
     """EDST of 4 steps an epoch: before, then after each of three phases of one epoch. A parent of six steps, then its children's six."""
     records = read_probes(undisturbed["edst"][0])
-    assert [(r["lineage"], r["child"], r["step"], r["epoch"]) for r in records] == [(0, None, 4 * i, i) for i in range(4)]
-    assert {(r["log_proba"].shape, str(r["log_proba"].dtype)) for r in records} == {((5, CLASSES), "float32")}
+    assert [(r["lineage"], r["child"], r["step"], r["epoch"]) for r in records] == [
+        (0, None, 4 * i, i) for i in range(4)
+    ]
+    assert {(r["log_proba"].shape, str(r["log_proba"].dtype)) for r in records} == {
+        ((5, CLASSES), "float32")
+    }
     records = read_probes(undisturbed["children"][0])
-    assert [(r["lineage"], r["child"], r["step"]) for r in records] == [(0, None, 0), (0, None, 6), (0, 0, 12), (0, 1, 12)]
+    assert [(r["lineage"], r["child"], r["step"]) for r in records] == [
+        (0, None, 0),
+        (0, None, 6),
+        (0, 0, 12),
+        (0, 1, 12),
+    ]
     records = read_probes(undisturbed["groups"][0])
-    assert [(r["lineage"], r["step"], r["epoch"]) for r in records] == [(i, 6 * e, e) for i in range(2) for e in range(3)]
+    assert [(r["lineage"], r["step"], r["epoch"]) for r in records] == [
+        (i, 6 * e, e) for i in range(2) for e in range(3)
+    ]
 
 
 def test_the_last_predictions_are_the_tickets(undisturbed):
@@ -68,14 +86,22 @@ def test_the_last_predictions_are_the_tickets(undisturbed):
         folder, tickets = undisturbed[name]
         last = {(r["lineage"], r["child"]): r["log_proba"] for r in read_probes(folder)}
         children = [who for who in last if who[1] is not None] or list(last)
-        np.testing.assert_array_equal(np.stack([last[who] for who in children]), tickets.member_log_proba(PROBE))
+        np.testing.assert_array_equal(
+            np.stack([last[who] for who in children]), tickets.member_log_proba(PROBE)
+        )
 
 
 def test_the_first_predictions_are_those_of_the_weights_at_the_start(undisturbed):
     (first, *_) = read_probes(undisturbed["groups"][0])
     still = dst(2, epochs=1, lr=jt.schedules.Constant(1e-30))
     untrained = fit(
-        dataclasses.replace(still, phases=tuple(dataclasses.replace(p, evolve=None) if hasattr(p, "evolve") else p for p in still.phases))
+        dataclasses.replace(
+            still,
+            phases=tuple(
+                dataclasses.replace(p, evolve=None) if hasattr(p, "evolve") else p
+                for p in still.phases
+            ),
+        )
     )
     np.testing.assert_allclose(first["log_proba"], untrained.member_log_proba(PROBE)[0], atol=1e-6)
 
@@ -107,7 +133,8 @@ def test_data_sets_are_prepared_and_their_labels_are_not_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "saves", "written"), [("edst", 4, True), ("edst", 7, False), ("groups", 12, False), ("children", 8, True)]
+    ("name", "saves", "written"),
+    [("edst", 4, True), ("edst", 7, False), ("groups", 12, False), ("children", 8, True)],
 )
 def test_a_stopped_run_has_the_same_files(tmp_path, undisturbed, monkeypatch, name, saves, written):
     """Stopped as a checkpoint has been written, or just before: then probes are there that the run makes again."""
@@ -129,7 +156,9 @@ def test_a_stopped_run_has_the_same_files(tmp_path, undisturbed, monkeypatch, na
     monkeypatch.undo()
     fit(PLANS[name], out=tmp_path, probe=PROBE)
     assert files(tmp_path) == wanted
-    assert (tmp_path / "tickets.safetensors").read_bytes() == (undisturbed[name][0] / "tickets.safetensors").read_bytes()
+    assert (tmp_path / "tickets.safetensors").read_bytes() == (
+        undisturbed[name][0] / "tickets.safetensors"
+    ).read_bytes()
 
 
 def test_a_file_half_written_is_no_record(tmp_path, undisturbed, monkeypatch):
@@ -174,13 +203,21 @@ class Images:
 @pytest.mark.parametrize(
     ("how", "error", "says"),
     [
-        ({"probe": PROBE[:, :3]}, DataError, r"probe is float32\[3\] per example; perceptron takes float32\[8\]"),
+        (
+            {"probe": PROBE[:, :3]},
+            DataError,
+            r"probe is float32\[3\] per example; perceptron takes float32\[8\]",
+        ),
         ({"probe": PROBE.astype(np.int32)}, DataError, r"probe is int32\[8\]"),
         ({"probe": PROBE[:0]}, DataError, "probe holds no examples"),
         ({"probe": np.full_like(PROBE, np.nan)}, DataError, "probe holds NaN"),
         ({"probe": Images()}, DataError, "got a stream"),
         ({"probe": PROBE, "out": None}, ValueError, "give out, or leave probe out"),
-        ({"probe": PROBE, "probe_every": 0}, ValueError, "a whole number of epochs, at least 1; got 0"),
+        (
+            {"probe": PROBE, "probe_every": 0},
+            ValueError,
+            "a whole number of epochs, at least 1; got 0",
+        ),
         ({"probe_every": 0.5}, ValueError, "got 0.5"),
     ],
 )
@@ -209,11 +246,23 @@ def test_damaged_files_are_told(tmp_path):
     whole = file.read_bytes()
     with np.load(file) as arrays:
         kept = dict(arrays)
-    for damage in (b"", whole[:-30], whole.replace(b"(5, 3)", b"(9, 3)"), archive_of(kept, b"(5, 3)", b"(9, 3)")):
+    for damage in (
+        b"",
+        whole[:-30],
+        whole.replace(b"(5, 3)", b"(9, 3)"),
+        archive_of(kept, b"(5, 3)", b"(9, 3)"),
+    ):
         file.write_bytes(damage)
         with pytest.raises(RunError, match=f"{file.name} is no record of a probe"):
             read_probes(tmp_path)
-    for other in ({"log_proba": kept["log_proba"].astype(np.float64)}, {"log_proba": np.array([None])}, {"step": np.zeros(2, np.int64)}):
+    for other in (
+        {"log_proba": kept["log_proba"].astype(np.float64)},
+        {"log_proba": np.array([None])},
+        {"step": np.zeros(2, np.int64)},
+        {"child": np.array("ab")},
+        {"lineage": np.array(1j)},
+        {"epoch": np.array(b"1")},
+    ):
         np.savez(file, **(kept | other))
         with pytest.raises(RunError, match="is no record of a probe"):
             read_probes(tmp_path)
@@ -223,6 +272,13 @@ def test_damaged_files_are_told(tmp_path):
     np.savez(file, **{name: kept[name] for name in ("lineage", "log_proba")})
     with pytest.raises(RunError, match="is no record of a probe"):
         read_probes(tmp_path)
+    encrypted = bytearray(whole)
+    encrypted[whole.index(b"PK\1\2") + 8] |= 1
+    file.write_bytes(encrypted)
+    with pytest.raises(
+        RunError, match=r"is no record of a probe, .* is encrypted\); move it out of the folder"
+    ):
+        read_probes(tmp_path)
 
 
 def test_heads_are_averaged(tmp_path):
@@ -230,6 +286,10 @@ def test_heads_are_averaged(tmp_path):
         outputs, state = task().apply(params, state, x, train, key)
         return np.float32(1) * jax.numpy.stack([outputs, -outputs]), state
 
-    headed = dataclasses.replace(task(), apply=two, loss=lambda outputs, y: task().loss(outputs[0], y), heads=2)
+    headed = dataclasses.replace(
+        task(), apply=two, loss=lambda outputs, y: task().loss(outputs[0], y), heads=2
+    )
     tickets = fit(dst(1, epochs=1), of=headed, train=data(), out=tmp_path, probe=PROBE)
-    np.testing.assert_array_equal(read_probes(tmp_path)[-1]["log_proba"], tickets.ticket_log_proba(PROBE)[0])
+    np.testing.assert_array_equal(
+        read_probes(tmp_path)[-1]["log_proba"], tickets.ticket_log_proba(PROBE)[0]
+    )

@@ -57,7 +57,15 @@ def test_a_terminal_gets_a_live_line():
     line.close()
     shown = screen.getvalue()
     assert "\x1b[" in shown
-    for part in ("100%", "loss 0.500", "acc 25.0%", "density 0.200", "1,234 examples/s", "0:00:00 left", "collected 1 ticket"):
+    for part in (
+        "100%",
+        "loss 0.500",
+        "acc 25.0%",
+        "density 0.200",
+        "1,234 examples/s",
+        "0:00:00 left",
+        "collected 1 ticket",
+    ):
         assert part in shown
 
 

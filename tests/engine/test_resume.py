@@ -19,7 +19,7 @@ from tiny_task import CLASSES, HIDDEN, IN, data, dst, edst, fit, same, task
 import jaxtickets as jt
 from jaxtickets.engine import read_metrics
 from jaxtickets.engine.checkpoints import Checkpoints, digest
-from jaxtickets.engine.lineage import WEIGHTS
+from jaxtickets.engine.steps import WEIGHTS
 from jaxtickets.errors import NonFiniteLoss, RunError
 from jaxtickets.members import Layout, member_keys
 from jaxtickets.plan import SGD, Adam, Collect, Length, Plan, Start, Train
@@ -86,9 +86,14 @@ def go_on(plan, folder, monkeypatch, **options):
 
 
 def assert_equal_runs(folder, reference):
-    assert (folder / "tickets.safetensors").read_bytes() == (reference / "tickets.safetensors").read_bytes()
+    assert (folder / "tickets.safetensors").read_bytes() == (
+        reference / "tickets.safetensors"
+    ).read_bytes()
     timed = ("seconds", "examples_per_second")
-    a, b = ([{k: v for k, v in record.items() if k not in timed} for record in read_metrics(path)] for path in (folder, reference))
+    a, b = (
+        [{k: v for k, v in record.items() if k not in timed} for record in read_metrics(path)]
+        for path in (folder, reference)
+    )
     assert a == b
     seconds = [record["seconds"] for record in read_metrics(folder)]
     assert seconds == sorted(seconds)
@@ -97,9 +102,20 @@ def assert_equal_runs(folder, reference):
 # Steps of "best": explore 4, three refinements of 4; of "groups": 12 for each of two lineages; of "optimizers": 3 and 3.
 @pytest.mark.parametrize(
     ("name", "saves"),
-    [("best", 4), ("best", 6), ("best", 11), ("groups", 5), ("groups", 12), ("groups", 17), ("optimizers", 3), ("optimizers", 4)],
+    [
+        ("best", 4),
+        ("best", 6),
+        ("best", 11),
+        ("groups", 5),
+        ("groups", 12),
+        ("groups", 17),
+        ("optimizers", 3),
+        ("optimizers", 4),
+    ],
 )
-def test_a_stopped_run_ends_in_the_same_bits(tmp_path, undisturbed, stop_after, monkeypatch, name, saves):
+def test_a_stopped_run_ends_in_the_same_bits(
+    tmp_path, undisturbed, stop_after, monkeypatch, name, saves
+):
     """In the middle of an epoch, at the end of a phase, in the second group, with a best so far, after a change of optimizer."""
     begin(PLANS[name], tmp_path, stop_after, saves)
     assert not (tmp_path / "tickets.safetensors").exists()
@@ -117,7 +133,10 @@ STEPS = {"edst": 16, "dst": 24}  # as many checkpoints are written
 
 
 def newest(folder):
-    return max((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()), default=-1)
+    return max(
+        (int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()),
+        default=-1,
+    )
 
 
 def kill_and_go_on(tmp_path, cache, kind, kills, rng):
@@ -157,11 +176,16 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bits(tmp_path, compile_ca
 
 
 def checkpoints(folder):
-    return sorted((path for path in (folder / "checkpoints").iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    return sorted(
+        (path for path in (folder / "checkpoints").iterdir() if path.name.isdigit()),
+        key=lambda path: int(path.name),
+    )
 
 
 def largest_file(folder):
-    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    return max(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
 
 
 def truncate(folder):
@@ -177,7 +201,9 @@ def flip(folder):
     file = largest_file(folder)
     content = bytearray(file.read_bytes())
     middle = len(content) // 2
-    content[middle - 8 : middle + 8] = bytes(255 - byte for byte in content[middle - 8 : middle + 8])
+    content[middle - 8 : middle + 8] = bytes(
+        255 - byte for byte in content[middle - 8 : middle + 8]
+    )
     file.write_bytes(content)
 
 
@@ -200,7 +226,9 @@ def mix(folder):
 
 
 @pytest.mark.parametrize("damage", [truncate, delete, flip, empty, forget_place, mix])
-def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed, stop_after, monkeypatch, damage):
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path, undisturbed, stop_after, monkeypatch, damage
+):
     """The newest is of step 8, when an epoch had been reported; the one before it is of step 7."""
     begin(PLANS["best"], tmp_path, stop_after, 8)
     assert read_metrics(tmp_path)[-1]["step"] == 8
@@ -210,13 +238,18 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed, stop_after, 
     assert_equal_runs(tmp_path, undisturbed["best"])
 
 
-def test_without_a_whole_checkpoint_the_run_starts_over(tmp_path, undisturbed, stop_after, monkeypatch):
+def test_without_a_whole_checkpoint_the_run_starts_over(
+    tmp_path, undisturbed, stop_after, monkeypatch
+):
     begin(PLANS["best"], tmp_path, stop_after, 6)
     for folder in checkpoints(tmp_path):
         truncate(folder)
     with pytest.warns(UserWarning, match="is damaged") as said:
         go_on(PLANS["best"], tmp_path, monkeypatch)
-    assert ["checkpoints/5" in str(said[0].message), "checkpoints/3" in str(said[2].message)] == [True, True]
+    assert ["checkpoints/5" in str(said[0].message), "checkpoints/3" in str(said[2].message)] == [
+        True,
+        True,
+    ]
     assert_equal_runs(tmp_path, undisturbed["best"])
 
 
@@ -243,26 +276,36 @@ def test_a_digest_sees_one_bit_one_shape_and_one_dtype():
 
 
 def test_a_finished_run_is_loaded(tmp_path, undisturbed):
-    before = {path: path.stat().st_mtime_ns for path in undisturbed["groups"].rglob("*") if path.is_file()}
+    before = {
+        path: path.stat().st_mtime_ns for path in undisturbed["groups"].rglob("*") if path.is_file()
+    }
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
     )
     tickets = fit(PLANS["groups"], out=undisturbed["groups"])
     assert not any("train" in event for event in compiled)
-    assert before == {path: path.stat().st_mtime_ns for path in undisturbed["groups"].rglob("*") if path.is_file()}
+    assert before == {
+        path: path.stat().st_mtime_ns for path in undisturbed["groups"].rglob("*") if path.is_file()
+    }
     assert all(map(same, tickets, jt.load(undisturbed["groups"] / "tickets.safetensors", task())))
     assert tickets.plan == PLANS["groups"]
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_another_run_in_the_same_folder_is_an_error_that_names_the_difference(tmp_path, undisturbed, stop_after, monkeypatch, finished):
+def test_another_run_in_the_same_folder_is_an_error_that_names_the_difference(
+    tmp_path, undisturbed, stop_after, monkeypatch, finished
+):
     folder = undisturbed["groups"] if finished else tmp_path
     if not finished:
         begin(PLANS["groups"], tmp_path, stop_after, 2)
         monkeypatch.undo()
     wider = jt.Task(
-        lambda key, x: ({"w": np.zeros((IN, CLASSES), np.float32)}, {}), linear, task().loss, task().log_proba, num_classes=CLASSES
+        lambda key, x: ({"w": np.zeros((IN, CLASSES), np.float32)}, {}),
+        linear,
+        task().loss,
+        task().log_proba,
+        num_classes=CLASSES,
     )
     shifted = jt.Dataset(data().x + 1, data().y, CLASSES, "points", data().augment)
     plain = data(augment=False)
@@ -273,7 +316,11 @@ def test_another_run_in_the_same_folder_is_an_error_that_names_the_difference(tm
         (dst(2), {"train": shifted}, r'data.fingerprint was "\w+" there and is "\w+" here'),
         (dst(2), {"train": plain}, r'data.augment was "Jitter\(size=0.1\)" there and is null here'),
         (dst(2), {"of": wider}, r'task.name was "perceptron" there and is "task" here'),
-        (dst(2), {"of": wider}, rf'task.params.w1 was "float32\[{IN}, {HIDDEN}\]" there and is "nothing" here'),
+        (
+            dst(2),
+            {"of": wider},
+            rf'task.params.w1 was "float32\[{IN}, {HIDDEN}\]" there and is "nothing" here',
+        ),
     ]
     for plan, options, message in cases:
         with pytest.raises(RunError, match=message):
@@ -285,10 +332,15 @@ def linear(params, state, x, train, key):
     return x @ params["w"], state
 
 
-def test_other_groups_than_those_of_the_checkpoint_are_an_error_that_says_which(tmp_path, undisturbed, stop_after, monkeypatch):
+def test_other_groups_than_those_of_the_checkpoint_are_an_error_that_says_which(
+    tmp_path, undisturbed, stop_after, monkeypatch
+):
     begin(PLANS["groups"], tmp_path, stop_after, 15)
     monkeypatch.undo()
-    with pytest.raises(RunError, match=r"trains 1 lineages at a time, and this layout 2; give layout=Layout\(group=1\)"):
+    with pytest.raises(
+        RunError,
+        match=r"trains 1 lineages at a time, and this layout 2; give layout=Layout\(group=1\)",
+    ):
         fit(PLANS["groups"], out=tmp_path, layout=Layout(2, "vmap"))
     go_on(PLANS["groups"], tmp_path, monkeypatch)
     assert_equal_runs(tmp_path, undisturbed["groups"])
@@ -316,9 +368,20 @@ def test_an_unreadable_config_and_a_file_in_place_of_the_folder_are_errors(tmp_p
 
 def test_a_loss_that_is_not_finite_names_phase_step_and_member(tmp_path):
     """A learning rate of 3e38 in the second training: its first step, the seventh, makes weights whose logits overflow."""
-    plan = Plan("nan", (Start(1, 0.5), Train(Length(6, "steps")), Collect(), Train(Length(6, "steps"), Constant(3e38)), Collect()), 16)
+    plan = Plan(
+        "nan",
+        (
+            Start(1, 0.5),
+            Train(Length(6, "steps")),
+            Collect(),
+            Train(Length(6, "steps"), Constant(3e38)),
+            Collect(),
+        ),
+        16,
+    )
     with pytest.raises(
-        NonFiniteLoss, match=r"member 0 became NaN or infinite at step (\d+), in phase 4, Train\(6 steps, lr=3e\+38\)"
+        NonFiniteLoss,
+        match=r"member 0 became NaN or infinite at step (\d+), in phase 4, Train\(6 steps, lr=3e\+38\)",
     ) as error:
         fit(plan, out=tmp_path, checkpoint_every=0)
     step = int(str(error.value).split("step ")[1].split(",")[0])
@@ -327,7 +390,9 @@ def test_a_loss_that_is_not_finite_names_phase_step_and_member(tmp_path):
     kept = jt.load(tmp_path / "tickets" / "000.safetensors", task())
     assert np.isfinite(kept.predict_proba(data())).all()
     assert len(checkpoints(tmp_path)) == 3
-    with pytest.raises(NonFiniteLoss, match=f"at step {step},"):  # and it goes on from there to the same end
+    with pytest.raises(
+        NonFiniteLoss, match=f"at step {step},"
+    ):  # and it goes on from there to the same end
         fit(plan, out=tmp_path, checkpoint_every=0)
 
 
@@ -335,7 +400,9 @@ def first_bad_step(plan):
     """By runs of one more step each, whose last loss is the mean over that step alone."""
     start, good, _, bad, _ = plan.phases
     for steps in range(1, 7):
-        short = Plan("short", (start, good, *(Train(Length(1, "steps"), bad.lr),) * steps, Collect()), 16)
+        short = Plan(
+            "short", (start, good, *(Train(Length(1, "steps"), bad.lr),) * steps, Collect()), 16
+        )
         try:
             fit(short)
         except NonFiniteLoss as error:
@@ -355,7 +422,9 @@ def test_the_member_that_fails_is_named(tmp_path):
 
     broken = jt.Task(start, task().apply, task().loss, task().log_proba, num_classes=CLASSES)
     for layout in (Layout(1, "unroll"), Layout(2, "vmap")):
-        with pytest.raises(NonFiniteLoss, match=r"member 1 became NaN or infinite at step 1, in phase 2"):
+        with pytest.raises(
+            NonFiniteLoss, match=r"member 1 became NaN or infinite at step 1, in phase 2"
+        ):
             fit(dst(2), of=broken, layout=layout)
 
 

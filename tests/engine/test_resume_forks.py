@@ -19,10 +19,26 @@ THREE = Train(Length(3, "steps"), Constant(0.1))
 PLANS = {
     # 4 steps of the parent and 4 of each child; a validation split makes epochs of 4.
     "pat": (pat(3, masks="partition", collect="best", validation=24), Layout(1, "unroll")),
-    "ltr": (ltr(), Layout(1, "unroll")),  # 3 steps, remembered; 9, pruning; 9 of each child after the Rewind
+    "ltr": (
+        ltr(),
+        Layout(1, "unroll"),
+    ),  # 3 steps, remembered; 9, pruning; 9 of each child after the Rewind
     # Two parents at a time, in groups of two, three children each in groups of two: the second holds children of both.
     "wide": (
-        Plan("wide", (Start(4), THREE, Collect(), Fork(3, "random", keep_dense=("w2",)), THREE, Prune(0.8), THREE, Collect()), 16),
+        Plan(
+            "wide",
+            (
+                Start(4),
+                THREE,
+                Collect(),
+                Fork(3, "random", keep_dense=("w2",)),
+                THREE,
+                Prune(0.8),
+                THREE,
+                Collect(),
+            ),
+            16,
+        ),
         Layout(2, "vmap"),
     ),
 }
@@ -59,11 +75,22 @@ def lines():
         ("ltr", 5),  # while pruning, with weights remembered
         ("ltr", 13),  # right after the first child's Rewind
         ("ltr", 27),  # in the last child's training
-        ("wide", 14),  # in the second group of children of the first group of parents, after their Prune
+        (
+            "wide",
+            14,
+        ),  # in the second group of children of the first group of parents, after their Prune
         ("wide", 24),  # at the end of the parents of the second group
     ],
 )
-def test_a_stopped_run_ends_in_the_same_bits(tmp_path, undisturbed, stop_after, lines, monkeypatch, name, saves):  # noqa: F811
+def test_a_stopped_run_ends_in_the_same_bits(
+    tmp_path,
+    undisturbed,
+    stop_after,  # noqa: F811
+    lines,
+    monkeypatch,
+    name,
+    saves,
+):
     plan, layout = PLANS[name]
     begin(plan, tmp_path, stop_after, saves, layout=layout)
     go_on(plan, tmp_path, monkeypatch, layout=layout)
@@ -71,7 +98,12 @@ def test_a_stopped_run_ends_in_the_same_bits(tmp_path, undisturbed, stop_after, 
     assert lines[-1]._done == lines[-1]._total  # what was skipped and what was trained add up
 
 
-def test_a_damaged_checkpoint_of_a_child_is_passed_over(tmp_path, undisturbed, stop_after, monkeypatch):  # noqa: F811
+def test_a_damaged_checkpoint_of_a_child_is_passed_over(
+    tmp_path,
+    undisturbed,
+    stop_after,  # noqa: F811
+    monkeypatch,
+):
     """The newest is of the second child's first step; the one before it is of the first child's end, before it was collected."""
     plan, layout = PLANS["pat"]
     begin(plan, tmp_path, stop_after, 9, layout=layout)
@@ -82,7 +114,11 @@ def test_a_damaged_checkpoint_of_a_child_is_passed_over(tmp_path, undisturbed, s
     assert_equal_runs(tmp_path, undisturbed["pat"])
 
 
-def test_parents_are_in_the_checkpoints_of_all_children_but_the_last(tmp_path, stop_after, monkeypatch):  # noqa: F811
+def test_parents_are_in_the_checkpoints_of_all_children_but_the_last(
+    tmp_path,
+    stop_after,  # noqa: F811
+    monkeypatch,
+):
     plan, layout = PLANS["pat"]
     for saves, there in ((6, True), (14, False)):
         folder = tmp_path / str(saves)
@@ -92,7 +128,9 @@ def test_parents_are_in_the_checkpoints_of_all_children_but_the_last(tmp_path, s
         assert ("parents" in written) == there
 
 
-def test_children_shorter_than_the_time_between_checkpoints_are_still_saved(tmp_path, undisturbed, monkeypatch):
+def test_children_shorter_than_the_time_between_checkpoints_are_still_saved(
+    tmp_path, undisturbed, monkeypatch
+):
     """A step takes a second here, a child four, and a checkpoint is due every five."""
     saved, clock, real = [], [0.0], Checkpoints.save
 
@@ -116,7 +154,10 @@ def test_a_group_of_other_members_is_no_place_to_go_on_from(tmp_path, stop_after
     plan = Plan("five", (Start(5), THREE, Collect()), 16)
     begin(plan, tmp_path, stop_after, 5, layout=Layout(3, "vmap"))
     monkeypatch.undo()
-    with pytest.raises(RunError, match=r"trains 3 lineages at a time, and this layout 2; give layout=Layout\(group=3\)"):
+    with pytest.raises(
+        RunError,
+        match=r"trains 3 lineages at a time, and this layout 2; give layout=Layout\(group=3\)",
+    ):
         fit(plan, out=tmp_path, layout=Layout(2, "vmap"))
     whole = go_on(plan, tmp_path, monkeypatch, layout=Layout(3, "vmap"))
     assert [ticket.info["lineage"] for ticket in whole] == [0, 1, 2, 3, 4]

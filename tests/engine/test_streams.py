@@ -60,10 +60,15 @@ def test_members_read_their_own_batches_as_the_stream_gives_them(layout):
         *_, (last_x, last_y) = Points().batches(seed, 0, 16)
         np.testing.assert_array_equal(x[i], last_x.astype(np.float32))
         np.testing.assert_array_equal(y[i], last_y)
-    again = make_feed(Points(), 16, layout).for_members(keys, layout).batch(0, 5)  # as after a resume: forward to the place
+    again = (
+        make_feed(Points(), 16, layout).for_members(keys, layout).batch(0, 5)
+    )  # as after a resume: forward to the place
     np.testing.assert_array_equal(np.asarray(again[0]), x)
     back = feed.batch(0, 2)  # as after an escape: back to the place
-    np.testing.assert_array_equal(np.asarray(back[1]), np.asarray(make_feed(Points(), 16, layout).for_members(keys, layout).batch(0, 2)[1]))
+    np.testing.assert_array_equal(
+        np.asarray(back[1]),
+        np.asarray(make_feed(Points(), 16, layout).for_members(keys, layout).batch(0, 2)[1]),
+    )
 
 
 def test_a_stream_trains_and_lone_runs_equal_members():
@@ -78,7 +83,9 @@ def test_a_stopped_stream_goes_on_to_the_same_bits(tmp_path, stop_after, monkeyp
     plan = edst(2)
     fit(plan, Points(), out=tmp_path / "whole")
     with pytest.raises(Stopped):
-        fit(plan, Points(stop_at=10), out=tmp_path / "cut", checkpoint_every=0)  # a loader that fails in the second epoch
+        fit(
+            plan, Points(stop_at=10), out=tmp_path / "cut", checkpoint_every=0
+        )  # a loader that fails in the second epoch
     stop_after(4)
     with pytest.raises(Stopped):
         fit(plan, Points(), out=tmp_path / "cut", checkpoint_every=0)
@@ -90,7 +97,10 @@ def test_a_stopped_stream_goes_on_to_the_same_bits(tmp_path, stop_after, monkeyp
 @pytest.mark.parametrize(
     ("stream", "message"),
     [
-        (Points(short=1), "batch 6 of epoch 1 of streamed is missing: a stream of 96 examples yields 6 batches of 16"),
+        (
+            Points(short=1),
+            "batch 6 of epoch 1 of streamed is missing: a stream of 96 examples yields 6 batches of 16",
+        ),
         (Points(shift=1), r"has labels 1 to 3; those of 3 classes are 0 to 2"),
         (Points(last=True), r"holds \[15\] examples, not batch_size=16"),
     ],
@@ -98,3 +108,28 @@ def test_a_stopped_stream_goes_on_to_the_same_bits(tmp_path, stop_after, monkeyp
 def test_a_stream_that_breaks_its_promise_is_named(stream, message):
     with pytest.raises(jt.DataError, match=message):
         fit(dst(1), stream)
+
+
+class Words(Points):
+    """Points that come as numbers of words, one of which no table of 7 rows has."""
+
+    def batches(self, seed, epoch, batch_size):
+        for i, (x, y) in enumerate(super().batches(seed, epoch, batch_size)):
+            ids = np.zeros(x.shape, np.int32)
+            ids[min(3, len(ids) - 1), 1] = 7 * (i == 4)
+            yield ids, y
+
+
+def test_numbers_of_rows_that_no_table_has_are_named_in_a_streams_batches():
+    def init(key, x):
+        return {"table": jax.random.normal(key, (7, CLASSES))}, {}
+
+    def apply(params, model_state, x, train, key):
+        return params["table"][x].mean(1), model_state
+
+    task = jt.classification((init, apply), num_classes=CLASSES, prunable=((".*", True),))
+    with pytest.raises(
+        jt.DataError,
+        match=r"batch 5 of epoch 1 of streamed, row 3, column 1, is 7; .* 7 rows: 0 to 6 are allowed",
+    ):
+        jt.fit(dst(1), task, Words(), key=0, progress=False)

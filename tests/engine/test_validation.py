@@ -69,7 +69,9 @@ def test_best_equals_a_run_that_stops_there(tmp_path, layout):
 
 def test_every_phase_has_its_own_best():
     tickets = fit(edst(3, validation=24, collect="best"))
-    assert [6 * (i + 1) for i in range(4)][1:] != [ticket.info["step"] for ticket in tickets]  # 4 steps an epoch here
+    assert [6 * (i + 1) for i in range(4)][1:] != [
+        ticket.info["step"] for ticket in tickets
+    ]  # 4 steps an epoch here
     assert [ticket.info["step"] for ticket in tickets] == [8, 12, 16]
 
 
@@ -96,4 +98,6 @@ def test_the_last_is_collected_where_best_is_not_asked_for():
     a = Plan("a", (Start(1, 0.5), Train(jt.Length(2)), Collect()), 16, validation=24)
     assert "validation_accuracy" not in fit(a).tickets[0].info
     assert fit(a).tickets[0].info["step"] == 8
-    assert jax.tree.structure(task().init(jax.random.key(0), np.zeros((1, IN)))[0]) == jax.tree.structure(fit(a).tickets[0].params)
+    assert jax.tree.structure(
+        task().init(jax.random.key(0), np.zeros((1, IN)))[0]
+    ) == jax.tree.structure(fit(a).tickets[0].params)

@@ -16,14 +16,21 @@ IN, HIDDEN, CLASSES = 8, 16, 3
 
 def init(key, x):
     a, b = jax.random.split(key)
-    first, second = jax.random.normal(a, (x.shape[-1], HIDDEN)), jax.random.normal(b, (HIDDEN, CLASSES))
-    return {"w1": 0.3 * first, "b": jnp.zeros(HIDDEN), "w2": 0.3 * second}, {"seen": jnp.zeros((), jnp.float32)}
+    first, second = (
+        jax.random.normal(a, (x.shape[-1], HIDDEN)),
+        jax.random.normal(b, (HIDDEN, CLASSES)),
+    )
+    return {"w1": 0.3 * first, "b": jnp.zeros(HIDDEN), "w2": 0.3 * second}, {
+        "seen": jnp.zeros((), jnp.float32)
+    }
 
 
 def apply(params, state, x, train, key):
     hidden = jnp.tanh(jnp.matmul(x, params["w1"]) + params["b"][None])
     if train:
-        hidden = hidden * (1 + 0.1 * jax.random.normal(key, hidden.shape))  # a dropout of sorts: the key has a say
+        hidden = hidden * (
+            1 + 0.1 * jax.random.normal(key, hidden.shape)
+        )  # a dropout of sorts: the key has a say
         state = {"seen": state["seen"] + jnp.float32(x.shape[0])}
     return jnp.matmul(hidden, params["w2"]), state
 
@@ -47,7 +54,13 @@ class Jitter:
 def data(examples=96, augment=True):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(examples, IN)).astype(np.float32)
-    return Dataset(x, x[:, :CLASSES].argmax(-1).astype(np.int32), CLASSES, name="points", augment=Jitter() if augment else None)
+    return Dataset(
+        x,
+        x[:, :CLASSES].argmax(-1).astype(np.int32),
+        CLASSES,
+        name="points",
+        augment=Jitter() if augment else None,
+    )
 
 
 def edst(members=2, **options):
@@ -62,7 +75,14 @@ def dst(members=2, **options):
 
 
 def fit(plan, train=None, *, of=None, key: Any = 0, progress=False, **options):
-    return jt.fit(plan, of or task(), data() if train is None else train, key=key, progress=progress, **options)
+    return jt.fit(
+        plan,
+        of or task(),
+        data() if train is None else train,
+        key=key,
+        progress=progress,
+        **options,
+    )
 
 
 def leaves(tree):
@@ -120,7 +140,9 @@ def counting(examples=96):
     """
     y = data(examples).y
     points = Dataset(np.eye(examples, dtype=np.float32), y, CLASSES, name="rows")
-    return dataclasses.replace(task(), init=count_init, apply=count_apply, loss=count_loss, name="counter"), points
+    return dataclasses.replace(
+        task(), init=count_init, apply=count_apply, loss=count_loss, name="counter"
+    ), points
 
 
 def reads(ticket):

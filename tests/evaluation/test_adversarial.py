@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from others import others
 
 import jaxtickets as jt
 from jaxtickets.data import Standardise
@@ -34,7 +35,10 @@ def ensemble(task, shape, tickets=3):
     drawn = [task.init(jax.random.key(seed), example) for seed in range(tickets)]
     return jt.TicketEnsemble(
         task,
-        tuple(jt.Ticket(p, jax.tree.map(lambda _: np.ones((), bool), p), s, {}) for p, s in jax.device_get(drawn)),
+        tuple(
+            jt.Ticket(p, jax.tree.map(lambda _: np.ones((), bool), p), s, {})
+            for p, s in jax.device_get(drawn)
+        ),
         jax.ShapeDtypeStruct(shape, jnp.float32),
     )
 
@@ -50,7 +54,7 @@ TICKETS, TEST = ensemble(jt.classification(Small()), (6, 6, 3)), images()
 
 def torch_gradient(tickets, x, y):
     """Cross-entropy of the mean of those tickets' probabilities, by torch's autograd: gradient with respect to the pixels."""
-    import torch
+    torch = others("torch")
     from torch.nn import functional
 
     def tensor(array):
@@ -62,11 +66,18 @@ def torch_gradient(tickets, x, y):
     for ticket in tickets:
         conv, dense = ticket.params["conv"], ticket.params["dense"]
         hidden = functional.conv2d(
-            prepared.permute(0, 3, 1, 2), tensor(conv["kernel"]).permute(3, 2, 0, 1), tensor(conv["bias"]), padding=1
+            prepared.permute(0, 3, 1, 2),
+            tensor(conv["kernel"]).permute(3, 2, 0, 1),
+            tensor(conv["bias"]),
+            padding=1,
         )
-        logits = functional.linear(functional.relu(hidden).mean((2, 3)), tensor(dense["kernel"]).T, tensor(dense["bias"]))
+        logits = functional.linear(
+            functional.relu(hidden).mean((2, 3)), tensor(dense["kernel"]).T, tensor(dense["bias"])
+        )
         proba = proba + torch.softmax(logits, -1) / len(tickets)
-    loss = functional.nll_loss(torch.log(proba), torch.from_numpy(y.astype(np.int64)), reduction="sum")
+    loss = functional.nll_loss(
+        torch.log(proba), torch.from_numpy(y.astype(np.int64)), reduction="sum"
+    )
     loss.backward()
     return pixels.grad.numpy()
 
@@ -76,7 +87,11 @@ def torch_attack(tickets, test, step, steps, radius):
     x = first
     for _ in range(steps):
         gradient = torch_gradient(tickets, x, test.y)
-        x = np.clip(x + np.float32(255 * step) * np.sign(gradient), first - np.float32(255 * radius), first + np.float32(255 * radius))
+        x = np.clip(
+            x + np.float32(255 * step) * np.sign(gradient),
+            first - np.float32(255 * radius),
+            first + np.float32(255 * radius),
+        )
         x = np.clip(x, 0, 255)
     return x
 
@@ -93,7 +108,9 @@ def test_fgsm_is_torchs(on):
     clear = (np.abs(wanted) > 1e-5 * np.abs(wanted).max()) & (TEST.x > 0) & (TEST.x < 255)
     assert clear.mean() > 0.98
     assert (np.sign(found - TEST.x) == np.sign(wanted))[clear].all()
-    np.testing.assert_array_equal(found[clear], torch_attack(which(on), TEST, 0.125, 1, 0.125)[clear])
+    np.testing.assert_array_equal(
+        found[clear], torch_attack(which(on), TEST, 0.125, 1, 0.125)[clear]
+    )
     assert found.dtype == np.float32
     assert (found.min(), found.max()) == (0, 255)
 
@@ -108,11 +125,15 @@ def test_pgd_is_torchs(on):
 
 
 def test_one_step_of_pgd_as_long_as_its_radius_is_fgsm():
-    np.testing.assert_array_equal(pgd(TICKETS, TEST, step=0.1, steps=1, radius=0.1), fgsm(TICKETS, TEST, step=0.1))
+    np.testing.assert_array_equal(
+        pgd(TICKETS, TEST, step=0.1, steps=1, radius=0.1), fgsm(TICKETS, TEST, step=0.1)
+    )
 
 
 def test_a_random_start_is_within_the_radius_and_by_key():
-    first, again, other = (pgd(TICKETS, TEST, steps=1, step=1e-6, key=jax.random.key(seed)) for seed in (0, 0, 1))
+    first, again, other = (
+        pgd(TICKETS, TEST, steps=1, step=1e-6, key=jax.random.key(seed)) for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first, again)
     assert (first != other).mean() > 0.9
     moved = first - TEST.x
@@ -122,10 +143,19 @@ def test_a_random_start_is_within_the_radius_and_by_key():
 
 
 def linear(*kernels, bias=(0.0, 0.0)):
-    task = jt.classification((lambda key, x: ({}, {}), lambda p, s, x, train, key: (x @ p["w"] + p["b"], s)), num_classes=2, name="linear")
+    task = jt.classification(
+        (lambda key, x: ({}, {}), lambda p, s, x, train, key: (x @ p["w"] + p["b"], s)),
+        num_classes=2,
+        name="linear",
+    )
     made = [
         jt.Ticket(
-            *({"w": np.array(k, np.float32), "b": np.array(bias, np.float32)}, {"w": np.ones((), bool), "b": np.ones((), bool)}, {}, {})
+            *(
+                {"w": np.array(k, np.float32), "b": np.array(bias, np.float32)},
+                {"w": np.ones((), bool), "b": np.ones((), bool)},
+                {},
+                {},
+            )
         )
         for k in kernels
     ]
@@ -147,20 +177,32 @@ def test_what_underflows_as_a_probability_still_leads():
     tickets = linear([[-300, 300], [100, -100]], [[100, -100], [-600, 600]])
     x, y = np.array([[0.5, 0.5]], np.float32), np.array([0])
     # log p is about -200 of the first and -500 of the second: the mean's gradient is the first's.
-    assert fgsm(tickets, (x, y), step=0.25).tolist() == fgsm(tickets, (x, y), on=0, step=0.25).tolist() == [[0.75, 0.25]]
+    assert (
+        fgsm(tickets, (x, y), step=0.25).tolist()
+        == fgsm(tickets, (x, y), on=0, step=0.25).tolist()
+        == [[0.75, 0.25]]
+    )
     assert fgsm(tickets, (x, y), on=1, step=0.25).tolist() == [[0.25, 0.75]]
 
 
 def test_the_part_says_how_many_stay_right():
     label = TICKETS.predict(TEST)
-    test = dataclasses.replace(TEST, y=np.where(np.arange(13) < 10, label, (label + 1) % CLASSES).astype(np.int32))
+    test = dataclasses.replace(
+        TEST, y=np.where(np.arange(13) < 10, label, (label + 1) % CLASSES).astype(np.int32)
+    )
     result = Adversarial(step=0.06)(TICKETS, test, batch_size=5)
-    attacked = [dataclasses.replace(test, x=fgsm(TICKETS, test, on=on, step=0.06)) for on in (0, 1, 2, None)]
+    attacked = [
+        dataclasses.replace(test, x=fgsm(TICKETS, test, on=on, step=0.06)) for on in (0, 1, 2, None)
+    ]
     right = [(TICKETS.predict(one) == test.y).mean() for one in attacked]
     assert result["crafted_on_members"] == pytest.approx(right[:3], abs=1e-12)
     assert result["crafted_on_ensemble"] == pytest.approx(right[3], abs=1e-12)
     assert result["clean"] == pytest.approx(10 / 13, abs=1e-12)
-    assert (result["min"], result["mean"], result["max"]) == (min(right[:3]), pytest.approx(np.mean(right[:3])), max(right[:3]))
+    assert (result["min"], result["mean"], result["max"]) == (
+        min(right[:3]),
+        pytest.approx(np.mean(right[:3])),
+        max(right[:3]),
+    )
     assert result["crafted_on_ensemble"] < result["clean"]
     assert result["min"] < result["max"]  # another order of members would be another result
     assert (result["attack"], result["step"], result["examples"]) == ("fgsm", 0.06, 13)
@@ -189,11 +231,22 @@ def test_predictions_are_combined_as_told(combine):
 def test_a_head_is_a_member():
     """Two tickets of two heads are attacked as the four networks that they would make."""
     rng = np.random.default_rng(5)
-    kernels, (x, y) = rng.normal(size=(2, 2, 2, 2)), (rng.random((9, 2)).astype(np.float32), rng.integers(0, 2, 9))
+    kernels, (x, y) = (
+        rng.normal(size=(2, 2, 2, 2)),
+        (rng.random((9, 2)).astype(np.float32), rng.integers(0, 2, 9)),
+    )
     plain = linear(*kernels.reshape(4, 2, 2))
-    both = dataclasses.replace(plain.task, apply=lambda p, s, x, train, key: (jnp.stack([x @ w for w in p["w"]]), s), heads=2)
+    both = dataclasses.replace(
+        plain.task,
+        apply=lambda p, s, x, train, key: (jnp.stack([x @ w for w in p["w"]]), s),
+        heads=2,
+    )
     tickets = jt.TicketEnsemble(
-        both, tuple(jt.Ticket({"w": np.float32(pair)}, {"w": np.ones((), bool)}, {}, {}) for pair in kernels), plain.x_spec
+        both,
+        tuple(
+            jt.Ticket({"w": np.float32(pair)}, {"w": np.ones((), bool)}, {}, {}) for pair in kernels
+        ),
+        plain.x_spec,
     )
     for on in (0, 1, 2, 3, None):
         np.testing.assert_array_equal(fgsm(tickets, (x, y), on=on), fgsm(plain, (x, y), on=on))
@@ -217,8 +270,16 @@ def round_down(x):
     ("test", "how", "says"),
     [
         (dataclasses.replace(TEST, x={"input_ids": TEST.x}), {}, "x of arrays is a dict of arrays"),
-        (dataclasses.replace(TEST, x=TEST.x.astype(np.int32)), {}, "is int32; wanted uint8 or floats"),
-        (dataclasses.replace(TEST, x=TEST.x - 300.0), {}, r"from -300 to .*outside of 0 to 255. Give pixels=\(low, high\)"),
+        (
+            dataclasses.replace(TEST, x=TEST.x.astype(np.int32)),
+            {},
+            "is int32; wanted uint8 or floats",
+        ),
+        (
+            dataclasses.replace(TEST, x=TEST.x - 300.0),
+            {},
+            r"from -300 to .*outside of 0 to 255. Give pixels=\(low, high\)",
+        ),
         (dataclasses.replace(TEST, prepare=round_down), {}, "the gradient is 0 for every pixel"),
         (TEST.take(slice(0, 0)), {}, "got no examples"),
         (dataclasses.replace(TEST, y=TEST.y + CLASSES), {}, "got labels from"),
@@ -248,7 +309,10 @@ def test_other_ensembles_tests_and_attacks_are_told():
     with pytest.raises(EvaluationError, match="pictures is a stream"):
         Adversarial()(TICKETS, Images())
     with pytest.raises(EvaluationError, match="is a regression"):
-        Adversarial()(dataclasses.replace(TICKETS, task=dataclasses.replace(TICKETS.task, num_classes=None)), TEST)
+        Adversarial()(
+            dataclasses.replace(TICKETS, task=dataclasses.replace(TICKETS.task, num_classes=None)),
+            TEST,
+        )
     with pytest.raises(EvaluationError, match="wanted a TicketEnsemble"):
         Adversarial()([1, 2], TEST)
     with pytest.raises(EvaluationError, match="wanted 'fgsm' or 'pgd'"):
@@ -262,8 +326,14 @@ def test_other_ensembles_tests_and_attacks_are_told():
 
 
 def test_the_range_is_that_of_the_data():
-    digits = dataclasses.replace(TEST, x=(TEST.x // 16).astype(np.uint8), prepare=dataclasses.replace(PREPARE, scale=16.0))
+    digits = dataclasses.replace(
+        TEST, x=(TEST.x // 16).astype(np.uint8), prepare=dataclasses.replace(PREPARE, scale=16.0)
+    )
     assert np.abs(fgsm(TICKETS, digits, step=0.125) - digits.x).max() == 2
     scaled = dataclasses.replace(TEST, x=TEST.x / np.float32(255), prepare=jnp.asarray)
-    assert np.abs(fgsm(TICKETS, scaled, step=0.125) - scaled.x).max() == pytest.approx(0.125, abs=1e-6)  # float32 of 1
-    assert np.abs(fgsm(TICKETS, scaled, step=0.125, pixels=(-1, 3)) - scaled.x).max() == pytest.approx(0.5, abs=1e-6)
+    assert np.abs(fgsm(TICKETS, scaled, step=0.125) - scaled.x).max() == pytest.approx(
+        0.125, abs=1e-6
+    )  # float32 of 1
+    assert np.abs(
+        fgsm(TICKETS, scaled, step=0.125, pixels=(-1, 3)) - scaled.x
+    ).max() == pytest.approx(0.5, abs=1e-6)

@@ -60,12 +60,20 @@ def test_an_evaluation_is_made_of_the_metrics():
     mean = as_log_proba(np.exp(log_p).mean(0))
 
     def five(one):
-        return accuracy(one, y), nll(one, y), ece(one, y, 10), adaptive_ece(one, y, 10), brier(one, y)
+        return (
+            accuracy(one, y),
+            nll(one, y),
+            ece(one, y, 10),
+            adaptive_ece(one, y, 10),
+            brier(one, y),
+        )
 
     assert dataclasses.astuple(result.ensemble) == pytest.approx(five(mean), abs=EXACT)
     each = [five(one) for one in log_p]
     assert [dataclasses.astuple(member) for member in result.members] == each
-    assert dataclasses.astuple(result.mean) == pytest.approx(tuple(np.mean(each, axis=0)), abs=EXACT)
+    assert dataclasses.astuple(result.mean) == pytest.approx(
+        tuple(np.mean(each, axis=0)), abs=EXACT
+    )
     wanted = (prediction_disagreement(log_p), pairwise_kl(log_p), mask_iou(tickets.masks))
     assert dataclasses.astuple(result.diversity) == wanted
     assert all(0 < value < 10 for value in wanted)
@@ -108,9 +116,15 @@ def test_the_dictionary_is_json():
     first = ["ensemble", "members", "members_mean", "diversity", "ece_bins", "examples"]
     assert list(record) == [*first, "combine", "per_class", "reliability", "parts"]
     five = ["accuracy", "nll", "ece", "adaptive_ece", "brier"]
-    assert [list(part) for part in (record["ensemble"], *record["members"], record["members_mean"])] == [five] * 4
+    assert [
+        list(part) for part in (record["ensemble"], *record["members"], record["members_mean"])
+    ] == [five] * 4
     assert (record["combine"], record["parts"]) == ("proba", {})
-    assert {name: len(values) for name, values in record["per_class"].items()} == {"ensemble": 4, "members_mean": 4, "examples": 4}
+    assert {name: len(values) for name, values in record["per_class"].items()} == {
+        "ensemble": 4,
+        "members_mean": 4,
+        "examples": 4,
+    }
     diagrams = [record["reliability"]["ensemble"], *record["reliability"]["members"]]
     assert [{name: len(values) for name, values in diagram.items()} for diagram in diagrams] == [
         {"count": 12, "confidence": 12, "accuracy": 12}
@@ -124,7 +138,9 @@ def test_the_dictionary_is_json():
 def test_one_member():
     tickets, test = Linear(1), examples()
     result = evaluate(tickets, test)
-    assert dataclasses.astuple(result.ensemble) == pytest.approx(dataclasses.astuple(result.members[0]), abs=EXACT)
+    assert dataclasses.astuple(result.ensemble) == pytest.approx(
+        dataclasses.astuple(result.members[0]), abs=EXACT
+    )
     assert result.mean == result.members[0]
     assert result.to_dict()["diversity"] == {"disagreement": None, "kl": None, "mask_iou": None}
     assert "one member, no pairs" in str(result)
@@ -140,7 +156,9 @@ def test_without_masks_the_overlap_is_none():
 
 def test_how_it_prints():
     half = {"w": np.array([True, False])}
-    result = evaluate_predictions(np.log([[[0.9, 0.1], [0.4, 0.6]], [[0.6, 0.4], [0.7, 0.3]]]), [0, 1], [half, half])
+    result = evaluate_predictions(
+        np.log([[[0.9, 0.1], [0.4, 0.6]], [[0.6, 0.4], [0.7, 0.3]]]), [0, 1], [half, half]
+    )
     lines = [line.split() for line in str(result).splitlines() if line.strip(" ─")]
     assert lines == [
         ["2", "examples"],
@@ -165,14 +183,38 @@ LOG_P = np.log([[[0.5, 0.5], [0.9, 0.1]], [[0.5, 0.5], [0.2, 0.8]]])
     ("member_log_proba", "y", "masks", "bins", "message"),
     [
         (LOG_P[0], [0, 1], None, 15, r"member_log_proba: got shape \(2, 2\), wanted \[M, B, C\]"),
-        (LOG_P[:0], [0, 1], None, 15, r"member_log_proba: got shape \(0, 2, 2\), wanted at least one"),
-        (LOG_P[:, :0], [], None, 15, r"member_log_proba: got shape \(2, 0, 2\), wanted at least one"),
-        (np.where(LOG_P < -1, np.nan, LOG_P), [0, 1], None, 15, r"member_log_proba: got NaN in 2 of 4 predictions"),
+        (
+            LOG_P[:0],
+            [0, 1],
+            None,
+            15,
+            r"member_log_proba: got shape \(0, 2, 2\), wanted at least one",
+        ),
+        (
+            LOG_P[:, :0],
+            [],
+            None,
+            15,
+            r"member_log_proba: got shape \(2, 0, 2\), wanted at least one",
+        ),
+        (
+            np.where(LOG_P < -1, np.nan, LOG_P),
+            [0, 1],
+            None,
+            15,
+            r"member_log_proba: got NaN in 2 of 4 predictions",
+        ),
         (np.exp(LOG_P), [0, 1], None, 15, r"member_log_proba: got exp.* These are probabilities"),
         (LOG_P, [0], None, 15, r"y: got shape \(1,\)"),
         (LOG_P, [0, 2], None, 15, r"y: got labels from 0 to 2, wanted 0 to 1"),
         (LOG_P, [0.5, 1.5], None, 15, r"y: got dtype float64, wanted integers"),
-        (LOG_P, [0, 1], [{"w": np.ones(2, bool)}], 15, r"masks: got 1, wanted one for each of 2 members"),
+        (
+            LOG_P,
+            [0, 1],
+            [{"w": np.ones(2, bool)}],
+            15,
+            r"masks: got 1, wanted one for each of 2 members",
+        ),
         (LOG_P, [0, 1], None, 0, r"bins: got 0, wanted an integer of 1 or more"),
     ],
 )
@@ -185,7 +227,10 @@ def test_what_cannot_be_evaluated_is_refused(member_log_proba, y, masks, bins, m
     ("test", "message"),
     [
         (np.zeros((3, 5)), "test: got ndarray, wanted a Dataset, an EvaluationStream or a pair"),
-        ((np.zeros((3, 5)),), "test: got tuple of 1, wanted a Dataset, an EvaluationStream or a pair"),
+        (
+            (np.zeros((3, 5)),),
+            "test: got tuple of 1, wanted a Dataset, an EvaluationStream or a pair",
+        ),
         ((np.zeros((0, 5)), np.zeros(0, int)), "test: got no examples"),
     ],
 )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from others import others
 from scipy.special import softmax
 from scipy.stats import entropy
 
@@ -35,8 +36,14 @@ class Small(nn.Module):
 
 def ensemble(tickets=3, task=None, shape=(6, 6, 2)):
     task = task or jt.classification(Small())
-    drawn = jax.device_get([task.init(jax.random.key(i), jnp.zeros((1, *shape), jnp.float32)) for i in range(tickets)])
-    return jt.TicketEnsemble(task, tuple(jt.Ticket(p, {}, s, {}) for p, s in drawn), jax.ShapeDtypeStruct(shape, jnp.float32))
+    drawn = jax.device_get(
+        [task.init(jax.random.key(i), jnp.zeros((1, *shape), jnp.float32)) for i in range(tickets)]
+    )
+    return jt.TicketEnsemble(
+        task,
+        tuple(jt.Ticket(p, {}, s, {}) for p, s in drawn),
+        jax.ShapeDtypeStruct(shape, jnp.float32),
+    )
 
 
 def images(examples=17):
@@ -47,12 +54,16 @@ def images(examples=17):
 
 def maps(ticket, x):
     """The same forward pass with torch's convolution and numpy."""
-    import torch
+    torch = others("torch")
 
     p = ticket.params
     kernel, bias = (torch.from_numpy(np.array(p["z_first"][name])) for name in ("kernel", "bias"))
     image = torch.from_numpy(np.array(x)).permute(0, 3, 1, 2)
-    first = torch.nn.functional.conv2d(image, kernel.permute(3, 2, 0, 1), bias, padding=1).permute(0, 2, 3, 1).numpy()
+    first = (
+        torch.nn.functional.conv2d(image, kernel.permute(3, 2, 0, 1), bias, padding=1)
+        .permute(0, 2, 3, 1)
+        .numpy()
+    )
     once = np.maximum(first, 0) @ p["m_twice"]["kernel"] + p["m_twice"]["bias"]
     twice = np.tanh(once) @ p["m_twice"]["kernel"] + p["m_twice"]["bias"]
     mean, var = ticket.model_state["batch_stats"]["norm"].values()
@@ -68,7 +79,9 @@ def test_divergences_are_those_of_the_maps_by_hand():
     for layer in range(4):
         each = [one[layer] for one in by_ticket]
         p = [softmax(a.mean((1, 2)) if a.ndim == 4 else a, axis=-1) for a in each]
-        wanted = np.array([[entropy(p[i], p[j], axis=-1).mean() for j in range(3)] for i in range(3)])
+        wanted = np.array(
+            [[entropy(p[i], p[j], axis=-1).mean() for j in range(3)] for i in range(3)]
+        )
         np.testing.assert_allclose(result["kl_matrices"][layer], wanted, rtol=CLOSE, atol=1e-7)
         assert result["kl"][layer] == pytest.approx(wanted.sum() / 6, rel=CLOSE)
     assert min(result["kl"]) > 1e-3
@@ -89,7 +102,9 @@ def test_batches_blocks_and_streams_change_nothing(monkeypatch):
             yield from (x[first : first + batch_size] for first in range(0, len(x), batch_size))
 
     assert Features()(tickets, Stream(), batch_size=4)["kl"] == pytest.approx(whole, rel=CLOSE)
-    assert Features()(tickets, (np.asarray(test.prepare(test.x)), test.y))["kl"] == pytest.approx(whole, rel=CLOSE)
+    assert Features()(tickets, (np.asarray(test.prepare(test.x)), test.y))["kl"] == pytest.approx(
+        whole, rel=CLOSE
+    )
 
 
 def test_equal_tickets_do_not_diverge_and_one_ticket_has_no_pairs():
@@ -107,7 +122,11 @@ def test_layers_stand_in_order_of_depth():
     jax.eval_shape(lambda p, s: names.extend(task.features(p, s, x)), params, state)
     blocks = [f"group{g}_block{b}" for g in (1, 2, 3) for b in (1, 2)]
     wanted = [f"{block}/{layer}" for block in blocks for layer in ("shortcut", "conv1", "conv2")]
-    kept = [name for name in wanted if "shortcut" not in name or name in ("group2_block1/shortcut", "group3_block1/shortcut")]
+    kept = [
+        name
+        for name in wanted
+        if "shortcut" not in name or name in ("group2_block1/shortcut", "group3_block1/shortcut")
+    ]
     assert names == ["conv", *kept, "classifier"]
 
 
@@ -136,15 +155,26 @@ def test_what_cannot_be_compared_is_told():
     bare = dataclasses.replace(tickets.task, features=None)
     assert jt.classification((bare.init, bare.apply), num_classes=3).features is None
     assert jt.classification(TreeNet(LeNet(), 2)).features is None
-    with pytest.raises(EvaluationError, match=r"Small\(3\) does not name its layers.*dataclasses.replace\(task, features=...\)"):
+    with pytest.raises(
+        EvaluationError,
+        match=r"Small\(3\) does not name its layers.*dataclasses.replace\(task, features=...\)",
+    ):
         Features()(dataclasses.replace(tickets, task=bare), test)
-    lines = dataclasses.replace(bare, features=lambda params, state, x: {"line": x.mean((1, 2)) @ params["w"]})
-    shrunk = tuple(jt.Ticket({"w": np.ones((2, width), np.float32)}, {}, {}, {}) for width in (3, 2))
-    with pytest.raises(EvaluationError, match="layer line has 2 channels in ticket 1 and 3 in ticket 0"):
+    lines = dataclasses.replace(
+        bare, features=lambda params, state, x: {"line": x.mean((1, 2)) @ params["w"]}
+    )
+    shrunk = tuple(
+        jt.Ticket({"w": np.ones((2, width), np.float32)}, {}, {}, {}) for width in (3, 2)
+    )
+    with pytest.raises(
+        EvaluationError, match="layer line has 2 channels in ticket 1 and 3 in ticket 0"
+    ):
         Features()(dataclasses.replace(tickets, task=lines, tickets=shrunk), test)
     lost = jax.tree.map(lambda a: a * np.float32(np.nan), tickets.tickets[0].params)
     with pytest.raises(EvaluationError, match=r"layer z_first: .*NaN"):
-        Features()(dataclasses.replace(tickets, tickets=(tickets.tickets[0]._replace(params=lost),)), test)
+        Features()(
+            dataclasses.replace(tickets, tickets=(tickets.tickets[0]._replace(params=lost),)), test
+        )
     with pytest.raises(EvaluationError, match="got no examples"):
         Features()(tickets, test.take(slice(0, 0)))
     with pytest.raises(EvaluationError, match="got int, wanted a Dataset"):

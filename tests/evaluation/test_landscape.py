@@ -33,10 +33,17 @@ def ticket(seed):
     rng = np.random.default_rng(seed)
     mask = rng.random((IN, CLASSES)) < 0.5
     state = {"mean": rng.normal(size=IN).astype(np.float32), "count": np.int32(seed)}
-    return jt.Ticket({"w": np.where(mask, 2 * rng.normal(size=(IN, CLASSES)), 0).astype(np.float32)}, {"w": mask}, state, {})
+    return jt.Ticket(
+        {"w": np.where(mask, 2 * rng.normal(size=(IN, CLASSES)), 0).astype(np.float32)},
+        {"w": mask},
+        state,
+        {},
+    )
 
 
-TICKETS = jt.TicketEnsemble(TASK, tuple(ticket(seed) for seed in range(3)), jax.ShapeDtypeStruct((IN,), jnp.float32))
+TICKETS = jt.TicketEnsemble(
+    TASK, tuple(ticket(seed) for seed in range(3)), jax.ShapeDtypeStruct((IN,), jnp.float32)
+)
 
 
 def data(examples=50, seed=9):
@@ -55,10 +62,19 @@ def test_the_ends_are_the_tickets_and_the_points_between_are_mixed():
     result = line(TICKETS, 2, 0, test, points=5, batch_size=16)
     alone = evaluate(TICKETS, test)
     for end, member in ((0, 2), (-1, 0)):
-        assert (result["loss"][end], result["accuracy"][end]) == (alone.members[member].nll, alone.members[member].accuracy)
+        assert (result["loss"][end], result["accuracy"][end]) == (
+            alone.members[member].nll,
+            alone.members[member].accuracy,
+        )
     assert result["t"] == [0, 0.25, 0.5, 0.75, 1]
     for point, t in enumerate(result["t"]):
-        mixed = [(1 - t) * x + t * y for x, y in ((a.params["w"], b.params["w"]), (a.model_state["mean"], b.model_state["mean"]))]
+        mixed = [
+            (1 - t) * x + t * y
+            for x, y in (
+                (a.params["w"], b.params["w"]),
+                (a.model_state["mean"], b.model_state["mean"]),
+            )
+        ]
         loss, right = by_numpy(*mixed, test)
         assert result["loss"][point] == pytest.approx(loss, rel=1e-5)  # float32 logits
         assert result["accuracy"][point] == pytest.approx(right, abs=1e-12)
@@ -69,11 +85,17 @@ def test_the_ends_are_the_tickets_and_the_points_between_are_mixed():
 
 def test_barriers_by_hand():
     result = line(TICKETS, 0, 1, data(), points=7)
-    t, loss, error = np.array(result["t"]), np.array(result["loss"]), 1 - np.array(result["accuracy"])
+    t, loss, error = (
+        np.array(result["t"]),
+        np.array(result["loss"]),
+        1 - np.array(result["accuracy"]),
+    )
     for name, values in (("barrier", loss), ("error_barrier", error)):
         above = [v - ((1 - s) * values[0] + s * values[-1]) for s, v in zip(t, values)]
         assert result[name] == pytest.approx(max(0, *above), abs=1e-12)
-    assert result["instability"] == pytest.approx(error.max() - (error[0] + error[-1]) / 2, abs=1e-12)
+    assert result["instability"] == pytest.approx(
+        error.max() - (error[0] + error[-1]) / 2, abs=1e-12
+    )
     # The loss is convex along a line of linear networks, so nothing stands in the way; here the error does, a little.
     assert result["barrier"] == 0
     flat = line(TICKETS, 1, 1, data(), points=3)
@@ -86,19 +108,28 @@ def test_a_barrier_is_found():
     def two_layers(params, state, x, train, key):
         return jnp.tanh(x @ params["w1"]) @ params["w2"], state
 
-    task = jt.classification((lambda key, x: ({}, {}), two_layers), num_classes=2, name="two layers")
+    task = jt.classification(
+        (lambda key, x: ({}, {}), two_layers), num_classes=2, name="two layers"
+    )
     w1, w2 = np.array([[2.0, -2.0]], np.float32), np.array([[3.0, -3.0], [-3.0, 3.0]], np.float32)
     dense = {"w1": np.ones((), bool), "w2": np.ones((), bool)}
     both = jt.TicketEnsemble(
         task,
-        tuple(jt.Ticket({"w1": a, "w2": b}, dense, {}, {}) for a, b in ((w1, w2), (w1[:, ::-1], w2[::-1]))),
+        tuple(
+            jt.Ticket({"w1": a, "w2": b}, dense, {}, {})
+            for a, b in ((w1, w2), (w1[:, ::-1], w2[::-1]))
+        ),
         jax.ShapeDtypeStruct((1,), jnp.float32),
     )
     result = line(both, 0, 1, (np.array([[1.0], [-1.0]], np.float32), np.array([0, 1])), points=3)
     assert result["accuracy"] == [1, 0.5, 1]
     assert result["loss"][1] == pytest.approx(np.log(2), rel=1e-6)
     assert result["barrier"] == pytest.approx(np.log(2) - result["loss"][0], rel=1e-6)
-    assert (result["error_barrier"], result["instability"], result["density"]) == (0.5, 0.5, [1, 1, 1])
+    assert (result["error_barrier"], result["instability"], result["density"]) == (
+        0.5,
+        0.5,
+        [1, 1, 1],
+    )
 
 
 def test_statistics_are_estimated_anew_at_every_point():
@@ -107,13 +138,19 @@ def test_statistics_are_estimated_anew_at_every_point():
     again = evaluate(TICKETS.recalibrate(train), test)
     assert [result["loss"][0], result["loss"][2]] == [again.members[0].nll, again.members[1].nll]
     middle = (TICKETS.tickets[0].params["w"] + TICKETS.tickets[1].params["w"]) / 2
-    assert result["loss"][1] == pytest.approx(by_numpy(middle, 2 * train.x.mean(0), test)[0], rel=1e-5)
-    assert result["loss"][1] != pytest.approx(line(TICKETS, 0, 1, test, points=3)["loss"][1], rel=1e-2)
+    assert result["loss"][1] == pytest.approx(
+        by_numpy(middle, 2 * train.x.mean(0), test)[0], rel=1e-5
+    )
+    assert result["loss"][1] != pytest.approx(
+        line(TICKETS, 0, 1, test, points=3)["loss"][1], rel=1e-2
+    )
 
 
 def test_a_leaf_that_is_dense_in_one_ticket_is_whole_between():
     dense = TICKETS.tickets[1]._replace(mask={"w": np.ones((), bool)})
-    result = line(dataclasses.replace(TICKETS, tickets=(TICKETS.tickets[0], dense)), 0, 1, data(), points=3)
+    result = line(
+        dataclasses.replace(TICKETS, tickets=(TICKETS.tickets[0], dense)), 0, 1, data(), points=3
+    )
     assert result["density"] == [TICKETS.tickets[0].mask["w"].mean(), 1, 1]
 
 
@@ -135,10 +172,18 @@ def test_what_has_no_line_is_told(arguments, how, says):
 def test_networks_that_no_line_joins_are_told():
     first = TICKETS.tickets[0]
     for other, says in (
-        (first._replace(params={"w": first.params["w"][:, :2]}), r"params/w has the shape \[6, 3\] in 0 and \[6, 2\] in 1"),
+        (
+            first._replace(params={"w": first.params["w"][:, :2]}),
+            r"params/w has the shape \[6, 3\] in 0 and \[6, 2\] in 1",
+        ),
         (first._replace(params={"v": first.params["w"]}), "0 and 1 are of different networks"),
     ):
         with pytest.raises(EvaluationError, match=says):
             line(dataclasses.replace(TICKETS, tickets=(first, other)), 0, 1, data())
     with pytest.raises(EvaluationError, match="is a regression"):
-        line(dataclasses.replace(TICKETS, task=dataclasses.replace(TASK, num_classes=None)), 0, 1, data())
+        line(
+            dataclasses.replace(TICKETS, task=dataclasses.replace(TASK, num_classes=None)),
+            0,
+            1,
+            data(),
+        )

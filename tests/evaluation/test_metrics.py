@@ -6,6 +6,7 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from others import others
 
 from jaxtickets.evaluation import (
     EvaluationError,
@@ -24,7 +25,9 @@ METRICS = [accuracy, nll, brier, ece, adaptive_ece]
 EXACT = 1e-12  # float64 sums of some thousand numbers in another order
 
 
-def predictions(examples: int, classes: int, seed: int = 0, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarray]:
+def predictions(
+    examples: int, classes: int, seed: int = 0, dtype: type = np.float64
+) -> tuple[np.ndarray, np.ndarray]:
     """Overconfident predictions that are right more often than chance."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, classes, examples)
@@ -46,11 +49,13 @@ def ece_by_the_book(proba: np.ndarray, y: np.ndarray, bins: int) -> float:
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 100])
 def test_scores_are_those_of_scikit_learn(classes):
-    sklearn = pytest.importorskip("sklearn.metrics")
+    sklearn = others("sklearn.metrics")
     log_p, y = predictions(2000, classes)
     labels = np.arange(classes)
     assert accuracy(log_p, y) == sklearn.accuracy_score(y, log_p.argmax(-1))
-    assert nll(log_p, y) == pytest.approx(sklearn.log_loss(y, np.exp(log_p), labels=labels), rel=EXACT)
+    assert nll(log_p, y) == pytest.approx(
+        sklearn.log_loss(y, np.exp(log_p), labels=labels), rel=EXACT
+    )
     theirs = sklearn.brier_score_loss(y, np.exp(log_p), labels=labels, scale_by_half=False)
     assert brier(log_p, y) == pytest.approx(theirs, rel=EXACT)
 
@@ -58,7 +63,7 @@ def test_scores_are_those_of_scikit_learn(classes):
 @pytest.mark.parametrize("classes", [2, 10, 100])
 @pytest.mark.parametrize("bins", [1, 10, 14, 15])
 def test_ece_is_that_of_torchmetrics(classes, bins):
-    torch = pytest.importorskip("torch")
+    torch = others("torch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of their import, not of ours
         from torchmetrics.classification import MulticlassCalibrationError
@@ -84,7 +89,9 @@ def test_ece_by_hand():
     assert adaptive_ece(log_p, y, bins=2) == pytest.approx((0.1 + 0.435) / 2, abs=EXACT)
 
 
-@pytest.mark.parametrize(("bins", "edge"), [(10, k) for k in range(6, 10)] + [(15, k) for k in range(8, 15)] + [(4, 3)])
+@pytest.mark.parametrize(
+    ("bins", "edge"), [(10, k) for k in range(6, 10)] + [(15, k) for k in range(8, 15)] + [(4, 3)]
+)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_confidence_on_an_edge_falls_in_the_bin_below(bins, edge, dtype):
     # One example on the edge, right; one in the middle of the bin below, wrong: they share a bin, so their errors
@@ -92,7 +99,9 @@ def test_a_confidence_on_an_edge_falls_in_the_bin_below(bins, edge, dtype):
     on, below = edge / bins, (edge - 0.4) / bins
     log_p = as_log_proba([[on, 1 - on], [below, 1 - below]]).astype(dtype)
     y = np.array([0, 1])
-    assert ece(log_p, y, bins) == pytest.approx(abs((1 - on) - below) / 2, abs=1e-6)  # float32 holds a log to 1e-7
+    assert ece(log_p, y, bins) == pytest.approx(
+        abs((1 - on) - below) / 2, abs=1e-6
+    )  # float32 holds a log to 1e-7
     above = (edge + 0.4) / bins
     log_p = as_log_proba([[on, 1 - on], [above, 1 - above]]).astype(dtype)
     assert ece(log_p, y, bins) == pytest.approx(((1 - on) + above) / 2, abs=1e-6)
@@ -103,7 +112,9 @@ def test_ties_of_three_classes_lie_on_an_edge_of_fifteen_bins():
     log_p = as_log_proba([[1 / 3, 1 / 3, 1 / 3, 0], [0.31, 0.23, 0.23, 0.23]])
     assert ece(log_p, [0, 3], bins=15) == pytest.approx((1 - 1 / 3 - 0.31) / 2, abs=EXACT)
     assert accuracy(log_p, [0, 0]) == 1.0
-    assert accuracy(log_p[:1], [1]) == 0.0  # equal probabilities: the lowest class is the prediction
+    assert (
+        accuracy(log_p[:1], [1]) == 0.0
+    )  # equal probabilities: the lowest class is the prediction
 
 
 def test_fourteen_bins_are_what_the_freetickets_code_computes():
@@ -111,7 +122,9 @@ def test_fourteen_bins_are_what_the_freetickets_code_computes():
     p = np.exp(log_p)
     confidence, correct = p.max(-1), p.argmax(-1) == y
     index = np.digitize(confidence, np.linspace(0, 1, 15), right=True)  # as published, "15 bins"
-    theirs = sum(abs(np.sum(correct[index == k] - confidence[index == k])) for k in range(15)) / len(y)
+    theirs = sum(
+        abs(np.sum(correct[index == k] - confidence[index == k])) for k in range(15)
+    ) / len(y)
     assert ece(log_p, y, bins=14) == pytest.approx(theirs, abs=EXACT)
     assert abs(ece(log_p, y, bins=15) - theirs) > 1e-5
 
@@ -148,7 +161,13 @@ def test_certain_predictions():
 
 
 def test_one_class_and_one_example():
-    assert [metric(np.zeros((4, 1)), [0, 0, 0, 0]) for metric in METRICS] == [1.0, 0.0, 0.0, 0.0, 0.0]
+    assert [metric(np.zeros((4, 1)), [0, 0, 0, 0]) for metric in METRICS] == [
+        1.0,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+    ]
     log_p = as_log_proba([[0.75, 0.25]])
     wanted = [0.0, math.log(4), 2 * 0.75**2, 0.75, 0.75]
     assert [metric(log_p, [1]) for metric in METRICS] == pytest.approx(wanted, abs=EXACT)
@@ -158,7 +177,9 @@ def test_float32_predictions_give_nearly_the_same():
     log_p, y = predictions(2000, 10, seed=4)
     for metric in METRICS:
         # Rounding a log to float32 moves a probability by 1e-6 relative at most (logs of up to 20).
-        assert metric(log_p.astype(np.float32), y) == pytest.approx(metric(log_p, y), abs=2e-6), metric.__name__
+        assert metric(log_p.astype(np.float32), y) == pytest.approx(metric(log_p, y), abs=2e-6), (
+            metric.__name__
+        )
 
 
 def test_scores_are_python_floats():
@@ -173,7 +194,9 @@ def test_the_ensemble_is_the_mean_of_probabilities():
 
 
 def test_the_mean_holds_what_does_not_fit_in_a_probability():
-    low = np.array([[[0.0, -800.0, -np.inf]], [[0.0, -801.0, -np.inf]]])  # exp(-800) is 0 in float64
+    low = np.array(
+        [[[0.0, -800.0, -np.inf]], [[0.0, -801.0, -np.inf]]]
+    )  # exp(-800) is 0 in float64
     wanted = [0.0, -800 + math.log1p(math.exp(-1)) - math.log(2), -np.inf]
     np.testing.assert_allclose(mean_log_proba(low)[0], wanted, rtol=EXACT, atol=EXACT)
     assert np.exp(mean_log_proba(as_log_proba([[[1, 0]], [[0, 1]]]))).tolist() == [[0.5, 0.5]]
@@ -192,7 +215,11 @@ GOOD = as_log_proba([[0.5, 0.5], [0.9, 0.1]])
         (np.zeros((2, 0)), [0, 0], r"log_proba: got shape \(2, 0\), wanted at least one"),
         ([["a", "b"]], [0], r"log_proba: got list, wanted numbers"),
         (np.array([[0.0, np.nan], [0.0, -np.inf]]), [0, 1], r"got NaN in 1 of 2 predictions"),
-        (np.exp(GOOD), [0, 1], r"wanted 1 within 0.001. These are probabilities: give as_log_proba"),
+        (
+            np.exp(GOOD),
+            [0, 1],
+            r"wanted 1 within 0.001. These are probabilities: give as_log_proba",
+        ),
         (np.array([[3.0, 1.0], [2.0, 800.0]]), [0, 1], r"sums to inf, wanted 1 .* log_softmax"),
         (np.full((2, 2), -np.inf), [0, 1], r"sums to 0, wanted 1"),
         (GOOD + 2e-3, [0, 1], r"sums to 1.002, wanted 1"),
@@ -235,11 +262,13 @@ def test_device_arrays_are_welcome():
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
 def test_the_reliability_diagram_is_that_of_scikit_learn(bins):
-    calibration = pytest.importorskip("sklearn.calibration")
+    calibration = others("sklearn.calibration")
     log_p, y = predictions(2000, 5, seed=8)
     found = reliability(log_p, y, bins)
     confidence = np.exp(log_p).max(-1)
-    accuracies, means = calibration.calibration_curve(log_p.argmax(-1) == y, confidence, n_bins=bins)  # of filled bins alone
+    accuracies, means = calibration.calibration_curve(
+        log_p.argmax(-1) == y, confidence, n_bins=bins
+    )  # of filled bins alone
     filled = np.array(found.count) > 0
     np.testing.assert_allclose(np.array(found.accuracy)[filled], accuracies, rtol=EXACT)
     np.testing.assert_allclose(np.array(found.confidence)[filled], means, rtol=EXACT)
@@ -250,9 +279,13 @@ def test_the_reliability_diagram_is_that_of_scikit_learn(bins):
 
 
 def test_accuracy_of_classes_is_the_recall_of_scikit_learn():
-    sklearn = pytest.importorskip("sklearn.metrics")
+    sklearn = others("sklearn.metrics")
     log_p, y = predictions(500, 4, seed=9)
-    np.testing.assert_allclose(class_accuracy(log_p, y), sklearn.recall_score(y, log_p.argmax(-1), average=None), rtol=EXACT)
+    np.testing.assert_allclose(
+        class_accuracy(log_p, y),
+        sklearn.recall_score(y, log_p.argmax(-1), average=None),
+        rtol=EXACT,
+    )
     some = class_accuracy(log_p, 0 * y)
     assert np.isnan(some).tolist() == [False, True, True, True]
     assert some[0] == accuracy(log_p, 0 * y)
@@ -263,5 +296,9 @@ def test_sure_predictions_have_one_bin(right):
     log_p = as_log_proba(np.eye(3)[[0, 1, 2, 2]])
     y = np.array([0, 1, 2, 2]) if right else np.array([1, 2, 0, 1])
     found = reliability(log_p, y, 4)
-    assert (found.count, found.accuracy[3], found.confidence[3]) == ((0, 0, 0, 4), float(right), 1.0)
+    assert (found.count, found.accuracy[3], found.confidence[3]) == (
+        (0, 0, 0, 4),
+        float(right),
+        1.0,
+    )
     assert ece(log_p, y, 4) == adaptive_ece(log_p, y, 4) == float(not right)

@@ -2,18 +2,26 @@
 
 import numpy as np
 import pytest
+from others import others
 from scipy.special import log_softmax
 from scipy.stats import entropy
 
 from jaxtickets.dataset import Dataset
-from jaxtickets.evaluation import EvaluationError, OutOfDistribution, as_log_proba, auroc, evaluate, in_distribution_scores
+from jaxtickets.evaluation import (
+    EvaluationError,
+    OutOfDistribution,
+    as_log_proba,
+    auroc,
+    evaluate,
+    in_distribution_scores,
+)
 
 EXACT = 1e-12  # float64 sums in another order
 
 
 @pytest.mark.parametrize("kind", ["random", "ties", "equal", "apart", "infinite"])
 def test_auroc_is_that_of_scikit_learn(kind):
-    sklearn = pytest.importorskip("sklearn.metrics")
+    sklearn = others("sklearn.metrics")
     rng = np.random.default_rng(0)
     inside, outside = {
         "random": (rng.standard_normal(700) + 0.5, rng.standard_normal(300)),
@@ -22,8 +30,12 @@ def test_auroc_is_that_of_scikit_learn(kind):
         "apart": (np.arange(5.0), -np.arange(1.0, 8.0)),
         "infinite": (np.array([np.inf, 1.0, 2.0]), np.array([-np.inf, 1.0])),
     }[kind]
-    finite = [np.nan_to_num(side, posinf=1e9, neginf=-1e9) for side in (inside, outside)]  # theirs takes none; ranks are the same
-    theirs = sklearn.roc_auc_score(np.repeat([1, 0], [len(inside), len(outside)]), np.concatenate(finite))
+    finite = [
+        np.nan_to_num(side, posinf=1e9, neginf=-1e9) for side in (inside, outside)
+    ]  # theirs takes none; ranks are the same
+    theirs = sklearn.roc_auc_score(
+        np.repeat([1, 0], [len(inside), len(outside)]), np.concatenate(finite)
+    )
     assert auroc(inside, outside) == pytest.approx(theirs, abs=EXACT)
     assert auroc(outside, inside) == pytest.approx(1 - theirs, abs=EXACT)
     if kind == "equal":
@@ -31,7 +43,9 @@ def test_auroc_is_that_of_scikit_learn(kind):
 
 
 def members(count=5, examples=100, classes=6, seed=1):
-    return log_softmax(3 * np.random.default_rng(seed).standard_normal((count, examples, classes)), -1)
+    return log_softmax(
+        3 * np.random.default_rng(seed).standard_normal((count, examples, classes)), -1
+    )
 
 
 def test_scores_are_those_of_scipy():
@@ -40,7 +54,9 @@ def test_scores_are_those_of_scipy():
     found = in_distribution_scores(log_p)
     np.testing.assert_allclose(found["max_probability"], p.mean(0).max(-1), rtol=EXACT)
     np.testing.assert_allclose(-found["entropy"], entropy(p.mean(0), axis=-1), rtol=1e-10)
-    between = np.mean([entropy(one, p.mean(0), axis=-1) for one in p], axis=0)  # mutual information as a mean of KL divergences
+    between = np.mean(
+        [entropy(one, p.mean(0), axis=-1) for one in p], axis=0
+    )  # mutual information as a mean of KL divergences
     np.testing.assert_allclose(-found["mutual_information"], between, atol=EXACT)
     by_vote = in_distribution_scores(log_p, "vote")
     np.testing.assert_array_equal(by_vote["mutual_information"], found["mutual_information"])
@@ -48,12 +64,16 @@ def test_scores_are_those_of_scipy():
 
 
 def test_sure_members_have_finite_scores():
-    found = in_distribution_scores(as_log_proba([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]]))
+    found = in_distribution_scores(
+        as_log_proba([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    )
     np.testing.assert_allclose(-found["entropy"], [0, np.log(2)], atol=EXACT)
     np.testing.assert_allclose(-found["mutual_information"], [0, np.log(2)], atol=EXACT)
 
 
-@pytest.mark.parametrize("log_p", [members(count=1), np.repeat(members(count=1), 3, axis=0)], ids=["one", "equal"])
+@pytest.mark.parametrize(
+    "log_p", [members(count=1), np.repeat(members(count=1), 3, axis=0)], ids=["one", "equal"]
+)
 def test_without_disagreement_there_is_no_mutual_information(log_p):
     assert not in_distribution_scores(log_p)["mutual_information"].any()
 
@@ -69,11 +89,16 @@ class Fixed:
 
 
 def test_the_part():
-    sklearn = pytest.importorskip("sklearn.metrics")
-    inside, outside = (np.moveaxis(members(seed=seed, examples=n), 0, 1) for seed, n in ((2, 100), (3, 60)))
+    sklearn = others("sklearn.metrics")
+    inside, outside = (
+        np.moveaxis(members(seed=seed, examples=n), 0, 1) for seed, n in ((2, 100), (3, 60))
+    )
     outside = log_softmax(0.5 * outside, -1)  # less sure
     met = []
-    part = OutOfDistribution({"other": (outside, None), "same": Dataset(inside, np.zeros(100, int), 6)}, on_set=met.append)
+    part = OutOfDistribution(
+        {"other": (outside, None), "same": Dataset(inside, np.zeros(100, int), 6)},
+        on_set=met.append,
+    )
     found = evaluate(Fixed(), (inside, np.zeros(100, int)), suite=[part]).parts["ood"]
     assert met == ["other", "same"]
     assert list(found["other"]) == ["examples", "max_probability", "entropy", "mutual_information"]
@@ -82,15 +107,25 @@ def test_the_part():
     theirs = sklearn.roc_auc_score(np.repeat([1, 0], [100, 60]), highest)
     assert found["other"]["max_probability"] == pytest.approx(theirs, abs=EXACT)
     assert 0.6 < found["other"]["entropy"] < 1
-    assert all(found["same"][score] == 0.5 for score in ("max_probability", "entropy", "mutual_information"))
-    alone = evaluate(Fixed(), (inside[:, :1], np.zeros(100, int)), suite=[OutOfDistribution({"other": (outside[:, :1], None)})])
+    assert all(
+        found["same"][score] == 0.5
+        for score in ("max_probability", "entropy", "mutual_information")
+    )
+    alone = evaluate(
+        Fixed(),
+        (inside[:, :1], np.zeros(100, int)),
+        suite=[OutOfDistribution({"other": (outside[:, :1], None)})],
+    )
     assert alone.parts["ood"]["other"]["mutual_information"] == 0.5
 
 
 BAD = {
     "none": (lambda: OutOfDistribution({}), "sets: got none, wanted data sets by name"),
     "no names": (lambda: OutOfDistribution([1]), "sets: got list"),  # pyright: ignore[reportArgumentType]
-    "no data": (lambda: OutOfDistribution({"svhn": 3}), r"sets\['svhn'\]: got int, wanted a Dataset"),
+    "no data": (
+        lambda: OutOfDistribution({"svhn": 3}),
+        r"sets\['svhn'\]: got int, wanted a Dataset",
+    ),
     "nan": (lambda: auroc([0.1, np.nan], [1.0]), r"inside: got shape \(2,\), 1 of it NaN"),
     "no scores": (lambda: auroc([0.1], []), r"outside: got shape \(0,\)"),
     "logits": (lambda: in_distribution_scores(np.ones((2, 3, 4))), "wanted 1 within"),

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from others import others
 
 from jaxtickets.evaluation import EvaluationError, oracle_diversity, oracle_matrices, oracle_outputs
 
@@ -19,10 +20,14 @@ THEIRS = {
 
 @pytest.mark.parametrize("members", [2, 5])
 def test_measures_are_those_of_deslib(members):
-    deslib = pytest.importorskip("deslib.util.diversity", reason="pip install deslib")
+    deslib = others("deslib.util.diversity")
     rng = np.random.default_rng(members)
     y = rng.integers(0, 3, 400)
-    predicted = np.where(rng.random((members, 400)) < np.linspace(0.6, 0.8, members)[:, None], y, rng.integers(0, 3, (members, 400)))
+    predicted = np.where(
+        rng.random((members, 400)) < np.linspace(0.6, 0.8, members)[:, None],
+        y,
+        rng.integers(0, 3, (members, 400)),
+    )
     matrices, means = oracle_matrices(predicted == y), oracle_diversity(predicted == y).to_dict()
     for name, theirs in THEIRS.items():
         function = getattr(deslib, theirs)
@@ -30,7 +35,9 @@ def test_measures_are_those_of_deslib(members):
         wanted = [function(y, predicted[i], predicted[j]) for i, j in pairs]
         assert [matrices[name][pair] for pair in pairs] == pytest.approx(wanted, abs=EXACT)
         assert means[name] == pytest.approx(np.mean(wanted), abs=EXACT)
-        sums = deslib.compute_pairwise_diversity(y, predicted.T, function)  # of each member with all others
+        sums = deslib.compute_pairwise_diversity(
+            y, predicted.T, function
+        )  # of each member with all others
         assert means[name] == pytest.approx(sums.mean() / (members - 1), abs=EXACT)
 
 
@@ -70,7 +77,9 @@ def test_a_member_and_itself_and_alone():
     for name, diagonal in (("q", 1), ("ratio_errors", 0), ("disagreement", 0), ("correlation", 1)):
         np.testing.assert_allclose(matrices[name].diagonal(), diagonal, rtol=EXACT)
         np.testing.assert_array_equal(matrices[name], matrices[name].T)
-    np.testing.assert_allclose(matrices["negative_double_fault"].diagonal(), right.mean(1) - 1, rtol=EXACT)
+    np.testing.assert_allclose(
+        matrices["negative_double_fault"].diagonal(), right.mean(1) - 1, rtol=EXACT
+    )
     assert all(math.isnan(value) for value in oracle_diversity(right[:1]).to_dict().values())
 
 

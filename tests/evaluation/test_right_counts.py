@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxtickets.evaluation import right_counts as module
-from jaxtickets.evaluation.right_counts import right_counts
+from jaxtickets.evaluation import count_right as module
+from jaxtickets.evaluation.count_right import right_counts
 
 
 def by_definition(p, y, size):
@@ -32,11 +32,17 @@ def logits(rng, members, examples, classes, y):
 KINDS = {
     "random": lambda rng, *shape, y: logits(rng, *shape, y),
     "float32": lambda rng, *shape, y: logits(rng, *shape, y).astype(np.float32),
-    "votes, which tie exactly": lambda rng, *shape, y: np.eye(shape[-1])[rng.integers(0, shape[-1], shape[:2])],
-    "shares, which tie after rounding": lambda rng, *shape, y: rng.integers(1, 4, shape).astype(float),
+    "votes, which tie exactly": lambda rng, *shape, y: np.eye(shape[-1])[
+        rng.integers(0, shape[-1], shape[:2])
+    ],
+    "shares, which tie after rounding": lambda rng, *shape, y: rng.integers(1, 4, shape).astype(
+        float
+    ),
     "constant": lambda rng, *shape, y: np.ones(shape),
     "all right": lambda rng, *shape, y: 0.1 + np.eye(shape[-1])[np.broadcast_to(y, shape[:2])],
-    "all wrong": lambda rng, *shape, y: 0.1 + np.eye(shape[-1])[np.broadcast_to((y + 1) % shape[-1], shape[:2])],
+    "all wrong": lambda rng, *shape, y: (
+        0.1 + np.eye(shape[-1])[np.broadcast_to((y + 1) % shape[-1], shape[:2])]
+    ),
 }
 
 
@@ -49,10 +55,15 @@ def test_every_subset_has_as_many_right_as_by_the_definition(kind, shape):
     p /= p.sum(-1, keepdims=True)
     for sizes in (tuple(range(1, shape[0] + 1)), (shape[0],), (max(1, shape[0] // 2),)):
         found = right_counts(p, y, sizes)
-        assert {size: counts.tolist() for size, counts in found.items()} == {size: by_definition(p, y, size) for size in sizes}
+        assert {size: counts.tolist() for size, counts in found.items()} == {
+            size: by_definition(p, y, size) for size in sizes
+        }
 
 
-@pytest.mark.parametrize("setting", [{"NARROW": 1}, {"LAST": 1}, {"NARROW": 2, "LAST": 3, "PAIRS": 40}, {"FEW": 1}, {"_CELLS": 1}])
+@pytest.mark.parametrize(
+    "setting",
+    [{"NARROW": 1}, {"LAST": 1}, {"NARROW": 2, "LAST": 3, "PAIRS": 40}, {"FEW": 1}, {"_CELLS": 1}],
+)
 def test_how_the_work_is_cut_changes_nothing(setting, monkeypatch):
     rng = np.random.default_rng(1)
     y = rng.integers(0, 4, 80)
@@ -64,7 +75,9 @@ def test_how_the_work_is_cut_changes_nothing(setting, monkeypatch):
             for name, value in setting.items():
                 patch.setattr(module, name, value)
             cut = right_counts(p, y, (1, 4, 8))
-        assert {size: counts.tolist() for size, counts in cut.items()} == {size: counts.tolist() for size, counts in whole.items()}
+        assert {size: counts.tolist() for size, counts in cut.items()} == {
+            size: counts.tolist() for size, counts in whole.items()
+        }
 
 
 def test_a_difference_below_the_unit_of_the_integers_decides():

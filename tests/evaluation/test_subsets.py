@@ -7,7 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxtickets.evaluation import EvaluationError, glue_score, mask_overlap, subset_means, subset_scores
+from jaxtickets.evaluation import (
+    EvaluationError,
+    glue_score,
+    mask_overlap,
+    subset_means,
+    subset_scores,
+)
 from jaxtickets.evaluation.task_scores import score_function
 
 EXACT = 1e-12  # sums of a few float64 numbers in another order
@@ -45,7 +51,10 @@ def test_every_subset(classes, score, sizes):
     found = subset_scores(p, y, sizes, score)
     assert sorted(found) == sorted(sizes)
     for size in sizes:
-        wanted = [score_function(score)(p[list(c)].mean(0), y) for c in itertools.combinations(range(6), size)]
+        wanted = [
+            score_function(score)(p[list(c)].mean(0), y)
+            for c in itertools.combinations(range(6), size)
+        ]
         assert found[size].shape == (1, math.comb(6, size))
         np.testing.assert_allclose(found[size][0], wanted, atol=EXACT)
 
@@ -55,7 +64,9 @@ def test_every_size_of_ten_members():
     found = subset_scores(p.astype(np.float32), y, range(1, 11))
     assert [found[k].size for k in range(1, 11)] == [math.comb(10, k) for k in range(1, 11)]
     for k in (1, 5, 9, 10):
-        means = p.astype(np.float32)[np.array(list(itertools.combinations(range(10), k)))].mean(1, dtype=np.float64)
+        means = p.astype(np.float32)[np.array(list(itertools.combinations(range(10), k)))].mean(
+            1, dtype=np.float64
+        )
         np.testing.assert_array_equal(found[k][0], (means.argmax(-1) == y).mean(-1))
 
 
@@ -81,8 +92,12 @@ def test_any_function_is_a_score():
         return -np.log(proba[np.arange(len(labels)), labels]).mean()
 
     found = subset_scores(p, y, 2, nll)[2][0]
-    np.testing.assert_allclose(found, [nll(p[list(c)].mean(0), y) for c in itertools.combinations(range(5), 2)], rtol=EXACT)
-    same = subset_scores(p, y, 2, lambda proba, labels: glue_score("mnli", proba, labels)["accuracy"])[2]
+    np.testing.assert_allclose(
+        found, [nll(p[list(c)].mean(0), y) for c in itertools.combinations(range(5), 2)], rtol=EXACT
+    )
+    same = subset_scores(
+        p, y, 2, lambda proba, labels: glue_score("mnli", proba, labels)["accuracy"]
+    )[2]
     np.testing.assert_allclose(same, subset_scores(p, y, 2)[2], rtol=EXACT)
 
 
@@ -91,9 +106,13 @@ def test_a_tie_goes_to_the_lowest_class(classes):
     p = np.full((2, classes, classes), 1 / classes)  # every class is as probable as every other
     y = np.arange(classes)
     for k in (1, 2):
-        np.testing.assert_array_equal(subset_scores(p, y, k)[k], 1 / classes)  # class 0 alone is right
+        np.testing.assert_array_equal(
+            subset_scores(p, y, k)[k], 1 / classes
+        )  # class 0 alone is right
     apart = np.zeros((2, classes, classes))
-    apart[0, :, 0] = apart[1, :, -1] = 1  # one member is sure of the first class, the other of the last
+    apart[0, :, 0] = apart[1, :, -1] = (
+        1  # one member is sure of the first class, the other of the last
+    )
     assert subset_scores(apart, y, 2)[2].item() == 1 / classes
     assert subset_scores(apart[::-1], y, 2)[2].item() == 1 / classes
 
@@ -102,9 +121,15 @@ def test_a_tie_goes_to_the_lowest_class(classes):
 def test_members_that_predict_one_class(score):
     sure = np.tile([[0.9, 0.1]], (3, 6, 1))
     y = np.array([0, 1, 0, 1, 1, 0])
-    assert subset_scores(sure, y, (1, 2), score)[2].tolist() == [[0.0] * 3]  # nothing is predicted to be 1
-    assert subset_scores(sure, 0 * y, 2, score)[2].tolist() == [[0.0] * 3]  # nor is there anything to predict
-    assert subset_scores(sure[..., ::-1], y, 2, score)[2][0] == pytest.approx([2 * 3 / 9 if score == "f1" else 0.0] * 3, abs=EXACT)
+    assert subset_scores(sure, y, (1, 2), score)[2].tolist() == [
+        [0.0] * 3
+    ]  # nothing is predicted to be 1
+    assert subset_scores(sure, 0 * y, 2, score)[2].tolist() == [
+        [0.0] * 3
+    ]  # nor is there anything to predict
+    assert subset_scores(sure[..., ::-1], y, 2, score)[2][0] == pytest.approx(
+        [2 * 3 / 9 if score == "f1" else 0.0] * 3, abs=EXACT
+    )
 
 
 def test_means():
@@ -128,7 +153,10 @@ P, Y = predictions(4, 10, 2)
 BAD = {
     "sizes 0": (lambda: subset_scores(P, Y, (0, 2)), "sizes: got .*from 1 to 4"),
     "sizes 5": (lambda: subset_scores(P, Y, 5), "from 1 to 4"),
-    "sizes of a group": (lambda: subset_scores(P, Y, 3, groups=2), "from 1 to 2, the members of a group"),
+    "sizes of a group": (
+        lambda: subset_scores(P, Y, 3, groups=2),
+        "from 1 to 2, the members of a group",
+    ),
     "no sizes": (lambda: subset_scores(P, Y, ()), "sizes"),
     "half a size": (lambda: subset_scores(P, Y, (1.5,)), "sizes"),  # pyright: ignore[reportArgumentType]
     "groups 3": (lambda: subset_scores(P, Y, 1, groups=3), "divides the 4 members"),
@@ -154,7 +182,11 @@ def test_mistakes_are_named(call, message):
 
 
 def test_mask_overlap_reads_the_masks():
-    three = SimpleNamespace(masks=[{"w": np.array(row, bool)} for row in ([1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 0])])
-    np.testing.assert_allclose(mask_overlap(three), [[1, 1 / 3, 2 / 3], [1 / 3, 1, 2 / 3], [2 / 3, 2 / 3, 1]], rtol=EXACT)
+    three = SimpleNamespace(
+        masks=[{"w": np.array(row, bool)} for row in ([1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 0])]
+    )
+    np.testing.assert_allclose(
+        mask_overlap(three), [[1, 1 / 3, 2 / 3], [1 / 3, 1, 2 / 3], [2 / 3, 2 / 3, 1]], rtol=EXACT
+    )
     with pytest.raises(EvaluationError, match="got ndarray without masks"):
         mask_overlap(np.ones(3))  # pyright: ignore[reportArgumentType]

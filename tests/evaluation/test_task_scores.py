@@ -5,9 +5,18 @@ import warnings
 
 import numpy as np
 import pytest
+from others import others
 
 from jaxtickets.data import GLUE_TASKS
-from jaxtickets.evaluation import GLUE_METRICS, EvaluationError, f1, glue_score, matthews, pearson, spearman
+from jaxtickets.evaluation import (
+    GLUE_METRICS,
+    EvaluationError,
+    f1,
+    glue_score,
+    matthews,
+    pearson,
+    spearman,
+)
 
 EXACT = 1e-12  # float64 sums of some hundred numbers in another order
 
@@ -26,22 +35,30 @@ LABELS = {
 
 @pytest.mark.parametrize("kind", LABELS)
 def test_labels_as_scikit_learn_scores_them(kind):
-    sklearn = pytest.importorskip("sklearn.metrics")
+    sklearn = others("sklearn.metrics")
     predicted, y = LABELS[kind](np.random.default_rng(0))
-    assert f1(predicted, y) == pytest.approx(sklearn.f1_score(y, predicted, zero_division=0.0), abs=EXACT)
-    assert f1(predicted, y, positive=0) == pytest.approx(sklearn.f1_score(y, predicted, pos_label=0, zero_division=0.0), abs=EXACT)
+    assert f1(predicted, y) == pytest.approx(
+        sklearn.f1_score(y, predicted, zero_division=0.0), abs=EXACT
+    )
+    assert f1(predicted, y, positive=0) == pytest.approx(
+        sklearn.f1_score(y, predicted, pos_label=0, zero_division=0.0), abs=EXACT
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs, of a single label
-        assert matthews(predicted, y) == pytest.approx(sklearn.matthews_corrcoef(y, predicted), abs=EXACT)
+        assert matthews(predicted, y) == pytest.approx(
+            sklearn.matthews_corrcoef(y, predicted), abs=EXACT
+        )
 
 
 @pytest.mark.parametrize("classes", [3, 7])
 def test_matthews_of_several_classes(classes):
-    sklearn = pytest.importorskip("sklearn.metrics")
+    sklearn = others("sklearn.metrics")
     rng = np.random.default_rng(classes)
     y = rng.integers(0, classes, 500)
     predicted = np.where(rng.random(500) < 0.6, y, rng.integers(0, classes, 500))
-    assert matthews(predicted, y) == pytest.approx(sklearn.matthews_corrcoef(y, predicted), abs=EXACT)
+    assert matthews(predicted, y) == pytest.approx(
+        sklearn.matthews_corrcoef(y, predicted), abs=EXACT
+    )
 
 
 def test_matthews_of_many_examples_does_not_overflow():
@@ -62,15 +79,17 @@ VALUES = {
 
 @pytest.mark.parametrize("kind", VALUES)
 def test_correlations_are_those_of_scipy(kind):
-    stats = pytest.importorskip("scipy.stats")
+    stats = others("scipy.stats")
     x, y = VALUES[kind](np.random.default_rng(1))
     # 1e6 away from 0 a float64 holds deviations of 1 to 1e-10.
-    assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-9 if kind == "far from 0" else EXACT)
+    assert pearson(x, y) == pytest.approx(
+        stats.pearsonr(x, y).statistic, abs=1e-9 if kind == "far from 0" else EXACT
+    )
     assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=EXACT)
 
 
 def test_a_constant_has_no_correlation():
-    stats = pytest.importorskip("scipy.stats")
+    stats = others("scipy.stats")
     x, constant = np.arange(7.0), np.full(7, 0.1)
     for function, theirs in ((pearson, stats.pearsonr), (spearman, stats.spearmanr)):
         for a, b in ((x, constant), (constant, x), (constant, constant)):
@@ -82,11 +101,15 @@ def test_a_constant_has_no_correlation():
 
 
 def test_glue_by_hand():
-    proba = np.array([[0.2, 0.8], [0.4, 0.6], [0.9, 0.1], [0.5, 0.5]])  # predicted 1, 1, 0, and 0 as a tie
+    proba = np.array(
+        [[0.2, 0.8], [0.4, 0.6], [0.9, 0.1], [0.5, 0.5]]
+    )  # predicted 1, 1, 0, and 0 as a tie
     y = np.array([1, 0, 0, 1])
     assert glue_score("mrpc", proba, y) == {"accuracy": 0.5, "f1": 0.5}
     assert glue_score("glue/cola", proba, y) == {"matthews": 0.0, "accuracy": 0.5}
-    assert glue_score("glue/mnli-mm", [[0.1, 0.2, 0.7], [0.6, 0.2, 0.2]], [2, 1]) == {"accuracy": 0.5}
+    assert glue_score("glue/mnli-mm", [[0.1, 0.2, 0.7], [0.6, 0.2, 0.2]], [2, 1]) == {
+        "accuracy": 0.5
+    }
     assert glue_score("stsb", [1.0, 3.0, 2.0], [0.0, 5.0, 1.0]) == {
         "pearson": pytest.approx(5 / math.sqrt(2 * 14), abs=EXACT),  # deviations -1 1 0 and -2 3 -1
         "spearman": pytest.approx(1.0, abs=EXACT),

@@ -6,28 +6,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from others import others
 
-from jaxtickets.flops import forward_flops
 from jaxtickets.models import classification, layers
+from jaxtickets.tracing.flops import forward_flops
 
 # Compiling takes longer than running here, and the order of float32 sums is not what is tested: 1.5 s instead of 8 for a ResNet.
-FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+FAST_TO_COMPILE = {"xla_backend_optimization_level": 0}
 
 
 def shapes(model, image):
-    return jax.eval_shape(lambda k: model.init(k, jnp.zeros((1, *image)), train=False), jax.random.key(0))["params"]
+    return jax.eval_shape(
+        lambda k: model.init(k, jnp.zeros((1, *image)), train=False), jax.random.key(0)
+    )["params"]
 
 
 def weights(task, x):
     """Random weights without compiling their generators, which takes longer than the networks do."""
     draw = np.random.default_rng(0)
     params, state = jax.eval_shape(task.init, jax.random.key(0), x)
-    params = jax.tree.map(lambda a: jnp.asarray(draw.normal(size=a.shape) / np.sqrt(max(a.size / a.shape[-1], 1)), a.dtype), params)
+    params = jax.tree.map(
+        lambda a: jnp.asarray(
+            draw.normal(size=a.shape) / np.sqrt(max(a.size / a.shape[-1], 1)), a.dtype
+        ),
+        params,
+    )
     return params, jax.tree.map(lambda a: jnp.asarray(np.ones(a.shape, a.dtype)), state)
 
 
 def count(tree, only=""):
-    return sum(leaf.size for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if only in jax.tree_util.keystr(path))
+    return sum(
+        leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if only in jax.tree_util.keystr(path)
+    )
 
 
 def from_torch(named, statistics=False):
@@ -52,7 +64,7 @@ def from_torch(named, statistics=False):
 
 def compare(net, model, image, batch=6):
     """Loss, gradients, statistics and outputs in both modes of `model` are those of the torch module, whose weights it is given."""
-    import torch
+    torch = others("torch")
 
     for parameter in net.parameters():  # norms at 1 and 0 would hide a mistake
         if parameter.ndim == 1:
@@ -60,10 +72,15 @@ def compare(net, model, image, batch=6):
     task = classification(model, label_smoothing=0.1)
     x = np.random.default_rng(0).normal(size=(batch, *image)).astype(np.float32)
     y = np.arange(batch)
-    params, state = from_torch(net.named_parameters()), from_torch(net.named_buffers(), statistics=True)
+    params, state = (
+        from_torch(net.named_parameters()),
+        from_torch(net.named_buffers(), statistics=True),
+    )
     model_state = {"batch_stats": state} if state else {}
     expected = jax.eval_shape(task.init, jax.random.key(0), x)
-    assert jax.tree.map(jnp.shape, (params, model_state)) == jax.tree.map(lambda a: a.shape, expected)
+    assert jax.tree.map(jnp.shape, (params, model_state)) == jax.tree.map(
+        lambda a: a.shape, expected
+    )
 
     @functools.partial(jax.jit, compiler_options=FAST_TO_COMPILE)
     def step(params, model_state):
@@ -87,7 +104,11 @@ def compare(net, model, image, batch=6):
     jax.tree.map(close, grads, wanted)
     if state:
         after = from_torch(net.named_buffers(), statistics=True)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), new["batch_stats"], after)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+            new["batch_stats"],
+            after,
+        )
     net.eval()
     with torch.no_grad():
         close(evaluated, net(images).numpy())
@@ -128,7 +149,9 @@ def watched(run, *args):
 
     def watch(call, args, kwargs, context):
         out = call(*args, **kwargs)
-        if context.method_name == "__call__" and isinstance(context.module, nn.Dropout | layers.Conv | layers.BatchNorm | layers.Dense):
+        if context.method_name == "__call__" and isinstance(
+            context.module, nn.Dropout | layers.Conv | layers.BatchNorm | layers.Dense
+        ):
             calls.append((type(context.module).__name__, args[0], out))
         return out
 
@@ -142,7 +165,10 @@ def traced_layers(model, image, train=False):
     calls = []
 
     def init(key, x):
-        calls.extend((kind, out.dtype) for kind, _, out in watched(model.init, {"params": key, "dropout": key}, x, train))
+        calls.extend(
+            (kind, out.dtype)
+            for kind, _, out in watched(model.init, {"params": key, "dropout": key}, x, train)
+        )
 
     jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((2, *image), jnp.float32))
     return calls
@@ -166,12 +192,21 @@ def check_dropout(model, image, order):
     for before, after in drops:
         alive = before != 0
         kept = after[alive] != 0
-        np.testing.assert_allclose(after[after != 0], before[after != 0] / (1 - model.dropout), rtol=1e-4, atol=1e-6)  # computed twice
+        np.testing.assert_allclose(
+            after[after != 0], before[after != 0] / (1 - model.dropout), rtol=1e-4, atol=1e-6
+        )  # computed twice
         # A false alarm at 5 standard errors: 6e-7 a place.
         error = np.sqrt(model.dropout * (1 - model.dropout) / kept.size)
         np.testing.assert_allclose(np.mean(kept), 1 - model.dropout, atol=5 * error)
     plain = classification(model.copy(dropout=0.0))
-    programs = [str(jax.make_jaxpr(lambda p, s, t=t: t.apply(p, s, x, False, jax.random.key(1)))(params, state)) for t in (task, plain)]
+    programs = [
+        str(
+            jax.make_jaxpr(lambda p, s, t=t: t.apply(p, s, x, False, jax.random.key(1)))(
+                params, state
+            )
+        )
+        for t in (task, plain)
+    ]
     assert programs[0] == programs[1]
 
 
@@ -184,7 +219,11 @@ def check_shrunk(model, image, channels, made, read):
     def cut(tree, change):
         def leaf(path, value):
             layer = _path(path[:-1]).removeprefix("batch_stats/")
-            axes = [axis for axis, names in ((-1, made), (-2, read)) if layer in names and -axis <= value.ndim]
+            axes = [
+                axis
+                for axis, names in ((-1, made), (-2, read))
+                if layer in names and -axis <= value.ndim
+            ]
             return functools.reduce(change, axes, np.array(value))
 
         return jax.tree_util.tree_map_with_path(leaf, tree)
@@ -202,9 +241,15 @@ def check_shrunk(model, image, channels, made, read):
         return outputs, task.apply(params, new, x, False)[0], new
 
     small, cleared = ((cut(params, change), cut(state, change)) for change in (remove, clear))
-    smaller = {_path(path[:-1]) for path, leaf in jax.tree_util.tree_leaves_with_path(params) if leaf.shape != _at(small[0], path).shape}
+    smaller = {
+        _path(path[:-1])
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if leaf.shape != _at(small[0], path).shape
+    }
     assert smaller == {*made, *read}
     ours, wanted = run(*small), run(*cleared)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)  # sums of fewer terms, in another order
+    close = functools.partial(
+        np.testing.assert_allclose, rtol=1e-4, atol=1e-4
+    )  # sums of fewer terms, in another order
     jax.tree.map(close, ours, (*wanted[:2], cut(wanted[2], remove)))
     assert not np.allclose(ours[1], run(params, state)[1], atol=1e-2)

@@ -4,7 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_checks import check_dropout, check_shrunk, compare, count, flops, kernels, shapes, traced_layers
+from network_checks import (
+    check_dropout,
+    check_shrunk,
+    compare,
+    count,
+    flops,
+    kernels,
+    shapes,
+    traced_layers,
+)
+from others import others
 
 from jaxtickets.models import DenseNet
 
@@ -15,7 +25,10 @@ def test_the_imagenet_form_of_121_has_torchvisions_parameters_and_multiply_adds(
     assert cost.total / 2e9 == pytest.approx(2.834, abs=5e-4)
 
 
-@pytest.mark.parametrize(("depth", "growth", "params"), [(161, 48, 28_681_000), (169, 32, 14_149_480), (201, 32, 20_013_928)])
+@pytest.mark.parametrize(
+    ("depth", "growth", "params"),
+    [(161, 48, 28_681_000), (169, 32, 14_149_480), (201, 32, 20_013_928)],
+)
 def test_other_depths_have_torchvisions_parameters(depth, growth, params):
     assert count(shapes(DenseNet(depth, growth, 1000, "imagenet"), (224, 224, 3))) == params
 
@@ -56,7 +69,10 @@ def torch_densenet(torch, model, channels):
             super().__init__()
             i = 2 * k
             if model.stem == "imagenet":
-                self.conv, self.stem_bn = nn.Conv2d(channels, i, 7, 2, 3, bias=False), nn.BatchNorm2d(i)
+                self.conv, self.stem_bn = (
+                    nn.Conv2d(channels, i, 7, 2, 3, bias=False),
+                    nn.BatchNorm2d(i),
+                )
             else:
                 self.conv = nn.Conv2d(channels, i, 3, 1, 1, bias=False)
             self.order = []
@@ -92,28 +108,48 @@ def torch_densenet(torch, model, channels):
     ],
 )
 def test_outputs_gradients_and_statistics_are_torchs(model, image):
-    torch = pytest.importorskip("torch")
+    torch = others("torch")
     torch.manual_seed(0)
     compare(torch_densenet(torch, model, image[2]), model, image)
 
 
 def test_every_convolution_is_dropped_and_what_the_classifier_reads():
     # Behind the stem five convolutions: of two layers and the transition between them.
-    order = ["Conv", "Dropout", *["BatchNorm", "Conv", "Dropout"] * 5, "BatchNorm", "Dropout", "Dense"]
+    order = [
+        "Conv",
+        "Dropout",
+        *["BatchNorm", "Conv", "Dropout"] * 5,
+        "BatchNorm",
+        "Dropout",
+        "Dense",
+    ]
     check_dropout(DenseNet((1, 1), 4, dropout=0.3), (8, 8, 3), order)
-    imagenet = traced_layers(DenseNet((1, 1), 4, stem="imagenet", dropout=0.3), (32, 32, 3), train=True)
+    imagenet = traced_layers(
+        DenseNet((1, 1), 4, stem="imagenet", dropout=0.3), (32, 32, 3), train=True
+    )
     assert [kind for kind, _ in imagenet] == ["Conv", "BatchNorm", *order[1:]]
 
 
 def test_bfloat16_computes_in_bfloat16_up_to_the_mean():
     model = DenseNet((1, 1), 4, dtype=jnp.bfloat16, stem="imagenet")
-    assert [dtype for _, dtype in traced_layers(model, (32, 32, 3))] == [jnp.bfloat16] * 19 + [jnp.float32] * 2
-    assert {leaf.dtype for leaf in jax.tree.leaves(shapes(model, (32, 32, 3)))} == {jnp.dtype("float32")}
+    assert [dtype for _, dtype in traced_layers(model, (32, 32, 3))] == [jnp.bfloat16] * 19 + [
+        jnp.float32
+    ] * 2
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes(model, (32, 32, 3)))} == {
+        jnp.dtype("float32")
+    }
 
 
 def test_channels_may_be_cut_from_within_a_layer_and_from_the_stem():
     # The stem's channels come first in everything of their block.
-    made = ["block2_layer1/conv1", "block2_layer1/bn2", "conv", "block1_layer1/bn1", "block1_layer2/bn1", "transition1/bn"]
+    made = [
+        "block2_layer1/conv1",
+        "block2_layer1/bn2",
+        "conv",
+        "block1_layer1/bn1",
+        "block1_layer2/bn1",
+        "transition1/bn",
+    ]
     read = ["block2_layer1/conv2", "block1_layer1/conv1", "block1_layer2/conv1", "transition1/conv"]
     check_shrunk(DenseNet((2, 1), 4), (8, 8, 3), [1, 4], made, read)
 
@@ -124,8 +160,12 @@ def test_convolutions_start_at_variance_2_over_fan_out():
     for path, kernel in drawn.items():
         # 5 standard errors of the deviation of n normal draws: 6e-7 of false alarms a kernel.
         wanted = np.sqrt(2 / (kernel.shape[0] * kernel.shape[1] * kernel.shape[3]))
-        np.testing.assert_allclose(np.std(kernel), wanted, rtol=5 / np.sqrt(2 * kernel.size), err_msg=path)
-    np.testing.assert_allclose(np.std(classifier), np.sqrt(1 / 80), rtol=5 / np.sqrt(2 * classifier.size))
+        np.testing.assert_allclose(
+            np.std(kernel), wanted, rtol=5 / np.sqrt(2 * kernel.size), err_msg=path
+        )
+    np.testing.assert_allclose(
+        np.std(classifier), np.sqrt(1 / 80), rtol=5 / np.sqrt(2 * classifier.size)
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,19 @@ from jaxtickets.models import BatchEnsemble, LeNet, WideResNet, classification, 
 def written_out(params, i):
     """Member i's params for the plain network."""
     if not any(isinstance(value, dict) for value in params.values()):
-        member = {name: value for name, value in params.items() if name not in ("fast_in", "fast_out", "bias")}
+        member = {
+            name: value
+            for name, value in params.items()
+            if name not in ("fast_in", "fast_out", "bias")
+        }
         if "bias" in params:
-            member["bias"] = params["bias"][i] if params["bias"].ndim == 2 else params["bias"]  # a norm's is shared
+            member["bias"] = (
+                params["bias"][i] if params["bias"].ndim == 2 else params["bias"]
+            )  # a norm's is shared
         if "kernel" in params:
-            member["kernel"] = params["kernel"] * jnp.outer(params["fast_in"][i], params["fast_out"][i])
+            member["kernel"] = params["kernel"] * jnp.outer(
+                params["fast_in"][i], params["fast_out"][i]
+            )
         return member
     return {name: written_out(value, i) for name, value in params.items()}
 
@@ -32,7 +40,9 @@ def test_members_are_plain_networks_with_the_product_written_out(net, size):
     heads = run(task, params, state)
     for i in range(3):
         # float32 through at most ten layers, in another order of multiplication.
-        np.testing.assert_allclose(heads[i], run(task.plain, written_out(params, i), state), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            heads[i], run(task.plain, written_out(params, i), state), rtol=1e-3, atol=1e-4
+        )
     assert not np.allclose(heads[0], heads[1])
 
 
@@ -54,12 +64,27 @@ def test_training_norms_over_the_batch_of_all_members_and_takes_the_mean_loss():
     heads, new = jax.jit(task.apply, static_argnums=3)(params, state, x, True, None)
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     conv, out = p["conv"], p["out"]
-    rows = [(x * conv["fast_in"][i]) @ conv["kernel"][0, 0] * conv["fast_out"][i] + conv["bias"][i] for i in range(2)]
+    rows = [
+        (x * conv["fast_in"][i]) @ conv["kernel"][0, 0] * conv["fast_out"][i] + conv["bias"][i]
+        for i in range(2)
+    ]
     mean, var = np.mean(rows, (0, 1, 2, 3)), np.var(rows, (0, 1, 2, 3))
-    normed = [np.maximum((r - mean) / np.sqrt(var + 1e-5) * p["bn"]["scale"] + p["bn"]["bias"], 0).mean((1, 2)) for r in rows]
-    wanted = [n * out["fast_in"][i] @ out["kernel"] * out["fast_out"][i] + out["bias"][i] for i, n in enumerate(normed)]
+    normed = [
+        np.maximum((r - mean) / np.sqrt(var + 1e-5) * p["bn"]["scale"] + p["bn"]["bias"], 0).mean(
+            (1, 2)
+        )
+        for r in rows
+    ]
+    wanted = [
+        n * out["fast_in"][i] @ out["kernel"] * out["fast_out"][i] + out["bias"][i]
+        for i, n in enumerate(normed)
+    ]
     np.testing.assert_allclose(heads, wanted, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(new["batch_stats"]["bn"]["mean"], 0.9 * state["batch_stats"]["bn"]["mean"] + 0.1 * mean, rtol=1e-4)
+    np.testing.assert_allclose(
+        new["batch_stats"]["bn"]["mean"],
+        0.9 * state["batch_stats"]["bn"]["mean"] + 0.1 * mean,
+        rtol=1e-4,
+    )
     log_p = np.asarray(wanted) - np.log(np.exp(wanted).sum(-1, keepdims=True))
     np.testing.assert_allclose(task.loss(heads, y), -log_p[:, np.arange(4), y].mean(0), rtol=1e-4)
 
@@ -73,7 +98,11 @@ def test_fast_weights_start_as_random_signs_and_are_not_prunable(key):
             return layers.Dense(32, name="out")(layers.Conv(64, 1, name="conv")(x))
 
     params, _ = classification(BatchEnsemble(Net(), 4)).init(key, images(1, channels=32))
-    fast = [a for path, a in zip(jt.masks.leaf_paths(params), jax.tree.leaves(params), strict=True) if "/fast_" in path]
+    fast = [
+        a
+        for path, a in zip(jt.masks.leaf_paths(params), jax.tree.leaves(params), strict=True)
+        if "/fast_" in path
+    ]
     assert len(fast) == 4
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     signs = np.concatenate([np.ravel(a) for a in fast])
@@ -81,7 +110,9 @@ def test_fast_weights_start_as_random_signs_and_are_not_prunable(key):
     # 4 (32 + 64 + 64 + 32) = 768 fair signs: 5 standard deviations are 0.18.
     assert abs(signs.mean()) < 0.18
     may = jt.masks.prunable(params)
-    assert [path for path, m in zip(jt.masks.leaf_paths(may), jax.tree.leaves(may), strict=True) if m] == ["conv/kernel", "out/kernel"]
+    assert [
+        path for path, m in zip(jt.masks.leaf_paths(may), jax.tree.leaves(may), strict=True) if m
+    ] == ["conv/kernel", "out/kernel"]
 
 
 def test_a_layer_without_fast_weights_is_an_error(key):

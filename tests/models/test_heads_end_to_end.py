@@ -29,7 +29,12 @@ class Small(nn.Module):
 
 
 NET = Small()
-KINDS = [TreeNet(NET, 2), BatchEnsemble(NET, 2), MIMO(NET, 2, batch_repetition=2), MCDropout(NET, 2, key=0)]
+KINDS = [
+    TreeNet(NET, 2),
+    BatchEnsemble(NET, 2),
+    MIMO(NET, 2, batch_repetition=2),
+    MCDropout(NET, 2, key=0),
+]
 PLAN = Plan("short", (Start(1, 0.5), Train(Length(3, "steps"), Constant(0.05)), Collect()), 16)
 
 
@@ -44,8 +49,12 @@ def test_fit_evaluate_save_and_load(model, tmp_path):
     found = jt.evaluate(tickets, test)
     wanted = np.exp(predicted.astype(np.float64)).mean(0)
     assert found.ensemble.accuracy == (wanted.argmax(-1) == test.y).mean()
-    assert found.ensemble.nll == pytest.approx(-np.log(wanted[np.arange(len(test)), test.y]).mean(), rel=1e-5)
-    assert [member.accuracy for member in found.members] == [(head.argmax(-1) == test.y).mean() for head in predicted]
+    assert found.ensemble.nll == pytest.approx(
+        -np.log(wanted[np.arange(len(test)), test.y]).mean(), rel=1e-5
+    )
+    assert [member.accuracy for member in found.members] == [
+        (head.argmax(-1) == test.y).mean() for head in predicted
+    ]
     ticket = tickets.tickets[0]
     pruned = [
         np.asarray(p)[~np.asarray(m)]

@@ -42,7 +42,9 @@ def test_training_is_the_plain_networks_to_the_bit():
     run = jax.jit(step, static_argnums=0)
     ours, theirs = run(task, params), run(plain, params)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert (ours[0] != jax.jit(plain.apply, static_argnums=3)(params, state, x, False, None)[0]).all()
+    assert (
+        ours[0] != jax.jit(plain.apply, static_argnums=3)(params, state, x, False, None)[0]
+    ).all()
     log_proba = task.log_proba(ours[0])  # one pass is every head's
     assert log_proba.shape == (3, 4, 5)
     np.testing.assert_array_equal(log_proba[0], log_proba[2])
@@ -51,7 +53,9 @@ def test_training_is_the_plain_networks_to_the_bit():
 def test_passes_differ_and_follow_from_the_key():
     tasks = [classification(MCDropout(Linear(), 3, key=key)) for key in (0, 0, 1)]
     params, state = weights(tasks[0], VECTORS)
-    first, again, other = jax.jit(lambda *a: [t.apply(*a, VECTORS, False)[0] for t in tasks])(params, state)
+    first, again, other = jax.jit(lambda *a: [t.apply(*a, VECTORS, False)[0] for t in tasks])(
+        params, state
+    )
     assert first.shape == (3, 4, 5)
     assert not any(np.allclose(first[i], first[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
     np.testing.assert_array_equal(first, again)
@@ -75,7 +79,9 @@ def test_the_mean_of_linear_passes_approaches_the_network_without_dropout():
     passes = 4000
     plain, task = classification(Linear()), classification(MCDropout(Linear(), passes, key=0))
     params, state = weights(task, VECTORS)
-    each, wanted = jax.jit(lambda *a: [t.apply(*a, VECTORS, False)[0] for t in (task, plain)])(params, state)
+    each, wanted = jax.jit(lambda *a: [t.apply(*a, VECTORS, False)[0] for t in (task, plain)])(
+        params, state
+    )
     each, wanted = np.asarray(each, np.float64), np.asarray(wanted)
     error = each.std(0) / np.sqrt(passes)
     # Five standard errors in each of 20 numbers: a false alarm once in 10^5.
@@ -97,8 +103,16 @@ def test_a_network_with_dropout_of_its_own_predicts_in_training_mode(key):
     assert jax.tree.structure(params) == jax.tree.structure(task.init(key, x)[0])
     each = task.apply(params, state, x, False)[0]
     for number, logits in enumerate(each):
-        wanted, _ = plain.apply(params, state, x, True, jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), number))
-        np.testing.assert_allclose(logits, wanted, rtol=1e-5, atol=1e-6)  # vmap may sum products in another order
+        wanted, _ = plain.apply(
+            params,
+            state,
+            x,
+            True,
+            jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), number),
+        )
+        np.testing.assert_allclose(
+            logits, wanted, rtol=1e-5, atol=1e-6
+        )  # vmap may sum products in another order
     assert not np.allclose(each[0], each[1])
     quiet = dataclasses.replace(CONFIGS["bert"], dropout=0.0, attention_dropout=0.0)
     with pytest.raises(ValueError, match="no dropout"):

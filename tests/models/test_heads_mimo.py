@@ -15,7 +15,9 @@ B, M, R, C = 6, 3, 4, 10
 
 
 @pytest.mark.parametrize(("repeated", "same"), [(0.0, 0), (0.6, 14), (1.0, 24)])
-def test_every_head_sees_every_example_r_times_and_the_share_rho_of_rows_is_the_same_for_all(repeated, same):
+def test_every_head_sees_every_example_r_times_and_the_share_rho_of_rows_is_the_same_for_all(
+    repeated, same
+):
     rows = np.asarray(training_rows(jax.random.key(0), B, M, R, repeated))
     assert rows.shape == (M, R * B)
     for row in rows:
@@ -38,7 +40,9 @@ def test_loss_and_training_predictions_are_those_of_the_rows():
     task = classification(MIMO(LeNet(), M, batch_repetition=R))
     outputs = {"logits": jnp.asarray(logits, jnp.float32), "rows": jnp.asarray(rows)}
     loss = task.loss(outputs, jnp.asarray(y))
-    np.testing.assert_allclose(loss, [sum(of_row[m][rows[m] == b].mean() for m in range(M)) for b in range(B)], rtol=1e-5)
+    np.testing.assert_allclose(
+        loss, [sum(of_row[m][rows[m] == b].mean() for m in range(M)) for b in range(B)], rtol=1e-5
+    )
     np.testing.assert_allclose(loss.mean(), of_row.sum(0).mean(), rtol=1e-5)
     wanted = [[p[m][rows[m] == b].mean(0) for b in range(B)] for m in range(M)]
     np.testing.assert_allclose(jnp.exp(task.log_proba(outputs)), wanted, rtol=1e-5)
@@ -53,7 +57,9 @@ def test_in_training_the_logits_are_of_the_rows_and_in_prediction_of_one_image_m
     outputs = jax.jit(task.apply, static_argnums=3)(params, state, x, True, jax.random.key(3))[0]
     rows = np.asarray(outputs["rows"])
     seen = run(params, state, jnp.concatenate([x[rows[0]], x[rows[1]]], -1), False)[0]
-    np.testing.assert_allclose(outputs["logits"], [seen[:, :10], seen[:, 10:]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        outputs["logits"], [seen[:, :10], seen[:, 10:]], rtol=1e-4, atol=1e-5
+    )
     predicted = run(params, state, jnp.concatenate([x, x], -1), False)[0]
     ours = jax.jit(task.apply, static_argnums=3)(params, state, x, False, None)[0]
     np.testing.assert_allclose(ours, [predicted[:, :10], predicted[:, 10:]], rtol=1e-4, atol=1e-5)
@@ -78,7 +84,9 @@ def test_heads_learn_to_answer_for_their_own_input():
 
     @jax.jit
     def step(params, moments, key):
-        value, grads = jax.value_and_grad(lambda p: task.loss(task.apply(p, {}, x, True, key)[0], jnp.asarray(y)).mean())(params)
+        value, grads = jax.value_and_grad(
+            lambda p: task.loss(task.apply(p, {}, x, True, key)[0], jnp.asarray(y)).mean()
+        )(params)
         updates, moments = tx.update(grads, moments, params)
         return optax.apply_updates(params, updates), moments, value
 
@@ -104,7 +112,11 @@ def test_heads_learn_to_answer_for_their_own_input():
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda: MIMO(LeNet(), 2, batch_repetition=0), ValueError, "batch_repetition.*at least 1, got 0"),
+        (
+            lambda: MIMO(LeNet(), 2, batch_repetition=0),
+            ValueError,
+            "batch_repetition.*at least 1, got 0",
+        ),
         (lambda: MIMO(LeNet(), 2, input_repetition=1.5), ValueError, r"input_repetition.*1\.5"),
         (lambda: MIMO(nn.Dense(3), 2), TypeError, "num_classes.*Dense"),
     ],

@@ -11,7 +11,10 @@ from jaxtickets.models import MIMO, BatchEnsemble, MCDropout, TreeNet, WideResNe
 
 WIDE = WideResNet(28, 10)
 BLANK = Dataset(
-    np.broadcast_to(np.zeros((1, 32, 32, 3), np.float32), (50_000, 32, 32, 3)), np.broadcast_to(np.int32(0), 50_000), 10, name="blank"
+    np.broadcast_to(np.zeros((1, 32, 32, 3), np.float32), (50_000, 32, 32, 3)),
+    np.broadcast_to(np.int32(0), 50_000),
+    10,
+    name="blank",
 )
 
 # Training and prediction as multiples of the plain WRN-28-10. Whitaker and Whitley, table 2, say 1.52x, 4.40x (more
@@ -29,11 +32,16 @@ def test_costs_on_wrn_28_10_are_near_the_papers(name):
     model, training, inference = COSTS[name]
     ledger = jt.cost(jt.dense(1), classification(model), BLANK)
     assert ledger.forward_dense == pytest.approx(10.4867e9, rel=1e-4)
-    assert (ledger.training, ledger.inference) == (pytest.approx(training, abs=0.01), pytest.approx(inference, abs=0.01))
+    assert (ledger.training, ledger.inference) == (
+        pytest.approx(training, abs=0.01),
+        pytest.approx(inference, abs=0.01),
+    )
 
 
 def test_tasks_of_equal_networks_are_equal_and_name_the_call():
-    first, second = (classification(TreeNet(WideResNet(28, 10), 3), label_smoothing=0.1) for _ in range(2))
+    first, second = (
+        classification(TreeNet(WideResNet(28, 10), 3), label_smoothing=0.1) for _ in range(2)
+    )
     assert first == second
     assert hash(first) == hash(second)
     assert first.name == "TreeNet(WideResNet(28, 10), 3)"

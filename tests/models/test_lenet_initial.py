@@ -3,14 +3,17 @@
 import jax
 import numpy as np
 import pytest
-import torch
+from others import others
 
 from jaxtickets.models import LeNet
 
 
 def test_torch_initial_weights_are_spread_as_torchs_own():
     """Kernels and biases of the same widths, drawn by both: equal bounds, and equal distributions."""
-    params = LeNet("M", initial="torch").init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32), train=False)["params"]
+    torch = others("torch")
+    params = LeNet("M", initial="torch").init(
+        jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32), train=False
+    )["params"]
     torch.manual_seed(0)
     layers = {
         "conv1": torch.nn.Conv2d(3, 32, 5),
@@ -22,12 +25,17 @@ def test_torch_initial_weights_are_spread_as_torchs_own():
     from scipy.stats import ks_2samp
 
     for name, layer in layers.items():
-        for ours, theirs in ((params[name]["kernel"], layer.weight), (params[name]["bias"], layer.bias)):
+        for ours, theirs in (
+            (params[name]["kernel"], layer.weight),
+            (params[name]["bias"], layer.bias),
+        ):
             a, b = np.asarray(ours).ravel(), theirs.detach().numpy().ravel()
             assert a.size == b.size
             bound = 1 / np.sqrt(layer.weight[0].numel())
             assert max(abs(a).max(), abs(b).max()) <= bound * (1 + 1e-6)
-            assert ks_2samp(a, b).pvalue > 1e-4  # ten comparisons of fixed draws: one in a thousand seeds would fail
+            assert (
+                ks_2samp(a, b).pvalue > 1e-4
+            )  # ten comparisons of fixed draws: one in a thousand seeds would fail
 
 
 def test_initial_is_one_of_two():

@@ -3,7 +3,18 @@
 import jax.numpy as jnp
 import pytest
 
-from jaxtickets.models import MIMO, BatchEnsemble, DenseNet, LeNet, MCDropout, ResNet, TreeNet, WideResNet, classification, network
+from jaxtickets.models import (
+    MIMO,
+    BatchEnsemble,
+    DenseNet,
+    LeNet,
+    MCDropout,
+    ResNet,
+    TreeNet,
+    WideResNet,
+    classification,
+    network,
+)
 
 NETWORKS = [
     LeNet("S"),

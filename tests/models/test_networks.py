@@ -5,11 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from network_checks import compare, count, shapes, weights
+from others import others
 
 from jaxtickets.models import LeNet, WideResNet, classification
 
 
-@pytest.mark.parametrize(("size", "expected"), [("S", 253_290), ("M", 1_007_306), ("L", 4_017_546), ((16, 32, 256, 128), 253_290)])
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [("S", 253_290), ("M", 1_007_306), ("L", 4_017_546), ((16, 32, 256, 128), 253_290)],
+)
 def test_lenet_has_the_parameters_of_the_paper(size, expected):
     assert count(shapes(LeNet(size), (32, 32, 3))) == expected
 
@@ -21,7 +25,9 @@ def test_wrn_28_10_has_the_kernels_of_the_reference(classes, expected):
 
 def test_convolutions_of_wrn_start_at_variance_2_over_fan_out(key):
     task = classification(WideResNet(10, 4))
-    kernel = jax.jit(lambda k: task.init(k, jnp.zeros((1, 8, 8, 3)))[0]["group3_block1"]["conv2"]["kernel"])(key)
+    kernel = jax.jit(
+        lambda k: task.init(k, jnp.zeros((1, 8, 8, 3)))[0]["group3_block1"]["conv2"]["kernel"]
+    )(key)
     # 589,824 draws: the standard error of their deviation is 0.1 % of it, and 5 of those are allowed.
     np.testing.assert_allclose(jnp.std(kernel), np.sqrt(2 / (9 * 256)), rtol=5e-3)
 
@@ -34,7 +40,13 @@ def torch_lenet(torch):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv1, self.conv2, self.dense1, self.dense2, self.classifier = conv1, conv2, dense1, dense2, classifier
+            self.conv1, self.conv2, self.dense1, self.dense2, self.classifier = (
+                conv1,
+                conv2,
+                dense1,
+                dense2,
+                classifier,
+            )
 
         def forward(self, x):
             for conv in (conv1, conv2):
@@ -52,7 +64,10 @@ def torch_wrn_10_1(torch, channels):
         def __init__(self, i, o, stride):
             super().__init__()
             self.bn1, self.bn2 = nn.BatchNorm2d(i), nn.BatchNorm2d(o)
-            self.conv1, self.conv2 = nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.Conv2d(o, o, 3, 1, 1, bias=False)
+            self.conv1, self.conv2 = (
+                nn.Conv2d(i, o, 3, stride, 1, bias=False),
+                nn.Conv2d(o, o, 3, 1, 1, bias=False),
+            )
             self.shortcut = nn.Conv2d(i, o, 1, stride, bias=False) if i != o else None
 
         def forward(self, x):
@@ -64,7 +79,11 @@ def torch_wrn_10_1(torch, channels):
         def __init__(self):
             super().__init__()
             self.conv = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
-            self.group1_block1, self.group2_block1, self.group3_block1 = Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2)
+            self.group1_block1, self.group2_block1, self.group3_block1 = (
+                Block(16, 16, 1),
+                Block(16, 32, 2),
+                Block(32, 64, 2),
+            )
             self.bn, self.classifier = nn.BatchNorm2d(64), nn.Linear(64, 10)
 
         def forward(self, x):
@@ -74,16 +93,22 @@ def torch_wrn_10_1(torch, channels):
     return Net()
 
 
-@pytest.mark.parametrize(("name", "image"), [("lenet", (32, 32, 3)), ("wrn", (8, 8, 1)), ("wrn", (9, 7, 3))])
+@pytest.mark.parametrize(
+    ("name", "image"), [("lenet", (32, 32, 3)), ("wrn", (8, 8, 1)), ("wrn", (9, 7, 3))]
+)
 def test_outputs_gradients_and_statistics_are_torchs(name, image):
-    torch = pytest.importorskip("torch")
+    torch = others("torch")
     torch.manual_seed(0)
     net = torch_lenet(torch) if name == "lenet" else torch_wrn_10_1(torch, image[2])
     compare(net, LeNet("S") if name == "lenet" else WideResNet(10, 1), image)
 
 
 @pytest.mark.parametrize(
-    ("model", "image"), [(LeNet("S", dtype=jnp.bfloat16), (16, 16, 3)), (WideResNet(10, 1, dtype=jnp.bfloat16), (8, 8, 3))]
+    ("model", "image"),
+    [
+        (LeNet("S", dtype=jnp.bfloat16), (16, 16, 3)),
+        (WideResNet(10, 1, dtype=jnp.bfloat16), (8, 8, 3)),
+    ],
 )
 def test_bfloat16_computes_near_float32_and_keeps_float32_weights(model, image, key):
     x = jax.random.normal(key, (8, *image))
@@ -96,7 +121,10 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_weights(model, image, 
     np.testing.assert_allclose(half, full, atol=0.1 * float(jnp.std(full)) + 0.02)
 
 
-@pytest.mark.parametrize(("model", "image"), [(LeNet("S", dropout=0.5), (16, 16, 3)), (WideResNet(10, 1, dropout=0.5), (8, 8, 3))])
+@pytest.mark.parametrize(
+    ("model", "image"),
+    [(LeNet("S", dropout=0.5), (16, 16, 3)), (WideResNet(10, 1, dropout=0.5), (8, 8, 3))],
+)
 def test_dropout_draws_from_its_key_and_only_in_training(model, image, key):
     x = jax.random.normal(key, (4, *image))
     task = classification(model)
@@ -105,7 +133,9 @@ def test_dropout_draws_from_its_key_and_only_in_training(model, image, key):
     first, again, other = (run(params, state, x, True, jax.random.key(i))[0] for i in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
-    np.testing.assert_array_equal(run(params, state, x, False, None)[0], run(params, state, x, False, jax.random.key(1))[0])
+    np.testing.assert_array_equal(
+        run(params, state, x, False, None)[0], run(params, state, x, False, jax.random.key(1))[0]
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_checks import check_dropout, check_shrunk, compare, count, flops, kernels, shapes, traced_layers
+from network_checks import (
+    check_dropout,
+    check_shrunk,
+    compare,
+    count,
+    flops,
+    kernels,
+    shapes,
+    traced_layers,
+)
+from others import others
 
 from jaxtickets.ledger import sparse_forward
+from jaxtickets.masks.sparsity import layer_budgets, prunable_shapes
 from jaxtickets.models import ResNet
-from jaxtickets.sparsity import layer_budgets, prunable_shapes
 
 
 @pytest.mark.parametrize(
     ("depth", "params", "gmacs"),
-    [(18, 11_689_512, 1.814), (34, 21_797_672, 3.664), (50, 25_557_032, 4.089), (101, 44_549_160, 7.801), (152, 60_192_808, 11.514)],
+    [
+        (18, 11_689_512, 1.814),
+        (34, 21_797_672, 3.664),
+        (50, 25_557_032, 4.089),
+        (101, 44_549_160, 7.801),
+        (152, 60_192_808, 11.514),
+    ],
 )
 def test_the_imagenet_form_has_torchvisions_parameters_and_multiply_adds(depth, params, gmacs):
     cost, tree = flops(ResNet(depth, 1000, "imagenet"), (224, 224, 3))
@@ -21,7 +37,10 @@ def test_the_imagenet_form_has_torchvisions_parameters_and_multiply_adds(depth, 
     assert cost.total / 2e9 == pytest.approx(gmacs, abs=5e-4)
 
 
-@pytest.mark.parametrize(("depth", "classes", "params"), [(18, 10, 11_173_962), (18, 100, 11_220_132), (50, 10, 23_520_842)])
+@pytest.mark.parametrize(
+    ("depth", "classes", "params"),
+    [(18, 10, 11_173_962), (18, 100, 11_220_132), (50, 10, 23_520_842)],
+)
 def test_the_cifar_form_has_the_parameters_that_are_quoted(depth, classes, params):
     assert count(shapes(ResNet(depth, classes), (32, 32, 3))) == params
 
@@ -57,7 +76,11 @@ def torch_resnet(torch, model, channels):
             super().__init__()
             o = 4 * width if bottleneck else width
             if bottleneck:
-                convs = [nn.Conv2d(i, width, 1), nn.Conv2d(width, width, 3, stride, 1), nn.Conv2d(width, o, 1)]
+                convs = [
+                    nn.Conv2d(i, width, 1),
+                    nn.Conv2d(width, width, 3, stride, 1),
+                    nn.Conv2d(width, o, 1),
+                ]
             else:
                 convs = [nn.Conv2d(i, o, 3, stride, 1), nn.Conv2d(o, o, 3, 1, 1)]
             self.depth = len(convs)
@@ -66,21 +89,30 @@ def torch_resnet(torch, model, channels):
                 self.add_module(f"conv{n}", conv)
                 self.add_module(f"bn{n}", nn.BatchNorm2d(conv.out_channels))
             if stride > 1 or i != o:
-                self.shortcut, self.shortcut_bn = nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o)
+                self.shortcut, self.shortcut_bn = (
+                    nn.Conv2d(i, o, 1, stride, bias=False),
+                    nn.BatchNorm2d(o),
+                )
 
         def forward(self, x):
             y = x
             for n in range(1, self.depth + 1):
                 y = getattr(self, f"bn{n}")(getattr(self, f"conv{n}")(y))
                 y = torch.relu(y) if n < self.depth else y
-            return torch.relu(y + (self.shortcut_bn(self.shortcut(x)) if hasattr(self, "shortcut") else x))
+            return torch.relu(
+                y + (self.shortcut_bn(self.shortcut(x)) if hasattr(self, "shortcut") else x)
+            )
 
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
             i = width = model.width
             imagenet = model.stem == "imagenet"
-            self.conv = nn.Conv2d(channels, i, 7, 2, 3, bias=False) if imagenet else nn.Conv2d(channels, i, 3, 1, 1, bias=False)
+            self.conv = (
+                nn.Conv2d(channels, i, 7, 2, 3, bias=False)
+                if imagenet
+                else nn.Conv2d(channels, i, 3, 1, 1, bias=False)
+            )
             self.bn = nn.BatchNorm2d(i)
             self.pool = nn.MaxPool2d(3, 2, 1) if imagenet else nn.Identity()
             for group in range(1, 5):
@@ -98,33 +130,62 @@ def torch_resnet(torch, model, channels):
 
 
 @pytest.mark.parametrize(
-    ("model", "image"), [(ResNet(10, width=4), (13, 16, 1)), (ResNet(14, num_classes=7, stem="imagenet", width=4), (40, 37, 3))]
+    ("model", "image"),
+    [
+        (ResNet(10, width=4), (13, 16, 1)),
+        (ResNet(14, num_classes=7, stem="imagenet", width=4), (40, 37, 3)),
+    ],
 )
 def test_outputs_gradients_and_statistics_are_torchs(model, image):
-    torch = pytest.importorskip("torch")
+    torch = others("torch")
     torch.manual_seed(0)
     compare(torch_resnet(torch, model, image[2]), model, image)
 
 
 def test_every_convolution_is_dropped_and_what_the_classifier_reads():
     # Of the stem, two convolutions in each of four blocks, and three shortcuts.
-    check_dropout(ResNet(10, width=4, dropout=0.3), (8, 8, 3), ["Conv", "BatchNorm", "Dropout"] * 12 + ["Dropout", "Dense"])
+    check_dropout(
+        ResNet(10, width=4, dropout=0.3),
+        (8, 8, 3),
+        ["Conv", "BatchNorm", "Dropout"] * 12 + ["Dropout", "Dense"],
+    )
 
 
 def test_bottlenecks_are_dropped_too():
-    calls = traced_layers(ResNet(14, width=4, stem="imagenet", dropout=0.5), (32, 32, 3), train=True)
-    assert [kind for kind, _ in calls] == ["Conv", "BatchNorm", "Dropout"] * 17 + ["Dropout", "Dense"]
+    calls = traced_layers(
+        ResNet(14, width=4, stem="imagenet", dropout=0.5), (32, 32, 3), train=True
+    )
+    assert [kind for kind, _ in calls] == ["Conv", "BatchNorm", "Dropout"] * 17 + [
+        "Dropout",
+        "Dense",
+    ]
 
 
 def test_bfloat16_computes_in_bfloat16_up_to_the_mean():
     model = ResNet(14, width=4, dtype=jnp.bfloat16, stem="imagenet")
-    assert [dtype for _, dtype in traced_layers(model, (32, 32, 3))] == [jnp.bfloat16] * 3 * 17 + [jnp.float32] * 2
-    assert {leaf.dtype for leaf in jax.tree.leaves(shapes(model, (32, 32, 3)))} == {jnp.dtype("float32")}
+    assert [dtype for _, dtype in traced_layers(model, (32, 32, 3))] == [jnp.bfloat16] * 3 * 17 + [
+        jnp.float32
+    ] * 2
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes(model, (32, 32, 3)))} == {
+        jnp.dtype("float32")
+    }
 
 
 def test_channels_may_be_cut_from_within_a_block_and_from_the_stream():
-    made = ["group2_block1/conv1", "group2_block1/bn1", "conv", "bn", "group1_block1/conv2", "group1_block1/bn2"]
-    read = ["group2_block1/conv2", "group1_block1/conv1", "group2_block1/conv1", "group2_block1/shortcut"]
+    made = [
+        "group2_block1/conv1",
+        "group2_block1/bn1",
+        "conv",
+        "bn",
+        "group1_block1/conv2",
+        "group1_block1/bn2",
+    ]
+    read = [
+        "group2_block1/conv2",
+        "group1_block1/conv1",
+        "group2_block1/conv1",
+        "group2_block1/shortcut",
+    ]
     check_shrunk(ResNet(10, width=4), (8, 8, 3), [0, 2], made, read)
 
 
@@ -134,8 +195,12 @@ def test_convolutions_start_at_variance_2_over_fan_out():
     for path, kernel in drawn.items():
         # 5 standard errors of the deviation of n normal draws: 6e-7 of false alarms a kernel.
         wanted = np.sqrt(2 / (kernel.shape[0] * kernel.shape[1] * kernel.shape[3]))
-        np.testing.assert_allclose(np.std(kernel), wanted, rtol=5 / np.sqrt(2 * kernel.size), err_msg=path)
-    np.testing.assert_allclose(np.std(classifier), np.sqrt(1 / 512), rtol=5 / np.sqrt(2 * classifier.size))
+        np.testing.assert_allclose(
+            np.std(kernel), wanted, rtol=5 / np.sqrt(2 * kernel.size), err_msg=path
+        )
+    np.testing.assert_allclose(
+        np.std(classifier), np.sqrt(1 / 512), rtol=5 / np.sqrt(2 * classifier.size)
+    )
 
 
 @pytest.mark.parametrize(

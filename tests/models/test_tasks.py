@@ -46,11 +46,16 @@ def data():
     x = np.random.default_rng(0).normal(size=(32, 16, 16, 1)).astype(np.float32) * 0.3
     for image, label in zip(x, y, strict=True):
         row, col = divmod(int(label), 2)
-        image[8 * row : 8 * row + 8, 8 * col : 8 * col + 8] += 1 + label  # brightness too, for nets that average over space
+        image[8 * row : 8 * row + 8, 8 * col : 8 * col + 8] += (
+            1 + label
+        )  # brightness too, for nets that average over space
     return jnp.asarray(x), jnp.asarray(y)
 
 
-@pytest.mark.parametrize(("model", "classes"), [(NNXNet, None), ((init, apply), 4), (Plain(), None), (LeNet((4, 6, 8, 8), 4), None)])
+@pytest.mark.parametrize(
+    ("model", "classes"),
+    [(NNXNet, None), ((init, apply), 4), (Plain(), None), (LeNet((4, 6, 8, 8), 4), None)],
+)
 def test_every_kind_of_model_trains(model, classes, key):
     task = classification(model, num_classes=classes)
     x, y = data()
@@ -98,22 +103,35 @@ def test_members_under_vmap_are_lone_runs(key):
     task = classification(LeNet((4, 6, 16, 8), dropout=0.3))
     x = jax.random.normal(key, (3, 4, 16, 16, 3))
     keys = jax.random.split(key, 3)
-    draw = np.random.default_rng(0)  # compiling the generators of `init` would take longer than the rest
-    params, state = jax.tree.map(lambda a: jnp.asarray(draw.normal(size=(3, *a.shape)) / 8, a.dtype), jax.eval_shape(task.init, key, x[0]))
+    draw = np.random.default_rng(
+        0
+    )  # compiling the generators of `init` would take longer than the rest
+    params, state = jax.tree.map(
+        lambda a: jnp.asarray(draw.normal(size=(3, *a.shape)) / 8, a.dtype),
+        jax.eval_shape(task.init, key, x[0]),
+    )
 
     def grads(params, state, x, key):
-        return jax.grad(lambda p: jnp.mean(task.loss(task.apply(p, state, x, True, key)[0], jnp.arange(4))))(params)
+        return jax.grad(
+            lambda p: jnp.mean(task.loss(task.apply(p, state, x, True, key)[0], jnp.arange(4)))
+        )(params)
 
     batched = jax.jit(jax.vmap(grads))(params, state, x, keys)
     one = jax.jit(grads)
     for i in range(3):
         lone = one(*jax.tree.map(lambda a, i=i: a[i], (params, state)), x[i], keys[i])
-        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), batched, lone)
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5),
+            batched,
+            lone,
+        )
     assert not np.allclose(batched["conv1"]["kernel"][0], batched["conv1"]["kernel"][1])
 
 
 def test_equal_models_make_equal_tasks_that_share_compiled_code():
-    first, second = (classification(WideResNet(10, 1, num_classes=100), label_smoothing=0.1) for _ in range(2))
+    first, second = (
+        classification(WideResNet(10, 1, num_classes=100), label_smoothing=0.1) for _ in range(2)
+    )
     assert first == second
     assert hash(first.apply) == hash(second.apply)
     assert first != classification(WideResNet(10, 2, num_classes=100), label_smoothing=0.1)
@@ -132,7 +150,10 @@ def test_equal_models_make_equal_tasks_that_share_compiled_code():
 
 def test_names_read_like_the_call():
     assert classification(WideResNet(28, 10)).name == "WideResNet(28, 10)"
-    assert classification(WideResNet(28, 10, 100, dropout=0.3)).name == "WideResNet(28, 10, num_classes=100, dropout=0.3)"
+    assert (
+        classification(WideResNet(28, 10, 100, dropout=0.3)).name
+        == "WideResNet(28, 10, num_classes=100, dropout=0.3)"
+    )
     assert classification(LeNet("L", dtype=jnp.bfloat16)).name == "LeNet(L, dtype=bfloat16)"
     assert classification(NNXNet).name == "NNXNet"
 
@@ -141,7 +162,9 @@ def test_label_smoothing_is_the_mixture_with_uniform(key):
     logits = jax.random.normal(key, (5, 10)).astype(jnp.bfloat16)
     y = jnp.arange(5)
     task = classification(LeNet(), label_smoothing=0.2)
-    expected = optax.softmax_cross_entropy(logits.astype(jnp.float32), optax.smooth_labels(jax.nn.one_hot(y, 10), 0.2))
+    expected = optax.softmax_cross_entropy(
+        logits.astype(jnp.float32), optax.smooth_labels(jax.nn.one_hot(y, 10), 0.2)
+    )
     np.testing.assert_allclose(task.loss(logits, y), expected, rtol=1e-5)
     assert task.loss(logits, y).dtype == task.log_proba(logits).dtype == jnp.float32
 
@@ -160,3 +183,17 @@ def test_label_smoothing_is_the_mixture_with_uniform(key):
 def test_errors_say_what_to_write(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+def test_the_cost_of_an_nnx_module_with_batch_statistics():
+    """And arrays of numpy, as tickets hold them, are read and not written to."""
+    import jaxtickets as jt
+
+    task = jt.classification(NNXNet, num_classes=4)
+    train = jt.Dataset(np.zeros((32, 4, 4, 1), np.float32), np.zeros(32, np.int32), 4)
+    dense = 2 * (16 * 9 * 8 + 8 * 8 + 8 * 4)
+    assert jt.cost(jt.dense(1, batch_size=16), task, train).forward_dense == dense
+    params, state = jax.device_get(task.init(jax.random.key(0), train.x[:2]))
+    before = jax.tree.map(np.copy, state)
+    task.apply(params, state, np.ones((2, 4, 4, 1), np.float32), True, jax.random.key(1))
+    assert jax.tree.all(jax.tree.map(np.array_equal, before, state))

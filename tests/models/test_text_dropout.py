@@ -51,13 +51,19 @@ def test_the_share_kept_and_the_mean(rate):
     np.testing.assert_allclose(out[out != 0], 3 / (1 - rate), rtol=1e-6)
     for axis in ((1, 2), (0, 2), (0, 1)):  # in every example, token and channel
         share = (out != 0).mean(axis)
-        assert np.abs(share - (1 - rate)).max() < (DEVIATIONS + 1) * deviation * np.sqrt(share.size)  # the largest of up to 128
+        assert np.abs(share - (1 - rate)).max() < (DEVIATIONS + 1) * deviation * np.sqrt(
+            share.size
+        )  # the largest of up to 128
 
 
 def test_what_is_kept_in_bfloat16_is_scaled_to_its_last_bit():
-    out = dropout(jnp.full((2, 8, 8), 3, jnp.bfloat16), 0.1, key_words(jax.random.key(1)), 0, (8, 1))
+    out = dropout(
+        jnp.full((2, 8, 8), 3, jnp.bfloat16), 0.1, key_words(jax.random.key(1)), 0, (8, 1)
+    )
     assert set(np.asarray(out, np.float32).reshape(-1)) == {0.0, 3.328125}
-    assert float(jnp.bfloat16(3) / jnp.bfloat16(0.9)) == 3.34375  # what a division in bfloat16 would give, for 3.3333
+    assert (
+        float(jnp.bfloat16(3) / jnp.bfloat16(0.9)) == 3.34375
+    )  # what a division in bfloat16 would give, for 3.3333
 
 
 def test_bits_are_fair_and_neighbours_in_every_direction_do_not_know_each_other():
@@ -65,7 +71,10 @@ def test_bits_are_fair_and_neighbours_in_every_direction_do_not_know_each_other(
     for axis in range(3):
         for step in (1, 2, 16):
             if step < SHAPE[axis]:
-                a, b = np.split(np.moveaxis(drawn, axis, 0), [step])[1], np.moveaxis(drawn, axis, 0)[:-step]
+                a, b = (
+                    np.split(np.moveaxis(drawn, axis, 0), [step])[1],
+                    np.moveaxis(drawn, axis, 0)[:-step],
+                )
                 assert correlation(a, b) < DEVIATIONS, (axis, step)
     assert correlation(drawn, np.zeros_like(drawn)) < DEVIATIONS
 
@@ -75,13 +84,24 @@ def test_sites_keys_and_folds_do_not_know_each_other():
     for site in (1, 2, 3, 36):
         assert correlation(drawn, bits(site=site)) < DEVIATIONS
     key = jax.random.key(0)
-    for other in (jax.random.key(1), jax.random.key(2**31), jax.random.fold_in(key, 1), *jax.random.split(key)):
-        assert correlation(drawn, np.asarray(position_bits(key_words(other), 0, SHAPE, STRIDES))) < DEVIATIONS
+    for other in (
+        jax.random.key(1),
+        jax.random.key(2**31),
+        jax.random.fold_in(key, 1),
+        *jax.random.split(key),
+    ):
+        assert (
+            correlation(drawn, np.asarray(position_bits(key_words(other), 0, SHAPE, STRIDES)))
+            < DEVIATIONS
+        )
 
 
 @pytest.mark.parametrize("flip", [(1, 0), (0, 1), (1 << 31, 0), (0, 1 << 31)])
 def test_words_that_differ_in_one_bit_have_other_bits_and_not_the_same_in_another_order(flip):
-    ours, other = Words(jnp.uint32(7), jnp.uint32(9)), Words(jnp.uint32(7 ^ flip[0]), jnp.uint32(9 ^ flip[1]))
+    ours, other = (
+        Words(jnp.uint32(7), jnp.uint32(9)),
+        Words(jnp.uint32(7 ^ flip[0]), jnp.uint32(9 ^ flip[1])),
+    )
     a, b = (np.asarray(position_bits(words, 0, SHAPE, STRIDES)) for words in (ours, other))
     assert correlation(a, b) < DEVIATIONS
     # N numbers of 2^32 drawn twice share N^2 / 2^32 = 0.25 on average; a permutation would share all. More than 6: 1e-7.
@@ -89,7 +109,10 @@ def test_words_that_differ_in_one_bit_have_other_bits_and_not_the_same_in_anothe
 
 
 def test_a_key_of_any_implementation_will_do_and_words_differ():
-    keys = [jax.random.key(s) for s in range(8)] + [jax.random.key(0, impl="rbg"), jax.random.fold_in(jax.random.key(0), 3)]
+    keys = [jax.random.key(s) for s in range(8)] + [
+        jax.random.key(0, impl="rbg"),
+        jax.random.fold_in(jax.random.key(0), 3),
+    ]
     words = {tuple(int(w) for w in key_words(key)) for key in keys}
     assert len(words) == len(keys)
     old = jax.random.key_data(jax.random.key(5))
@@ -102,7 +125,9 @@ def test_vmapped_keys_draw_what_each_draws_alone():
     keys = jax.random.split(jax.random.key(3), 3)
     together = jax.vmap(lambda key: position_bits(key_words(key), 1, (2, 4, 8), (8, 1)))(keys)
     for i in range(3):
-        np.testing.assert_array_equal(together[i], position_bits(key_words(keys[i]), 1, (2, 4, 8), (8, 1)))
+        np.testing.assert_array_equal(
+            together[i], position_bits(key_words(keys[i]), 1, (2, 4, 8), (8, 1))
+        )
 
 
 def test_attention_draws_belong_to_example_head_query_and_key():
@@ -125,7 +150,9 @@ def test_training_does_not_depend_on_how_far_texts_are_padded(family):
     model = TextClassifier(config, 3)
     short, long = texts(config, 12), texts(config, 15)
     variables = run(lambda key: model.init(key, short, train=False), jax.random.key(0))
-    params = jax.tree.map(lambda leaf: leaf * 8 if leaf.ndim == 2 else leaf, variables["params"])  # so that attention is not flat
+    params = jax.tree.map(
+        lambda leaf: leaf * 8 if leaf.ndim == 2 else leaf, variables["params"]
+    )  # so that attention is not flat
 
     def outputs_and_gradients(params, x, key):
         def loss(params):
@@ -136,7 +163,10 @@ def test_training_does_not_depend_on_how_far_texts_are_padded(family):
         return out, grads
 
     def both(params, short, long, key):
-        outputs = [model.apply({"params": params}, short, train=train, rngs={"dropout": jax.random.key(6)}) for train in (True, False)]
+        outputs = [
+            model.apply({"params": params}, short, train=train, rngs={"dropout": jax.random.key(6)})
+            for train in (True, False)
+        ]
         return [outputs_and_gradients(params, x, key) for x in (short, long)], outputs
 
     (narrow, wide), others = run(both, params, short, long, jax.random.key(5))

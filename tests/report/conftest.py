@@ -9,7 +9,7 @@ from run_folders import pat, results, write_run
 @pytest.fixture
 def published(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent.parent / "experiments"))
-    import published
+    from support import published
 
     return published.paper_rows()
 

@@ -14,7 +14,14 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.open, self.rows, self.headings, self.addresses, self.alts = [], [], [], [], [], []
+        self.tags, self.open, self.rows, self.headings, self.addresses, self.alts = (
+            [],
+            [],
+            [],
+            [],
+            [],
+            [],
+        )
         self.words = ""
         self.feed(text)
         self.close()
@@ -22,7 +29,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        self.addresses += [value for name, value in attrs if name in ("href", "src", "action", "srcset", "data", "poster")]
+        self.addresses += [
+            value
+            for name, value in attrs
+            if name in ("href", "src", "action", "srcset", "data", "poster")
+        ]
         assert not [name for name, _ in attrs if name.startswith("on")]
         if tag == "img":
             self.alts.append(dict(attrs)["alt"])
@@ -49,4 +60,10 @@ class Page(HTMLParser):
 
 
 def page_of(*paths, published=(), title="Report", **how):
-    return Page(html.render(title, "about", html.sections(html.read_found([Path(path) for path in paths]), published, **how)))
+    return Page(
+        html.render(
+            title,
+            "about",
+            html.sections(html.read_inputs([Path(path) for path in paths]), published, **how),
+        )
+    )

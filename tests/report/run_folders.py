@@ -10,7 +10,13 @@ def scores(accuracy, **more):
 
 
 def config(plan, name="LeNet(L, initial=torch)", fingerprint="8bf49a4d7d3215a2"):
-    data = {"name": "cifar10", "examples": 50_000, "fingerprint": fingerprint, "augment": None, "prepare": "Standardise()"}
+    data = {
+        "name": "cifar10",
+        "examples": 50_000,
+        "fingerprint": fingerprint,
+        "augment": None,
+        "prepare": "Standardise()",
+    }
     run = {"plan": plan.to_json(), "task": {"name": name}, "data": data, "key": 0}
     return {
         "run": run,
@@ -35,7 +41,13 @@ def results(plan, accuracy=0.7572, members=8, name="LeNet(L, initial=torch)", se
         else dict.fromkeys(("disagreement", "kl", "mask_iou")),
         "ece_bins": 15,
         "examples": test,
-        "cost": {"training": 0.75, "inference": 4.0, "density": 0.5 if members > 1 else 1.0, "ticket_bytes": 68_400_000, "phases": phases},
+        "cost": {
+            "training": 0.75,
+            "inference": 4.0,
+            "density": 0.5 if members > 1 else 1.0,
+            "ticket_bytes": 68_400_000,
+            "phases": phases,
+        },
         "seconds": {"train": 2502.0, "compile": 9.0, "total": 2511.0},
         "versions": {"python": "3.11.7", "backend": "cpu: 1 x cpu"},
         "plan": plan.to_json(),
@@ -43,9 +55,25 @@ def results(plan, accuracy=0.7572, members=8, name="LeNet(L, initial=torch)", se
 
 
 def metrics(epochs, total):
-    shared = {"group": 0, "branch": 0, "phase": 1, "name": f"Train {total} epochs", "lineages": [0], "children": [None], "lr": 0.001}
+    shared = {
+        "group": 0,
+        "branch": 0,
+        "phase": 1,
+        "name": f"Train {total} epochs",
+        "lineages": [0],
+        "children": [None],
+        "lr": 0.001,
+    }
     return [
-        shared | {"epoch": float(e), "step_in_phase": 390 * e, "loss": [1 / e], "accuracy": [1 - 0.5 / e], "density": [1.0]} for e in epochs
+        shared
+        | {
+            "epoch": float(e),
+            "step_in_phase": 390 * e,
+            "loss": [1 / e],
+            "accuracy": [1 - 0.5 / e],
+            "density": [1.0],
+        }
+        for e in epochs
     ]
 
 
@@ -62,7 +90,9 @@ def write_run(folder, plan, found=None, finished=True, records=None, **about):
     if found is not None:
         (folder / "results.json").write_text(json.dumps(found))
     if finished:
-        (folder / "timing.json").write_text(json.dumps({"seconds": {"train": 1.0, "compile": 1.0, "total": 2.0}, "versions": {}}))
+        (folder / "timing.json").write_text(
+            json.dumps({"seconds": {"train": 1.0, "compile": 1.0, "total": 2.0}, "versions": {}})
+        )
         (folder / "tickets.safetensors").write_bytes(b"not read")
     return folder
 
@@ -71,16 +101,43 @@ def evaluation(names=("edst",), fingerprint="c0ffee", generated=False, sources=N
     """An evaluation.json of every part, for a network of 10 classes."""
     rows = []
     for i, name in enumerate(names):
-        diagram = {"count": [0, 4, 6], "confidence": [None, 0.5, 0.9], "accuracy": [None, 0.25, 1.0]}
-        oracle = {"q": 0.91, "ratio_errors": 1.5, "negative_double_fault": -0.02, "disagreement": 0.05, "correlation": 0.4}
+        diagram = {
+            "count": [0, 4, 6],
+            "confidence": [None, 0.5, 0.9],
+            "accuracy": [None, 0.25, 1.0],
+        }
+        oracle = {
+            "q": 0.91,
+            "ratio_errors": 1.5,
+            "negative_double_fault": -0.02,
+            "disagreement": 0.05,
+            "correlation": 0.4,
+        }
         sets = [
-            {"corruption": kind, "severity": level, "accuracy": 0.9 - 0.1 * level, "nll": 1.0, "ece": 0.1}
+            {
+                "corruption": kind,
+                "severity": level,
+                "accuracy": 0.9 - 0.1 * level,
+                "nll": 1.0,
+                "ece": 0.1,
+            }
             for kind in ("fog", "snow")
             for level in (1, 2)
         ]
         parts = {
-            "corrupted": {"generated": generated, "sets": sets, "mean": {"accuracy": 0.7777, "nll": 0.8, "ece": 0.09}},
-            "ood": {"svhn": {"examples": 26_032, "max_probability": 0.9487, "entropy": 0.95, "mutual_information": None}},
+            "corrupted": {
+                "generated": generated,
+                "sets": sets,
+                "mean": {"accuracy": 0.7777, "nll": 0.8, "ece": 0.09},
+            },
+            "ood": {
+                "svhn": {
+                    "examples": 26_032,
+                    "max_probability": 0.9487,
+                    "entropy": 0.95,
+                    "mutual_information": None,
+                }
+            },
             "adversarial": {
                 "attack": "fgsm",
                 "step": 8 / 255,
@@ -90,7 +147,14 @@ def evaluation(names=("edst",), fingerprint="c0ffee", generated=False, sources=N
                 "mean": 0.4,
             }
             | {"max": 0.41, "crafted_on_ensemble": 0.37, "clean": 0.963},
-            "diversity": {"disagreement": 0.031, "kl": 0.073, "mask_iou": 0.36, "mask_hamming": 0.2, "weight_cosine": 0.1, "oracle": oracle}
+            "diversity": {
+                "disagreement": 0.031,
+                "kl": 0.073,
+                "mask_iou": 0.36,
+                "mask_hamming": 0.2,
+                "weight_cosine": 0.1,
+                "oracle": oracle,
+            }
             | {"class_disagreement": [0.01 * c for c in range(10)], "itop": [0.71, 0.75]},
             "features": {"layers": ["conv1", "dense1"], "kl": [0.0123, 0.0456]},
         }
@@ -102,12 +166,35 @@ def evaluation(names=("edst",), fingerprint="c0ffee", generated=False, sources=N
             "ece_bins": 15,
             "examples": 10_000,
             "combine": "proba",
-            "per_class": {"ensemble": [0.9 + 0.01 * c for c in range(10)], "members_mean": [0.9] * 10, "examples": [1000] * 10},
+            "per_class": {
+                "ensemble": [0.9 + 0.01 * c for c in range(10)],
+                "members_mean": [0.9] * 10,
+                "examples": [1000] * 10,
+            },
             "reliability": {"ensemble": diagram, "members": [diagram, diagram]},
             "parts": parts,
         }
         subset = {"mean": 0.955, "min": 0.954, "max": 0.956, "standard_deviation": 0.001}
-        about = {"name": name, "source": (sources or names)[i], "method": "edst", "model": "WideResNet(28, 10)", "tickets": 3}
-        rows.append(about | {"evaluation": found, "run": run, "subsets": {"sizes": [2], "accuracy": {"2": subset}}})
+        about = {
+            "name": name,
+            "source": (sources or names)[i],
+            "method": "edst",
+            "model": "WideResNet(28, 10)",
+            "tickets": 3,
+        }
+        rows.append(
+            about
+            | {
+                "evaluation": found,
+                "run": run,
+                "subsets": {"sizes": [2], "accuracy": {"2": subset}},
+            }
+        )
     test = {"name": "cifar10", "examples": 10_000, "fingerprint": fingerprint}
-    return {"command": "python experiments/evaluate.py runs/edst", "date": "2026-01-02", "versions": {}, "test": test, "rows": rows}
+    return {
+        "command": "python experiments/evaluate.py runs/edst",
+        "date": "2026-01-02",
+        "versions": {},
+        "test": test,
+        "rows": rows,
+    }

@@ -24,7 +24,9 @@ def test_a_comparison(tmp_path):
     comparison = found("compare-digits.json")
     rows = beside(report.draw_comparison(comparison, tmp_path / "comparison.png"))
     assert [row["title"] for row in rows] == [row["title"] for row in comparison["rows"]]
-    assert [float(row["accuracy (share, mean)"]) for row in rows] == [row["scores"]["accuracy"]["mean"] for row in comparison["rows"]]
+    assert [float(row["accuracy (share, mean)"]) for row in rows] == [
+        row["scores"]["accuracy"]["mean"] for row in comparison["rows"]
+    ]
 
 
 def test_a_sweep(tmp_path):
@@ -39,27 +41,56 @@ def test_schemes(tmp_path):
     schemes = found("multi-ticket-demo.json")
     rows = beside(report.draw_gains(schemes, tmp_path / "gains.png"))
     single = schemes["rows"][0]["gain"]["single"]
-    for row, (scheme, size) in zip(rows, ((scheme, size) for scheme in schemes["rows"] for size in (1, 2, 3)), strict=True):
+    for row, (scheme, size) in zip(
+        rows, ((scheme, size) for scheme in schemes["rows"] for size in (1, 2, 3)), strict=True
+    ):
         score = scheme["gain"]["single"] if size == 1 else scheme["gain"]["ensemble"][str(size)]
-        assert (row["scheme"], int(row["members"]), float(row["accuracy (of 1)"])) == (scheme["title"], size, score)
-        assert float(row["points above one BASELINE member"]) == pytest.approx(100 * (score - single))
+        assert (row["scheme"], int(row["members"]), float(row["accuracy (of 1)"])) == (
+            scheme["title"],
+            size,
+            score,
+        )
+        assert float(row["points above one BASELINE member"]) == pytest.approx(
+            100 * (score - single)
+        )
     rows = beside(report.draw_overlaps(schemes, tmp_path / "overlaps.png", most=2))
     masked = [scheme for scheme in schemes["rows"] if scheme["overlap"]]
     written = [float(row["overlap of masks (IoU)"]) for row in rows]
-    assert written == [value for scheme in masked for line in scheme["overlap"][:2] for value in line[:2]]
+    assert written == [
+        value for scheme in masked for line in scheme["overlap"][:2] for value in line[:2]
+    ]
 
 
 def test_a_run(tmp_path):
     phases = [{"kind": "Start"}, {"kind": "Train"}, {"kind": "Collect"}]
-    config = {"run": {"plan": {"name": "dst", "phases": phases}, "task": {"name": "LeNet"}, "data": {"name": "digits"}}}
+    config = {
+        "run": {
+            "plan": {"name": "dst", "phases": phases},
+            "task": {"name": "LeNet"},
+            "data": {"name": "digits"},
+        }
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     records = [
-        {"phase": 1, "epoch": epoch, "lr": 0.1, "lineages": [0, 1], "loss": [1 / 3, 2.0], "accuracy": [0.5, 0.6], "density": [0.2, 0.2]}
+        {
+            "phase": 1,
+            "epoch": epoch,
+            "lr": 0.1,
+            "lineages": [0, 1],
+            "loss": [1 / 3, 2.0],
+            "accuracy": [0.5, 0.6],
+            "density": [0.2, 0.2],
+        }
         for epoch in (1, 2)
     ]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records)
+    )
     rows = beside(report.draw_run(tmp_path))
-    assert [(row["lineage"], row["child"], row["epoch of one lineage"], row["training loss"]) for row in rows] == [
+    assert [
+        (row["lineage"], row["child"], row["epoch of one lineage"], row["training loss"])
+        for row in rows
+    ] == [
         ("0", "", "1", "0.3333333333333333"),
         ("0", "", "2", "0.3333333333333333"),
         ("1", "", "1", "2.0"),

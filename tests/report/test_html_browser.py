@@ -37,9 +37,13 @@ def chromium():
     named = os.environ.get("JAXTICKETS_CHROMIUM")
     if named and not shutil.which(named):
         pytest.fail(f"JAXTICKETS_CHROMIUM={named} is no program that can be run.")
-    found = named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = named or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if not found:
-        pytest.skip("no chromium, chromium-browser or google-chrome on PATH; install one, or name it by JAXTICKETS_CHROMIUM.")
+        pytest.skip(
+            "no chromium, chromium-browser or google-chrome on PATH; install one, or name it by JAXTICKETS_CHROMIUM."
+        )
 
     def browse(file, *flags, profile):
         quiet = (
@@ -66,11 +70,27 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     long = "a-run-with-a-name-that-no-telephone-has-room-for-" * 2
     write_run(folder / "pat", pat(), results(pat()))
-    write_run(folder / long, pat(), results(pat(), name="MCDropout(WideResNet(28, 10, dropout=0.3), 8, 0)" * 3))
-    write_run(folder / "late", jt.dense(1, 16), None, finished=False, name="<script>window.parent.alerted = true</script>")
-    (folder / "evaluation.json").write_text(json.dumps(evaluation(("edst", "<img src=x onerror='window.parent.alerted = true'>"))))
-    found = html.read_found([folder])
-    sections = html.sections(found, timelines=html.timelines(found, tmp_path_factory.mktemp("figures")), command="python " + "x" * 300)
+    write_run(
+        folder / long,
+        pat(),
+        results(pat(), name="MCDropout(WideResNet(28, 10, dropout=0.3), 8, 0)" * 3),
+    )
+    write_run(
+        folder / "late",
+        jt.dense(1, 16),
+        None,
+        finished=False,
+        name="<script>window.parent.alerted = true</script>",
+    )
+    (folder / "evaluation.json").write_text(
+        json.dumps(evaluation(("edst", "<img src=x onerror='window.parent.alerted = true'>")))
+    )
+    found = html.read_inputs([folder])
+    sections = html.sections(
+        found,
+        timelines=html.timelines(found, tmp_path_factory.mktemp("figures")),
+        command="python " + "x" * 300,
+    )
     return html.render("Report", "about", sections)
 
 
@@ -81,10 +101,16 @@ def complaints(log):
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_no_viewport_scrolls_sideways(chromium, page, tmp_path, width):
-    bare = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)  # which refuses the script that measures
+    bare = re.sub(
+        r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page
+    )  # which refuses the script that measures
     assert bare != page
-    (tmp_path / "host.html").write_text(HOST.format(width=width, page=escaping.escape(bare)), encoding="utf-8")
-    out, log = chromium(tmp_path / "host.html", "--window-size=1400,900", "--dump-dom", profile=tmp_path / "profile")
+    (tmp_path / "host.html").write_text(
+        HOST.format(width=width, page=escaping.escape(bare)), encoding="utf-8"
+    )
+    out, log = chromium(
+        tmp_path / "host.html", "--window-size=1400,900", "--dump-dom", profile=tmp_path / "profile"
+    )
     told = re.search(r'data-measured="([^"]*)"', out)
     assert told, log[-2000:]
     measured = json.loads(escaping.unescape(told[1]))
@@ -94,7 +120,9 @@ def test_no_viewport_scrolls_sideways(chromium, page, tmp_path, width):
     assert measured["tables"] == page.count("<table>") > 10
     assert measured["pictures"] == [1600] * 3  # eight inches at 200 dots: all three are decoded
     assert measured["styled"] == "1216px"
-    assert measured["wide"] > (0 if width > 1000 else 5)  # tables scroll in their boxes: there is one that no window has room for
+    assert measured["wide"] > (
+        0 if width > 1000 else 5
+    )  # tables scroll in their boxes: there is one that no window has room for
     assert measured["fetched"] == []
     assert not measured["alerted"]
     assert complaints(log) == []
@@ -111,7 +139,9 @@ def test_the_page_as_it_is_loads_without_a_complaint(chromium, page, tmp_path):
 
 def test_a_complaint_would_be_seen(chromium, page, tmp_path):
     """The check above can fail: a page that asks for more than its policy allows is complained of."""
-    (tmp_path / "bad.html").write_text(page.replace("</body>", "<script>alert(1)</script></body>"), encoding="utf-8")
+    (tmp_path / "bad.html").write_text(
+        page.replace("</body>", "<script>alert(1)</script></body>"), encoding="utf-8"
+    )
     _, log = chromium(tmp_path / "bad.html", "--dump-dom", profile=tmp_path / "profile")
     assert any("Content Security Policy" in line for line in complaints(log))
 
@@ -119,14 +149,37 @@ def test_a_complaint_would_be_seen(chromium, page, tmp_path):
 def test_it_prints_on_paper(chromium, page, tmp_path):
     """No table is cut: the last column of the widest is on paper."""
     (tmp_path / "report.html").write_text(page, encoding="utf-8")
-    chromium(tmp_path / "report.html", f"--print-to-pdf={tmp_path / 'report.pdf'}", "--no-pdf-header-footer", profile=tmp_path / "profile")
+    chromium(
+        tmp_path / "report.html",
+        f"--print-to-pdf={tmp_path / 'report.pdf'}",
+        "--no-pdf-header-footer",
+        profile=tmp_path / "profile",
+    )
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF-")
     reader = shutil.which("pdftotext")
     if not reader:
         pytest.skip("pdftotext (poppler-utils) is not installed.")
-    text = subprocess.run([reader, "-layout", str(tmp_path / "report.pdf"), "-"], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        [reader, "-layout", str(tmp_path / "report.pdf"), "-"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     for words in ("What was run", "Timeline of late", "severity 2"):
         assert words in text
     # Of the widest table, the diversity of the members, all twelve columns.
     row = next(line.split() for line in text.splitlines() if line.split()[:2] == ["edst", "0.031"])
-    assert row == ["edst", "0.031", "0.073", "0.360", "0.200", "0.100", "0.730", "0.91", "1.50", "-0.02", "0.05", "0.40"]
+    assert row == [
+        "edst",
+        "0.031",
+        "0.073",
+        "0.360",
+        "0.200",
+        "0.100",
+        "0.730",
+        "0.91",
+        "1.50",
+        "-0.02",
+        "0.05",
+        "0.40",
+    ]

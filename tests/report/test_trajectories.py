@@ -17,7 +17,12 @@ def records():
     rng = np.random.default_rng(0)
     ends = rng.normal(0, 4, (2, 6, 3))
     return [
-        {"lineage": lineage, "step": 10 * step, "epoch": step / 2, "log_proba": log_softmax(ends[lineage] * step / 6, -1)}
+        {
+            "lineage": lineage,
+            "step": 10 * step,
+            "epoch": step / 2,
+            "log_proba": log_softmax(ends[lineage] * step / 6, -1),
+        }
         for step in reversed(range(7))  # in any order
         for lineage in range(2)
     ]
@@ -29,8 +34,12 @@ def test_the_map_is_scikit_learns_and_in_the_file(records, tmp_path):
     file = report.draw_trajectories(records, tmp_path / "tsne.png", seed=3)
     with file.with_suffix(".csv").open(newline="") as opened:
         rows = list(csv.DictReader(opened))
-    assert [(int(row["lineage"]), int(row["step"])) for row in rows] == [(lineage, 10 * step) for lineage in range(2) for step in range(7)]
-    written = np.array([[row["first (no unit)"], row["second (no unit)"]] for row in rows], np.float32)
+    assert [(int(row["lineage"]), int(row["step"])) for row in rows] == [
+        (lineage, 10 * step) for lineage in range(2) for step in range(7)
+    ]
+    written = np.array(
+        [[row["first (no unit)"], row["second (no unit)"]] for row in rows], np.float32
+    )
     ordered = sorted(records, key=lambda record: (record["lineage"], record["step"]))
     flat = np.stack([np.exp(record["log_proba"].astype(np.float32)).ravel() for record in ordered])
     # 14 points: the perplexity comes down from 30 to 13 / 3.
@@ -41,7 +50,9 @@ def test_the_map_is_scikit_learns_and_in_the_file(records, tmp_path):
 
 
 def test_one_member(records, tmp_path):
-    assert report.draw_trajectories([record for record in records if record["lineage"] == 0], tmp_path / "one.png", seed=0)
+    assert report.draw_trajectories(
+        [record for record in records if record["lineage"] == 0], tmp_path / "one.png", seed=0
+    )
 
 
 def test_what_cannot_be_laid_out(records, tmp_path):

@@ -7,7 +7,7 @@ import optax
 import pytest
 import scipy.optimize
 
-from jaxtickets.masks import MaskError
+from jaxtickets.errors import MaskError
 from jaxtickets.transforms import keep_masked, l1_masking, l1_penalty, prune_grow
 
 PARAMS = {"w": jnp.array([[0.5, -1.0, 0.0], [2.0, -0.01, 0.3]]), "b": jnp.array([0.1, -0.2, 0.0])}
@@ -22,14 +22,18 @@ def loss(params):
 def test_the_penalty_by_hand():
     # 1 * .5 + .5 * 1 + 1 * 0 + 0 * 2 + 1 * .01 + .25 * .3, and nothing of the bias
     assert float(l1_penalty(PARAMS, COEFFICIENTS)) == pytest.approx(1.085)
-    assert float(l1_penalty({"w": PARAMS["w"].astype(jnp.bfloat16)}, {"w": 1.0})) == pytest.approx(3.81, rel=1e-2)
+    assert float(l1_penalty({"w": PARAMS["w"].astype(jnp.bfloat16)}, {"w": 1.0})) == pytest.approx(
+        3.81, rel=1e-2
+    )
     # At 0 the derivative is 0, as of torch.abs: a weight that is 0 is not pulled anywhere.
     pulls = jax.grad(l1_penalty)(PARAMS, {"w": 1.0, "b": 0.5})
     assert pulls["w"].tolist() == [[1, -1, 0], [1, -1, 1]]
     assert pulls["b"].tolist() == [0.5, -0.5, 0]
 
 
-@pytest.mark.parametrize("inner", [lambda: optax.sgd(0.1), lambda: optax.adam(0.1), lambda: optax.sgd(0.1, momentum=0.9)])
+@pytest.mark.parametrize(
+    "inner", [lambda: optax.sgd(0.1), lambda: optax.adam(0.1), lambda: optax.sgd(0.1, momentum=0.9)]
+)
 def test_in_the_loss_it_is_the_gradient_of_loss_plus_tau_penalty(inner):
     tau = 0.3
     tx, reference = l1_masking(inner(), COEFFICIENTS, tau), inner()
@@ -49,7 +53,9 @@ def soft_threshold(x, threshold):
     return np.sign(x) * np.maximum(np.abs(x) - threshold, 0)
 
 
-@pytest.mark.parametrize("inner", [lambda: optax.sgd(0.1), lambda: optax.adam(0.1), lambda: optax.sgd(0.1, momentum=0.9)])
+@pytest.mark.parametrize(
+    "inner", [lambda: optax.sgd(0.1), lambda: optax.adam(0.1), lambda: optax.sgd(0.1, momentum=0.9)]
+)
 def test_decoupled_it_is_the_soft_threshold_after_the_step(inner):
     tau = 0.05
     tx = l1_masking(inner(), COEFFICIENTS, tau, decoupled=True)
@@ -63,7 +69,9 @@ def test_decoupled_it_is_the_soft_threshold_after_the_step(inner):
         wanted = soft_threshold(moved, tau * np.asarray(COEFFICIENTS["w"]))
         np.testing.assert_allclose(after["w"], wanted, rtol=1e-6, atol=1e-7)
         np.testing.assert_array_equal(np.asarray(after["w"]) == 0, wanted == 0)  # zeros are exact
-        np.testing.assert_array_equal(after["b"], optax.apply_updates(params, plain)["b"])  # coefficient 0: the plain step
+        np.testing.assert_array_equal(
+            after["b"], optax.apply_updates(params, plain)["b"]
+        )  # coefficient 0: the plain step
         zeros += (wanted == 0).sum()
         params = after
     assert zeros > 0
@@ -76,7 +84,10 @@ def test_the_soft_threshold_is_the_proximal_operator():
     params = {"w": jnp.asarray(x, jnp.float32)}
     updates, _ = tx.update({"w": jnp.zeros(21)}, tx.init(params), params)
     minimised = [
-        scipy.optimize.minimize_scalar(lambda z, a=a: 0.5 * (z - a) ** 2 + t * abs(z), bounds=(-3, 3), method="bounded").x for a in x
+        scipy.optimize.minimize_scalar(
+            lambda z, a=a: 0.5 * (z - a) ** 2 + t * abs(z), bounds=(-3, 3), method="bounded"
+        ).x
+        for a in x
     ]
     np.testing.assert_allclose(optax.apply_updates(params, updates)["w"], minimised, atol=1e-4)
 
@@ -85,7 +96,9 @@ def test_the_soft_threshold_is_the_proximal_operator():
 def test_decoupled_zeros_are_exact_in_every_dtype(dtype):
     params = {"w": jax.random.normal(jax.random.key(0), (50, 50), dtype)}
     tx = l1_masking(optax.sgd(0.1), {"w": 1.0}, 0.5, decoupled=True)
-    for grads in (jax.random.normal(jax.random.key(1), (50, 50), g) for g in ("bfloat16", "float32")):
+    for grads in (
+        jax.random.normal(jax.random.key(1), (50, 50), g) for g in ("bfloat16", "float32")
+    ):
         updates, _ = tx.update({"w": grads}, tx.init(params), params)
         after = np.asarray(optax.apply_updates(params, updates)["w"], np.float32)
         moved = np.abs(np.asarray(params["w"], np.float32) - 0.1 * np.asarray(grads, np.float32))
@@ -113,7 +126,9 @@ def test_members_have_their_own_coefficients_under_vmap():
         return l1_masking(optax.sgd(1.0), {"w": c}, 0.5)
 
     state = jax.vmap(lambda c: make(c).init(params))(coefficients)
-    updates, _ = jax.vmap(lambda s: make(jnp.zeros(2)).update({"w": jnp.zeros(2)}, s, params))(state)
+    updates, _ = jax.vmap(lambda s: make(jnp.zeros(2)).update({"w": jnp.zeros(2)}, s, params))(
+        state
+    )
     assert updates["w"].tolist() == [[-0.5, 0.0], [0.0, -0.5]]
 
 
@@ -122,7 +137,9 @@ MASK = {"w": jnp.array([[True, False, True], [True, True, False]]), "b": jnp.one
 
 @pytest.mark.parametrize("decoupled", [False, True])
 def test_with_keep_masked_inside_and_outside_it_is_the_same(decoupled):
-    outside = keep_masked(l1_masking(optax.adam(0.1), COEFFICIENTS, 0.05, decoupled=decoupled), MASK)
+    outside = keep_masked(
+        l1_masking(optax.adam(0.1), COEFFICIENTS, 0.05, decoupled=decoupled), MASK
+    )
     inside = l1_masking(keep_masked(optax.adam(0.1), MASK), COEFFICIENTS, 0.05, decoupled=decoupled)
     results = []
     for tx in (outside, inside):
@@ -139,7 +156,12 @@ def test_with_keep_masked_inside_and_outside_it_is_the_same(decoupled):
 
 def test_prune_grow_around_it_leaves_the_coefficients_alone():
     params = {"w": jax.random.normal(jax.random.key(0), (8, 8))}
-    tx = prune_grow(l1_masking(optax.adam(0.1), {"w": jnp.ones((8, 8))}, 0.05), key=jax.random.key(1), sparsity=0.5, update_every=1)
+    tx = prune_grow(
+        l1_masking(optax.adam(0.1), {"w": jnp.ones((8, 8))}, 0.05),
+        key=jax.random.key(1),
+        sparsity=0.5,
+        update_every=1,
+    )
     state, update = tx.init(params), jax.jit(tx.update)
     for _ in range(2):
         _, state = update(params, state, params)
@@ -150,7 +172,10 @@ def test_prune_grow_around_it_leaves_the_coefficients_alone():
     ("coefficients", "message"),
     [
         ({"w": 1.0}, "coefficients must have the params' tree"),
-        ({"w": jnp.ones((3, 2)), "b": 0.0}, r"'w' have shape \[3, 2\]; it must be \[2, 3\] or \[\]"),
+        (
+            {"w": jnp.ones((3, 2)), "b": 0.0},
+            r"'w' have shape \[3, 2\]; it must be \[2, 3\] or \[\]",
+        ),
         ({"w": jnp.ones(3), "b": 0.0}, r"'w' have shape \[3\]"),
         ({"w": 1.0, "b": None}, "coefficients must have the params' tree"),
     ],

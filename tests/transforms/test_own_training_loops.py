@@ -1,12 +1,12 @@
 """RigL in somebody's own loop: plain dicts, Linen, NNX (its Optimizer, and functional) and Equinox, five steps each."""
 
-import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from others import others
 
 from jaxtickets import masks
 from jaxtickets.transforms import prune_grow
@@ -16,7 +16,9 @@ STEPS = 5
 
 
 def rigl():
-    return prune_grow(optax.adam(1e-2), sparsity=0.5, update_every=2, drop_fraction=0.3, key=jax.random.key(0))
+    return prune_grow(
+        optax.adam(1e-2), sparsity=0.5, update_every=2, drop_fraction=0.3, key=jax.random.key(0)
+    )
 
 
 def assert_a_ticket(params, mask, first, kernels, losses):
@@ -33,7 +35,11 @@ def assert_a_ticket(params, mask, first, kernels, losses):
 
 def test_plain_dicts():
     one, two = jax.random.split(jax.random.key(1))
-    params = {"w1": jax.random.normal(one, (8, 12)) / 3, "b1": jnp.zeros((1, 12)), "w2": jax.random.normal(two, (12, 8)) / 3}
+    params = {
+        "w1": jax.random.normal(one, (8, 12)) / 3,
+        "b1": jnp.zeros((1, 12)),
+        "w2": jax.random.normal(two, (12, 8)) / 3,
+    }
 
     def loss(params):
         return jnp.mean((jnp.tanh(X @ params["w1"] + params["b1"]) @ params["w2"] - Y) ** 2)
@@ -66,7 +72,9 @@ def test_linen():
 
     @jax.jit
     def step(params, state):
-        value, grads = jax.value_and_grad(lambda params: jnp.mean((model.apply({"params": params}, X) - Y) ** 2))(params)
+        value, grads = jax.value_and_grad(
+            lambda params: jnp.mean((model.apply({"params": params}, X) - Y) ** 2)
+        )(params)
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state, value
 
@@ -131,6 +139,7 @@ def test_nnx_functional():
 
 
 def test_equinox():
+    eqx = others("equinox")
     model = eqx.nn.MLP(8, 8, 12, 1, activation=jnp.tanh, key=jax.random.key(1))
     tx = rigl()
     state = tx.init(eqx.filter(model, eqx.is_array))
@@ -140,7 +149,9 @@ def test_equinox():
 
     @eqx.filter_jit
     def step(model, state):
-        value, grads = eqx.filter_value_and_grad(lambda model: jnp.mean((jax.vmap(model)(X) - Y) ** 2))(model)
+        value, grads = eqx.filter_value_and_grad(
+            lambda model: jnp.mean((jax.vmap(model)(X) - Y) ** 2)
+        )(model)
         updates, state = tx.update(grads, state, eqx.filter(model, eqx.is_array))
         return eqx.apply_updates(model, updates), state, value
 

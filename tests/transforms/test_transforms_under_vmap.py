@@ -8,9 +8,9 @@ import optax
 import pytest
 
 from jaxtickets import masks
-from jaxtickets.selection import keep_largest
+from jaxtickets.masks.selection import keep_largest
 from jaxtickets.transforms import gradual_pruning, keep_masked, prune_grow
-from jaxtickets.transforms._gate import run_if
+from jaxtickets.transforms._run_if import run_if
 
 MEMBERS = 3
 X, Y = jax.random.normal(jax.random.key(8), (32, 6)), jax.random.normal(jax.random.key(9), (32, 10))
@@ -31,7 +31,9 @@ def make(name, key):
     if name == "gradual_pruning":
         return gradual_pruning(inner, sparsity=0.8, begin=1, end=8, update_every=3)
     growth = "random" if name == "set" else "gradient"
-    return prune_grow(inner, sparsity=0.5, update_every=3, drop_fraction=0.5, growth=growth, key=key)
+    return prune_grow(
+        inner, sparsity=0.5, update_every=3, drop_fraction=0.5, growth=growth, key=key
+    )
 
 
 def start(name, key):
@@ -59,7 +61,9 @@ def test_pitfall_2_members_differ_and_each_equals_a_lone_run(name):
         together = stepped(*together)
         lone = [step_one(*member) for member in lone]
         for i, (params, state) in enumerate(lone):
-            for a, b in zip(jax.tree.leaves(together[1].mask), jax.tree.leaves(state.mask), strict=True):
+            for a, b in zip(
+                jax.tree.leaves(together[1].mask), jax.tree.leaves(state.mask), strict=True
+            ):
                 np.testing.assert_array_equal(a[i], b)
             for a, b in zip(jax.tree.leaves(together[0]), jax.tree.leaves(params), strict=True):
                 np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-6)
@@ -81,7 +85,9 @@ def loops(jaxpr, predicates=()):
     """For every `while` in a jaxpr: the shapes of the predicates of the branches around it."""
     found = []
     for eqn in jaxpr.eqns:
-        around = (*predicates, eqn.invars[0].aval.shape) if eqn.primitive.name == "cond" else predicates
+        around = (
+            (*predicates, eqn.invars[0].aval.shape) if eqn.primitive.name == "cond" else predicates
+        )
         if eqn.primitive.name == "while":
             found.append(around)
         for inner in subjaxprs(eqn):
@@ -96,7 +102,9 @@ def test_the_walk_sees_a_branch_that_has_become_a_select():
     args = (jnp.array(True), jnp.ones(5))
     batched = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), args)
     assert set(loops(jax.make_jaxpr(gated)(*args).jaxpr)) == {((),)}
-    assert set(loops(jax.make_jaxpr(jax.vmap(gated))(*batched).jaxpr)) == {()}  # the selection runs at every step
+    assert set(loops(jax.make_jaxpr(jax.vmap(gated))(*batched).jaxpr)) == {
+        ()
+    }  # the selection runs at every step
 
     def ours(due, scores):
         return run_if(due, lambda s: keep_largest(s, 2), lambda s: s > 0, scores)
@@ -123,7 +131,9 @@ def test_a_fixed_mask_never_selects(name):
 
 
 def test_nested_vmap_and_scan_give_the_same_masks():
-    starts = jax.jit(jax.vmap(lambda key: start("set", key)))(jax.random.split(jax.random.key(1), 4))
+    starts = jax.jit(jax.vmap(lambda key: start("set", key)))(
+        jax.random.split(jax.random.key(1), 4)
+    )
     one = step("set")
 
     def train(start):
@@ -131,7 +141,9 @@ def test_nested_vmap_and_scan_give_the_same_masks():
 
     alone = jax.jit(train)
     lone = [alone(jax.tree.map(lambda leaf, i=i: leaf[i], starts)) for i in range(4)]
-    nested = jax.jit(jax.vmap(jax.vmap(train)))(jax.tree.map(lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:]), starts))
+    nested = jax.jit(jax.vmap(jax.vmap(train)))(
+        jax.tree.map(lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:]), starts)
+    )
     for i in range(4):
         for a, b in zip(*map(jax.tree.leaves, (lone[i], nested)), strict=True):
             np.testing.assert_array_equal(a, b[i // 2, i % 2])
@@ -144,7 +156,9 @@ def test_members_may_be_due_at_different_steps():
     params = init_params(key)
 
     def make(every):
-        return prune_grow(optax.sgd(0.1), sparsity=0.5, update_every=every, growth="random", key=key)
+        return prune_grow(
+            optax.sgd(0.1), sparsity=0.5, update_every=every, growth="random", key=key
+        )
 
     every = jnp.array([2, 3])
     state = jax.vmap(lambda e: make(e).init(params))(every)
@@ -153,7 +167,14 @@ def test_members_may_be_due_at_different_steps():
     for _ in range(6):
         before, state = state.mask["w"], update(every, state)
         changed.append((before != state.mask["w"]).any((1, 2)).tolist())
-    assert changed == [[False, False], [True, False], [False, True], [True, False], [False, False], [True, True]]
+    assert changed == [
+        [False, False],
+        [True, False],
+        [False, True],
+        [True, False],
+        [False, False],
+        [True, True],
+    ]
 
 
 def test_run_if_takes_the_branch_each_member_asks_for():

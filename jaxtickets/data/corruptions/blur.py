@@ -1,4 +1,7 @@
-"""Blur: out of focus, behind rough glass, in motion. Settings: those of CIFAR-10-C, lengths in pixels."""
+"""Blur: out of focus, behind rough glass, in motion.
+
+Settings: those of CIFAR-10-C, lengths in pixels.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,14 @@ GLASS = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))
 """Standard deviation of the blur before and after, and how often pixels move by up to one."""
 
 MOTION = ((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5))
-"""Radius and standard deviation of the streak; its direction is within 45 degrees of the horizontal."""
+"""Radius and standard deviation of the streak; its direction is within 45 degrees of the
+horizontal.
+"""
 
 ZOOM = (1.06, 1.11, 1.16, 1.21, 1.26)
-"""The enlargements 1.00, 1.01, 1.02 and so on below this are averaged: as many as NumPy's `arange` gives."""
+"""The enlargements 1.00, 1.01, 1.02 and so on below this are averaged: as many as NumPy's `arange`
+gives.
+"""
 
 
 def gaussian_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
@@ -29,7 +36,10 @@ def gaussian_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def defocus_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """The mean over a disk with a soft rim; pixels outside are mirrored at the centre of the edge's."""
+    """The mean over a disk with a soft rim.
+
+    Pixels outside are mirrored at the centre of the edge's.
+    """
     radius, alias = DEFOCUS[severity - 1]
     row, column = np.mgrid[-2:3, -2:3]
     disk = (row**2 + column**2 <= radius**2).astype(np.float64)
@@ -40,7 +50,9 @@ def defocus_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def glass_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Blurred, each pixel replaced by itself or the one to its left, above or both, and blurred again.
+    """Blurred, each pixel replaced by itself or a neighbour, and blurred again.
+
+    The neighbour is the one to its left, above or both.
 
     The two uppermost rows and leftmost columns stay.
     """
@@ -61,12 +73,16 @@ def motion_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def zoom_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """The mean of the image and of its enlargements about the centre, as of a lens that zooms during exposure."""
+    """The mean of the image and its enlargements, as of a lens that zooms during exposure."""
     n, height, width, channels = x.shape
     factors = [1.0, *np.arange(1, ZOOM[severity - 1], 0.01)]  # the image itself first
     mean = sparse.csr_array((height * width, height * width), dtype=np.float32)
     for factor in factors:
-        mean += sparse.kron(sparse.csr_array(zoom_matrix(height, factor)), sparse.csr_array(zoom_matrix(width, factor)), "csr")
+        mean += sparse.kron(
+            sparse.csr_array(zoom_matrix(height, factor)),
+            sparse.csr_array(zoom_matrix(width, factor)),
+            "csr",
+        )
     mean /= np.float32(len(factors))
     pixels = x.transpose(1, 2, 0, 3).reshape(height * width, n * channels)
     return (mean @ pixels).reshape(height, width, n, channels).transpose(2, 0, 1, 3)

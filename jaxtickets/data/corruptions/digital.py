@@ -1,4 +1,7 @@
-"""What processing does to images. Settings: those of CIFAR-10-C; lengths that it gives for 32 pixels grow with the image."""
+"""What processing does to images. Settings: those of CIFAR-10-C.
+
+Lengths that it gives for 32 pixels grow with the image.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,16 @@ CONTRAST = (0.75, 0.50, 0.40, 0.30, 0.15)
 SATURATE = ((0.3, 0.0), (0.1, 0.0), (1.5, 0.0), (2.0, 0.1), (2.5, 0.2))
 """Factor of the saturation, and what is added."""
 
-ELASTIC = ((0.0, 0.0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))
-"""Size and smoothness of the displacements, and reach of the affine map, in shares of the image's side."""
+ELASTIC = (
+    (0.0, 0.0, 0.08),
+    (0.05, 0.2, 0.07),
+    (0.08, 0.06, 0.06),
+    (0.1, 0.04, 0.05),
+    (0.1, 0.03, 0.03),
+)
+"""Size and smoothness of the displacements, and reach of the affine map, in shares of the image's
+side.
+"""
 
 PIXELATE = (0.95, 0.90, 0.85, 0.75, 0.65)
 """Share of the pixels of a side that is kept."""
@@ -32,7 +43,8 @@ JPEG = (80, 65, 58, 50, 40)
 
 def contrast(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Closer to each channel's mean over the image."""
-    mean = np.stack([image.mean((0, 1), np.float64, keepdims=True) for image in x])  # one by one: the order of a sum rounds
+    # one by one: the order of a sum rounds
+    mean = np.stack([image.mean((0, 1), np.float64, keepdims=True) for image in x])
     return (mean + (x - mean) * CONTRAST[severity - 1]).astype(np.float32)
 
 
@@ -44,7 +56,9 @@ def saturate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     chroma = missing.max(-1, keepdims=True)
     coloured = chroma > 0
     saturation = np.where(coloured, chroma / np.where(coloured, value, 1), 0)
-    share = np.where(coloured, missing / np.where(coloured, chroma, 1), np.asarray([0, 1, 1], np.float32))
+    share = np.where(
+        coloured, missing / np.where(coloured, chroma, 1), np.asarray([0, 1, 1], np.float32)
+    )
     return value * (1 - np.clip(saturation * factor + more, 0, 1) * share)
 
 
@@ -58,14 +72,21 @@ def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     result = np.empty_like(x)
     for i, rng in enumerate(draws):
         moved = corners + rng.uniform(-reach, reach, (3, 2))
-        # Where each pixel comes from: the affine map that takes the moved points back to the corners.
+        # Where each pixel comes from: the affine map that takes the moved points back to the
+        # corners.
         back = np.linalg.solve(np.column_stack([moved, np.ones(3)]), corners)
         source = np.tensordot(back[:2].T, grid, 1) + back[2][:, None, None]
         shift = rng.uniform(-1, 1, (2, height, width))
-        shift = alpha * ndimage.gaussian_filter(shift, (0, sigma, sigma), mode="reflect", truncate=3.0)
+        shift = alpha * ndimage.gaussian_filter(
+            shift, (0, sigma, sigma), mode="reflect", truncate=3.0
+        )
         for channel in range(x.shape[-1]):
             mapped = ndimage.map_coordinates(x[i, ..., channel], source, order=1, mode="mirror")
-            result[i, ..., channel] = ndimage.map_coordinates(mapped, grid + shift, order=1, mode="reflect") if alpha else mapped
+            result[i, ..., channel] = (
+                ndimage.map_coordinates(mapped, grid + shift, order=1, mode="reflect")
+                if alpha
+                else mapped
+            )
     return result
 
 
@@ -74,8 +95,16 @@ def pixelate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     from PIL.Image import Resampling
 
     height, width = x.shape[1:3]
-    small = (max(1, int(width * PIXELATE[severity - 1])), max(1, int(height * PIXELATE[severity - 1])))
-    return _by_pillow(x, lambda picture: picture.resize(small, Resampling.BOX).resize((width, height), Resampling.BOX))
+    small = (
+        max(1, int(width * PIXELATE[severity - 1])),
+        max(1, int(height * PIXELATE[severity - 1])),
+    )
+    return _by_pillow(
+        x,
+        lambda picture: picture.resize(small, Resampling.BOX).resize(
+            (width, height), Resampling.BOX
+        ),
+    )
 
 
 def jpeg_compression(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:

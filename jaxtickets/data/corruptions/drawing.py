@@ -1,4 +1,7 @@
-"""Chance and geometry that several corruptions share: every image draws from its own generator, none from a common one."""
+"""Chance and geometry that several corruptions share.
+
+Every image draws from its own generator, none from a common one.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,12 @@ def drawn(draws: Draws, draw: Callable[[np.random.Generator], np.ndarray | float
 
 
 def zoom_matrix(size: int, factor: float) -> np.ndarray:
-    """Linear enlargement of an axis about its centre: [size, size] float32, whose product with a line is the line enlarged.
+    """Linear enlargement of an axis about its centre, as a matrix [size, size] float32.
 
-    The central `ceil(size / factor)` pixels are stretched, end to end, over `factor` times as many (rounded), and the central
-    `size` of those remain.
+    Its product with a line is the line enlarged.
+
+    The central `ceil(size / factor)` pixels are stretched, end to end, over `factor` times as many
+    (rounded), and the central `size` of those remain.
 
     >>> zoom_matrix(4, 2.0) @ np.array([0, 3, 6, 9], np.float32)
     array([3., 4., 5., 6.], dtype=float32)
@@ -36,7 +41,9 @@ def zoom_matrix(size: int, factor: float) -> np.ndarray:
 
 
 def streak(x: np.ndarray, radius: int, sigma: float, degrees: np.ndarray) -> np.ndarray:
-    """Smeared along a line that ends at the pixel: half a Gaussian of `2 * radius + 1` steps, one pixel apart.
+    """Smeared along a line that ends at the pixel, weighted by half a Gaussian.
+
+    It has `2 * radius + 1` steps, one pixel apart.
 
     Args:
       x: [N, H, W, C].
@@ -47,7 +54,8 @@ def streak(x: np.ndarray, radius: int, sigma: float, degrees: np.ndarray) -> np.
       [N, H, W, C], float32. Pixels outside repeat the edge's.
 
     References:
-      What ImageMagick's documentation of `-motion-blur` describes: steps are rounded to whole pixels.
+      What ImageMagick's documentation of `-motion-blur` describes: steps are rounded to whole
+      pixels.
     """
     n, height, width, channels = x.shape
     steps = np.arange(2 * radius + 1)
@@ -59,6 +67,8 @@ def streak(x: np.ndarray, radius: int, sigma: float, degrees: np.ndarray) -> np.
     result = np.zeros(x.shape, np.float32)
     for step, weight in enumerate(weights):
         rows = np.clip(np.arange(height) + np.rint(step * np.sin(angle)).astype(int), 0, height - 1)
-        columns = np.clip(np.arange(width) + np.rint(step * np.cos(angle)).astype(int), 0, width - 1)
+        columns = np.clip(
+            np.arange(width) + np.rint(step * np.cos(angle)).astype(int), 0, width - 1
+        )
         result += weight * pixels[start + rows[:, :, None] * width + columns[:, None, :]]
     return result

@@ -21,14 +21,18 @@ SPECKLE = (0.06, 0.10, 0.12, 0.16, 0.20)
 
 def gaussian_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """x + normal noise, independent for each value."""
-    return x + GAUSSIAN[severity - 1] * drawn(draws, lambda rng: rng.standard_normal(x.shape[1:], np.float32))
+    return x + GAUSSIAN[severity - 1] * drawn(
+        draws, lambda rng: rng.standard_normal(x.shape[1:], np.float32)
+    )
 
 
 def shot_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Photons counted: Poisson of a mean in proportion to the value."""
     photons = SHOT[severity - 1]
     mean = x.astype(np.float64) * photons
-    return np.stack([rng.poisson(mean[i]) for i, rng in enumerate(draws)]).astype(np.float32) / np.float32(photons)
+    return np.stack([rng.poisson(mean[i]) for i, rng in enumerate(draws)]).astype(
+        np.float32
+    ) / np.float32(photons)
 
 
 def impulse_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
@@ -40,4 +44,7 @@ def impulse_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 def speckle_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """x + x * normal noise: dark places stay dark."""
-    return x + x * (SPECKLE[severity - 1] * drawn(draws, lambda rng: rng.standard_normal(x.shape[1:], np.float32)))
+    return x + x * (
+        SPECKLE[severity - 1]
+        * drawn(draws, lambda rng: rng.standard_normal(x.shape[1:], np.float32))
+    )

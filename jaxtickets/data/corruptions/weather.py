@@ -1,4 +1,7 @@
-"""Weather and what it leaves on the lens. Settings: those of CIFAR-10-C. (Frost is made of photographs, and left out.)"""
+"""Weather and what it leaves on the lens. Settings: those of CIFAR-10-C.
+
+(Frost is made of photographs, and left out.)
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ SNOW = (
     (0.25, 0.3, 2.25, 0.60, 12, 6.0, 0.85),
     (0.30, 0.3, 1.25, 0.65, 14, 12.0, 0.80),
 )
-"""Mean and deviation of the flakes, their enlargement, least brightness, radius and deviation of their streaks, share of the image."""
+"""Mean and deviation of the flakes, their enlargement, least brightness, radius and deviation of
+their streaks, share of the image.
+"""
 
 FOG = ((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75))
 """How thick, and by what the roughness is divided from one scale to the next smaller."""
@@ -26,7 +31,9 @@ SPATTER = (
     (0.65, 0.1, 0.7, 0.69, 0.6),
     (0.65, 0.1, 0.5, 0.68, 0.6),
 )
-"""Mean and deviation of the liquid, its blur, where it becomes drops; then how bright (water) or how blurred (mud) they are."""
+"""Mean and deviation of the liquid, its blur, where it becomes drops; then how bright (water) or
+how blurred (mud) they are.
+"""
 
 WATER, MUD = (175, 238, 238), (63, 42, 20)
 """Red, green, blue, of 255; severities 1 to 3 are water, 4 and 5 mud."""
@@ -39,10 +46,15 @@ GREY = np.asarray((0.299, 0.587, 0.114), np.float32)
 
 
 def snow(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Flakes that fall at up to 45 degrees from the vertical, twice (once turned around), over a whitened image."""
+    """Flakes that fall at up to 45 degrees from the vertical over a whitened image.
+
+    Twice, once turned around.
+    """
     mean, deviation, factor, least, radius, sigma, share = SNOW[severity - 1]
     height, width = x.shape[1:3]
-    flakes = mean + deviation * drawn(draws, lambda rng: rng.standard_normal((height, width), np.float32))
+    flakes = mean + deviation * drawn(
+        draws, lambda rng: rng.standard_normal((height, width), np.float32)
+    )
     flakes = zoom_matrix(height, factor) @ flakes @ zoom_matrix(width, factor).T
     flakes = np.clip(np.where(flakes < least, 0, flakes), 0, 1)[..., None]
     flakes = streak(flakes, radius, sigma, drawn(draws, lambda rng: rng.uniform(-135, -45)))
@@ -55,7 +67,9 @@ def fog(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     thickness, decay = FOG[severity - 1]
     height, width = x.shape[1:3]
     size = 1 << (max(height, width) - 1).bit_length()
-    clouds = plasma(drawn(draws, lambda rng: rng.uniform(-1, 1, (size, size))), decay)[:, :height, :width, None]
+    clouds = plasma(drawn(draws, lambda rng: rng.uniform(-1, 1, (size, size))), decay)[
+        :, :height, :width, None
+    ]
     brightest = x.max((1, 2, 3), keepdims=True)
     return (x + np.float32(thickness) * clouds) * brightest / (brightest + np.float32(thickness))
 
@@ -63,8 +77,9 @@ def fog(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 def plasma(chance: np.ndarray, decay: float) -> np.ndarray:
     """Clouds by midpoint displacement (diamond-square) on a torus.
 
-    Points halfway between known ones get the mean of their four neighbours and some chance: first the centres of squares, then the
-    middles of their sides, then the same at half the distance with the chance divided by `decay**2`.
+    Points halfway between known ones get the mean of their four neighbours and some chance: first
+    the centres of squares, then the middles of their sides, then the same at half the distance with
+    the chance divided by `decay**2`.
 
     Args:
       chance: [N, S, S], uniform in (-1, 1); S is a power of two.
@@ -83,10 +98,16 @@ def plasma(chance: np.ndarray, decay: float) -> np.ndarray:
         half, rough = step // 2, np.float32(roughness) * chance
         corners = clouds[:, ::step, ::step]
         right, below = np.roll(corners, -1, 2), np.roll(corners, -1, 1)
-        centres = (corners + right + below + np.roll(right, -1, 1)) / 4 + rough[:, half::step, half::step]
+        centres = (corners + right + below + np.roll(right, -1, 1)) / 4 + rough[
+            :, half::step, half::step
+        ]
         clouds[:, half::step, half::step] = centres
-        clouds[:, ::step, half::step] = (corners + right + centres + np.roll(centres, 1, 1)) / 4 + rough[:, ::step, half::step]
-        clouds[:, half::step, ::step] = (corners + below + centres + np.roll(centres, 1, 2)) / 4 + rough[:, half::step, ::step]
+        clouds[:, ::step, half::step] = (
+            corners + right + centres + np.roll(centres, 1, 1)
+        ) / 4 + rough[:, ::step, half::step]
+        clouds[:, half::step, ::step] = (
+            corners + below + centres + np.roll(centres, 1, 2)
+        ) / 4 + rough[:, half::step, ::step]
         step, roughness = half, roughness / decay**2
     clouds -= clouds.min((1, 2), keepdims=True)
     return clouds / np.maximum(clouds.max((1, 2), keepdims=True), np.finfo(np.float32).tiny)
@@ -95,7 +116,9 @@ def plasma(chance: np.ndarray, decay: float) -> np.ndarray:
 def spatter(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Drops of water that shine (severities 1 to 3), or of mud that cover (4 and 5)."""
     mean, deviation, blur, least, strength = SPATTER[severity - 1]
-    liquid = mean + deviation * drawn(draws, lambda rng: rng.standard_normal(x.shape[1:3], np.float32))
+    liquid = mean + deviation * drawn(
+        draws, lambda rng: rng.standard_normal(x.shape[1:3], np.float32)
+    )
     liquid = _smooth(liquid, blur)
     liquid[liquid < least] = 0
     if severity <= 3:
@@ -106,13 +129,20 @@ def spatter(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def _shine(liquid: np.ndarray) -> np.ndarray:
-    """Where drops [N, H, W] reflect, 0 to 1: by the distance from their rims, in relief from one side."""
+    """Where drops [N, H, W] reflect, 0 to 1.
+
+    By the distance from their rims, in relief from one side.
+    """
     relief = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]], np.float32)
     shine = np.zeros_like(liquid)
     for i in np.flatnonzero(liquid.any((1, 2))):
         wet = liquid[i] > 0
         rim = wet & ~np.asarray(ndimage.binary_erosion(wet, border_value=1), bool)
-        distance = np.minimum(np.asarray(ndimage.distance_transform_edt(~rim)), 20) if rim.any() else np.full(wet.shape, 20.0)
+        distance = (
+            np.minimum(np.asarray(ndimage.distance_transform_edt(~rim)), 20)
+            if rim.any()
+            else np.full(wet.shape, 20.0)
+        )
         distance = _equalised(ndimage.uniform_filter(distance, 3, mode="mirror").astype(np.uint8))
         lit = np.clip(ndimage.correlate(distance, relief, mode="mirror"), 0, 255)
         shine[i] = liquid[i] * ndimage.uniform_filter(lit, 3, mode="mirror")
@@ -120,7 +150,10 @@ def _shine(liquid: np.ndarray) -> np.ndarray:
 
 
 def _equalised(values: np.ndarray) -> np.ndarray:
-    """Integers of one image, spread so that all of 0 to 255 occur equally often, the least one at 0."""
+    """Integers of one image, spread so that all of 0 to 255 occur equally often.
+
+    The least one is at 0.
+    """
     found, place, count = np.unique(values, return_inverse=True, return_counts=True)
     if len(found) == 1:
         return values.astype(np.float32)
@@ -141,7 +174,11 @@ def _smooth(layers: np.ndarray, sigma: float) -> np.ndarray:
 
 def _grey(x: np.ndarray) -> np.ndarray:
     """Luma [N, H, W, 1]."""
-    return x if x.shape[-1] == 1 else x[..., :1] * GREY[0] + x[..., 1:2] * GREY[1] + x[..., 2:] * GREY[2]
+    return (
+        x
+        if x.shape[-1] == 1
+        else x[..., :1] * GREY[0] + x[..., 1:2] * GREY[1] + x[..., 2:] * GREY[2]
+    )
 
 
 def _colour(colour: tuple[int, int, int], x: np.ndarray) -> np.ndarray:

@@ -1,16 +1,29 @@
-"""The tables of `evaluation.json`: clean, corrupted, out of distribution, adversarial, diversity, features, subsets."""
+"""The tables of an `evaluation.json`: clean, corrupted, other data, attacks, diversity, ..."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from jaxtickets.report.html.files import Record, printable, shown, shown_nll
-from jaxtickets.report.html.parts import Facts, Part, Section, Table
+from jaxtickets.report.html.blocks import Block, Facts, Section
+from jaxtickets.report.html.scores import (
+    ACCURACY,
+    BRIER,
+    ECE,
+    MEMBERS,
+    MEMBERS_ACCURACY,
+    NLL,
+    clean_scores,
+)
+from jaxtickets.report.records import Record, printable
+from jaxtickets.report.schemes import MEASURES
+from jaxtickets.report.table import Cell, Column, ScoreTable, table_of
 
 MOST_CLASSES = 20
 CORRELATIONS = ("Pearson", "Spearman")
+EXAMPLES = Column("examples", digits=0)
 Rows = Sequence[tuple[str, Record]]
+Lines = list[tuple[str, Sequence[Cell]]]
 
 
 def evaluation_section(record: Record, number: int | None = None) -> Section:
@@ -20,206 +33,260 @@ def evaluation_section(record: Record, number: int | None = None) -> Section:
       record: contents of `evaluation.json`.
       number: which of several, for the heading.
     """
-    test = record.part("test")
-    rows = [(row.text("name"), row.part("evaluation")) for row in record.parts("rows")]
-    examples = f"{test.count('examples'):,}"
-    facts = [("test set", f"{test.text('name')}, {examples} examples"), ("fingerprint", test.text("fingerprint", "not told"))]
-    facts += [("date", record.text("date", "not told")), ("command", record.text("command", "not told"))]
-    if (told := record.maybe("correlation")) is not None:
-        facts.append(("members' mean and ensemble", _correlation(told)))
-    parts: list[Part] = [Facts(facts), _clean(rows)]
-    for make in (_per_class, _reliability, _corrupted, _by_corruption, _ood, _adversarial, _diversity, _class_disagreement, _features):
-        parts += make(rows)
-    parts += _subsets([(row.text("name"), row) for row in record.parts("rows")])
-    return Section("Evaluation" + (f" {number}" if number else ""), parts)
+    test, rows = record.part("test"), record.parts("rows")
+    facts = [
+        ("test set", f"{test.text('name')}, {test.count('examples'):,} examples"),
+        ("fingerprint", test.text("fingerprint", "not told")),
+        ("date", record.text("date", "not told")),
+        ("command", record.text("command", "not told")),
+    ]
+    if (correlation := record.maybe("correlation")) is not None:
+        facts.append(("members' mean and ensemble", _correlation(correlation)))
+    evaluations = [(row.text("name"), row.part("evaluation")) for row in rows]
+    tables = [
+        _clean(evaluations),
+        _per_class(evaluations),
+        _reliability(evaluations),
+        _corrupted(_with(evaluations, "corrupted")),
+        _by_corruption(_with(evaluations, "corrupted")),
+        _ood(_with(evaluations, "ood")),
+        _adversarial(_with(evaluations, "adversarial")),
+        _diversity(evaluations),
+        _class_disagreement(_with(evaluations, "diversity")),
+        _features(_with(evaluations, "features")),
+        _subsets([(row.text("name"), row) for row in rows]),
+    ]
+    blocks: list[Block] = [Facts(facts), *(table for table in tables if table.names)]
+    return Section("Evaluation" + (f" {number}" if number else ""), blocks)
 
 
-def _correlation(told: Record) -> str:
-    each = (f"{name} {shown(told.number(name.lower()), 2)} (p {shown(told.number(f'{name.lower()}_pvalue'), 2)})" for name in CORRELATIONS)
-    return f"accuracy over {told.count('runs')} rows: {', '.join(each)}"
+def _correlation(record: Record) -> str:
+    show = Column("").show
+    values = (
+        f"{name} {show(record.number(name.lower()))} (p"
+        f" {show(record.number(f'{name.lower()}_pvalue'))})"
+        for name in CORRELATIONS
+    )
+    return f"accuracy over {record.count('runs')} rows: {', '.join(values)}"
 
 
-def _clean(rows: Rows) -> Table:
-    best = _best(rows, lambda row: row.part("ensemble").number("accuracy"))
-    lines, combines, bins = [], set(), set()
-    for name, row in rows:
-        ensemble, mean = row.part("ensemble"), row.part("members_mean")
-        line = [name, str(len(row.parts("members"))), shown(ensemble.number("accuracy"), 2, 100), shown_nll(ensemble.number("nll"))]
-        line += [shown(ensemble.number(score), 1, 100) for score in ("ece", "adaptive_ece")] + [shown(ensemble.number("brier"), 3)]
-        lines.append([*line, shown(mean.number("accuracy"), 2, 100), shown_nll(mean.number("nll"))])
-        combines.add(row.text("combine", "proba"))
-        bins.add(row.count("ece_bins"))
-    note = f"ECE over {_all(bins)} bins. Members are combined by {_all(combines)} (proba: the mean of their probabilities)."
-    header = ["", "members", "acc %", "NLL", "ECE %", "adaptive ECE %", "Brier", "members' acc %", "members' NLL"]
-    return Table("Clean test set", header, lines, bold=set() if best is None else {(best, 2)}, note=note)
+def _clean(rows: Rows) -> ScoreTable:
+    names = ("accuracy", "nll", "ece", "adaptive_ece", "brier")
+    columns = (
+        *(MEMBERS, ACCURACY, NLL, ECE, Column("adaptive ECE", "%", 100, 1, "lower"), BRIER),
+        *(MEMBERS_ACCURACY, Column("members' NLL", digits=3)),
+    )
+    lines: Lines = [
+        (
+            name,
+            [
+                len(row.parts("members")),
+                *clean_scores(row.part("ensemble"), *names),
+                *clean_scores(row.part("members_mean"), "accuracy", "nll"),
+            ],
+        )
+        for name, row in rows
+    ]
+    bins = sorted({row.count("ece_bins") for _, row in rows})
+    combined = sorted({row.text("combine", "proba") for _, row in rows})
+    note = (
+        f"ECE over {' and '.join(map(str, bins))} bins. Members are combined by"
+        f" {' and '.join(combined)} (proba: the mean of their probabilities)."
+    )
+    return table_of("Clean test set", columns, lines, note)
 
 
-def _per_class(rows: Rows) -> list[Part]:
-    there = [(name, row.part("per_class").numbers("ensemble")) for name, row in rows if "per_class" in row]
-    if not there:
-        return []
-    classes = max(len(values) for _, values in there)
-    if classes > MOST_CLASSES:
-        lines = []
-        for name, values in there:
-            kept = sorted(value for value in values if value is not None)
-            middle = statistics.median(kept) if kept else None
-            lines.append(
-                [name, str(len(values)), *(shown(value, 1, 100) for value in (kept[0] if kept else None, middle, max(kept, default=None)))]
-            )
-        return [Table("Accuracy of the ensemble by class, %", ["", "classes", "worst", "median", "best"], lines)]
-    lines = [[name, *(shown(value, 1, 100) for value in values), *[""] * (classes - len(values))] for name, values in there]
-    return [Table("Accuracy of the ensemble by class, %", ["class", *map(str, range(classes))], lines)]
+def _per_class(rows: Rows) -> ScoreTable:
+    scored = [
+        (name, row.part("per_class").numbers("ensemble"))
+        for name, row in rows
+        if "per_class" in row
+    ]
+    title = "Accuracy of the ensemble by class, %"
+    if max((len(values) for _, values in scored), default=0) <= MOST_CLASSES:
+        return _by_class(title, scored, Column("", times=100, digits=1))
+    lines: Lines = []
+    for name, values in scored:
+        known = [value for value in values if value is not None]
+        ends = [min(known), statistics.median(known), max(known)] if known else [None] * 3
+        lines.append((name, [len(values), *ends]))
+    shares = (Column(name, times=100, digits=1) for name in ("worst", "median", "best"))
+    return table_of(title, (Column("classes", digits=0), *shares), lines)
 
 
-def _reliability(rows: Rows) -> list[Part]:
-    if len(rows) > 1:  # the pictures tell it better
-        return []
-    lines = []
-    for name, row in rows:
-        found = row.maybe("reliability")
-        diagram = found.maybe("ensemble") if found is not None else None
+def _by_class(title: str, rows: Sequence[tuple[str, Sequence[Cell]]], column: Column) -> ScoreTable:
+    """A column for each class, empty where a row has fewer."""
+    classes = max((len(values) for _, values in rows), default=0)
+    columns = [Column(str(i), times=column.times, digits=column.digits) for i in range(classes)]
+    lines: Lines = [(name, [*values, *[None] * (classes - len(values))]) for name, values in rows]
+    return table_of(title, columns, lines, corner="class")
+
+
+def _reliability(rows: Rows) -> ScoreTable:
+    shares = ("confidence", "accuracy", "gap")
+    columns = (EXAMPLES, *(Column(name, "%", 100, 1) for name in shares))
+    lines: Lines = []
+    for name, row in rows if len(rows) == 1 else ():  # the pictures tell it better of several
+        diagrams = row.maybe("reliability")
+        diagram = diagrams.maybe("ensemble") if diagrams is not None else None
         if diagram is None:
             continue
-        counts, confidence, right = (diagram.numbers(part) for part in ("count", "confidence", "accuracy"))
-        for count, sure, share in zip(counts, confidence, right, strict=False):
+        bins = (diagram.numbers(field) for field in ("count", "confidence", "accuracy"))
+        for count, sure, right in zip(*bins, strict=False):
             if count:
-                gap = None if sure is None or share is None else sure - share
-                lines.append([name, shown(count, 0), shown(sure, 1, 100), shown(share, 1, 100), shown(gap, 1, 100)])
-    note = "One row for each bin of confidence that has examples; confidence above accuracy is overconfidence."
-    header = ["", "examples", "confidence %", "accuracy %", "gap %"]
-    return [Table("Reliability of the ensemble", header, lines, note=note)] if lines else []
-
-
-def _corrupted(rows: Rows) -> list[Part]:
-    lines, made = [], False
-    for name, row in _with(rows, "corrupted"):
-        mean, generated = row.part("mean"), row.flag("generated")
-        made |= generated
-        line = [
-            name,
-            str(len(row.parts("sets"))),
-            "generated here" if generated else "published sets",
-            shown(mean.number("accuracy"), 2, 100),
-        ]
-        lines.append([*line, shown_nll(mean.number("nll")), shown(mean.number("ece"), 1, 100)])
-    note = "Means over the sets' own scores."
-    note += (
-        " Generated here: pictures corrupted by this library, not the published files; not comparable with the papers' cAcc."
-        if made
-        else ""
-    )
-    header = ["", "sets", "of", "cAcc %", "cNLL", "cECE %"]
-    return [Table("Corrupted test sets", header, lines, note=note, texts={2})] if lines else []
-
-
-def _by_corruption(rows: Rows) -> list[Part]:
-    there = _with(rows, "corrupted")
-    kinds: dict[str, dict[str, list[float]]] = {}
-    for name, row in there:
-        for each in row.parts("sets"):
-            value = each.number("accuracy")
-            if value is not None:
-                for kind in (each.text("corruption"), f"severity {each.count('severity')}"):
-                    kinds.setdefault(kind, {}).setdefault(name, []).append(value)
-    if not kinds:
-        return []
-    names = [name for name, _ in there]
-    order = sorted(kinds, key=lambda kind: (kind.startswith("severity "), kind))
-    lines = [
-        [kind, *(shown(statistics.fmean(kinds[kind][name]), 2, 100) if name in kinds[kind] else "" for name in names)] for kind in order
-    ]
-    return [Table("Accuracy by corruption and by severity, %", ["mean over", *names], lines)]
-
-
-def _ood(rows: Rows) -> list[Part]:
-    lines = []
-    for name, row in _with(rows, "ood"):
-        for other in row.data:
-            found = row.part(other)
-            areas = (shown(found.number(score), 4) for score in ("max_probability", "entropy", "mutual_information"))
-            lines.append([name, printable(other, 80), shown(found.number("examples"), 0), *areas])
-    note = "Area under the ROC curve for telling the test set from the other by a score of the ensemble: 1 is perfect, .5 is chance."
-    header = ["", "against", "examples", "max. probability", "entropy", "mutual information"]
-    return [Table("Out of distribution", header, lines, note=note, texts={1})] if lines else []
-
-
-def _adversarial(rows: Rows) -> list[Part]:
-    lines = []
-    for name, row in _with(rows, "adversarial"):
-        step = row.number("step")
-        line = [name, row.text("attack"), "" if step is None else f"{255 * step:g}/255", shown(row.number("examples"), 0)]
-        scores = ("clean", "crafted_on_ensemble", "min", "mean", "max")
-        lines.append([*line, *(shown(row.number(score), 2, 100) for score in scores)])
-    note = "Accuracy of the ensemble. Min, mean, max: over the sets of examples crafted against each member in turn."
-    header = ["", "attack", "step", "examples", "clean %", "crafted on the ensemble %", "min %", "mean %", "max %"]
-    return [Table("Adversarial examples", header, lines, note=note, texts={1})] if lines else []
-
-
-def _diversity(rows: Rows) -> list[Part]:
-    lines = []
-    for name, row in rows:
-        parts = row.maybe("parts")
-        found = (parts.maybe("diversity") if parts is not None else None) or row.maybe("diversity")
-        if found is None or found.number("disagreement") is None:
-            continue
-        oracle = found.maybe("oracle")
-        values = [shown(found.number(part), 3) for part in ("disagreement", "kl", "mask_iou", "mask_hamming", "weight_cosine")]
-        itop = [value for value in found.numbers("itop") if value is not None]
-        values.append(shown(statistics.fmean(itop), 3) if itop else "")
-        names = ("q", "ratio_errors", "negative_double_fault", "disagreement", "correlation")
-        values += [shown(oracle.number(part), 2) if oracle is not None else "" for part in names]
-        lines.append([name, *values])
+                gap = None if sure is None or right is None else sure - right
+                lines.append((name, [count, sure, right, gap]))
     note = (
-        "Means over pairs of members; disagreement: share of examples whose labels differ; ITOP: share of weights that were ever active. "
-        "Q, R, ND, D, C: of right and wrong answers; Q and C are less, the others more, where members differ."
+        "One row for each bin of confidence that has examples; confidence above accuracy is"
+        " overconfidence."
     )
-    header = ["", "disagreement", "KL", "mask IoU", "mask Hamming", "weight cosine", "ITOP", "Q", "R", "ND", "D", "C"]
-    return [Table("Diversity of the members", header, lines, note=note)] if lines else []
+    return table_of("Reliability of the ensemble", columns, lines, note)
 
 
-def _class_disagreement(rows: Rows) -> list[Part]:
-    there = [(name, values) for name, row in _with(rows, "diversity") if (values := row.numbers("class_disagreement"))]
-    if not there:
-        return []
-    classes = min(max(len(values) for _, values in there), 10)
-    lines = [[name, *(shown(value, 3) for value in values[:classes]), *[""] * (classes - len(values))] for name, values in there]
-    which = "the first ten classes" if any(len(values) > classes for _, values in there) else "every class"
-    return [Table(f"Disagreement on {which}", ["class", *map(str, range(classes))], lines)]
+def _corrupted(rows: Rows) -> ScoreTable:
+    columns = (
+        Column("sets", digits=0),
+        Column("of", words=True),
+        Column("cAcc", "%", 100, 2, "higher"),
+        Column("cNLL", "", 1, 3, "lower"),
+        Column("cECE", "%", 100, 1, "lower"),
+    )
+    lines: Lines = []
+    for name, row in rows:
+        whose = "generated here" if row.flag("generated") else "published sets"
+        scores = clean_scores(row.part("mean"), "accuracy", "nll", "ece")
+        lines.append((name, [len(row.parts("sets")), whose, *scores]))
+    note = "Means over the sets' own scores."
+    if any(row.flag("generated") for _, row in rows):
+        note += (
+            " Generated here: pictures corrupted by this library, not the published files; not"
+            " comparable with the papers' cAcc."
+        )
+    return table_of("Corrupted test sets", columns, lines, note)
 
 
-def _features(rows: Rows) -> list[Part]:
-    there = [(name, row.texts("layers"), row.numbers("kl")) for name, row in _with(rows, "features")]
-    lines = [[name, layer, shown(value, 4)] for name, layers, values in there for layer, value in zip(layers, values, strict=False)]
+def _by_corruption(rows: Rows) -> ScoreTable:
+    accuracies: dict[str, dict[str, list[float]]] = {}
+    for name, row in rows:
+        for scores in row.parts("sets"):
+            value = scores.number("accuracy")
+            for kind in (scores.text("corruption"), f"severity {scores.count('severity')}"):
+                if value is not None:
+                    accuracies.setdefault(kind, {}).setdefault(name, []).append(value)
+    kinds = sorted(accuracies, key=lambda kind: (kind.startswith("severity "), kind))
+    means = {
+        kind: {name: statistics.fmean(values) for name, values in accuracies[kind].items()}
+        for kind in kinds
+    }
+    columns = [Column(name, times=100) for name, _ in rows]
+    lines: Lines = [(kind, [means[kind].get(name) for name, _ in rows]) for kind in kinds]
+    title = "Accuracy by corruption and by severity, %"
+    return table_of(title, columns, lines, corner="mean over")
+
+
+def _ood(rows: Rows) -> ScoreTable:
+    scores = ("max_probability", "entropy", "mutual_information")
+    columns = (
+        *(Column("against", words=True), EXAMPLES, Column("max. probability", digits=4)),
+        *(Column("entropy", digits=4), Column("mutual information", digits=4)),
+    )
+    lines: Lines = []
+    for name, row in rows:
+        for other in row.data:
+            areas = row.part(other)
+            values = [areas.number(field) for field in ("examples", *scores)]
+            lines.append((name, [printable(other, 80), *values]))
+    note = (
+        "Area under the ROC curve for telling the test set from the other by a score of the"
+        " ensemble: 1 is perfect, .5 is chance."
+    )
+    return table_of("Out of distribution", columns, lines, note)
+
+
+def _adversarial(rows: Rows) -> ScoreTable:
+    scores = ("clean", "crafted_on_ensemble", "min", "mean", "max")
+    headings = ("clean", "crafted on the ensemble", "min", "mean", "max")
+    columns = (
+        *(Column("attack", words=True), Column("step"), EXAMPLES),
+        *(Column(heading, "%", 100) for heading in headings),
+    )
+    lines: Lines = []
+    for name, row in rows:
+        step = row.number("step")
+        setting = [row.text("attack"), None if step is None else f"{255 * step:g}/255"]
+        values = [row.number(field) for field in ("examples", *scores)]
+        lines.append((name, [*setting, *values]))
+    note = (
+        "Accuracy of the ensemble. Min, mean, max: over the sets of examples crafted against each"
+        " member in turn."
+    )
+    return table_of("Adversarial examples", columns, lines, note)
+
+
+def _diversity(rows: Rows) -> ScoreTable:
+    names = ("disagreement", "kl", "mask_iou", "mask_hamming", "weight_cosine")
+    headings = ("disagreement", "KL", "mask IoU", "mask Hamming", "weight cosine", "ITOP")
+    columns = [Column(heading, digits=3) for heading in headings]
+    columns += [Column(heading.split()[0]) for heading in MEASURES.values()]
+    lines: Lines = []
+    for name, row in rows:
+        suite = row.maybe("parts")
+        measured = (suite.maybe("diversity") if suite is not None else None) or row.maybe(
+            "diversity"
+        )
+        if measured is None or measured.number("disagreement") is None:
+            continue
+        itop = [value for value in measured.numbers("itop") if value is not None]
+        oracle = measured.maybe("oracle")
+        values: list[Cell] = [measured.number(field) for field in names]
+        values.append(statistics.fmean(itop) if itop else None)
+        values += [None if oracle is None else oracle.number(field) for field in MEASURES]
+        lines.append((name, values))
+    note = (
+        "Means over pairs of members; disagreement: share of examples whose labels differ; ITOP:"
+        " share of weights that were ever active. Q, R, ND, D, C: of right and wrong answers; Q and"
+        " C are less, the others more, where members differ."
+    )
+    return table_of("Diversity of the members", columns, lines, note)
+
+
+def _class_disagreement(rows: Rows) -> ScoreTable:
+    measured = [(name, row.numbers("class_disagreement")) for name, row in rows]
+    measured = [(name, values) for name, values in measured if values]
+    which = "the first ten classes" if any(len(v) > 10 for _, v in measured) else "every class"
+    first = [(name, values[:10]) for name, values in measured]
+    return _by_class(f"Disagreement on {which}", first, Column("", digits=3))
+
+
+def _features(rows: Rows) -> ScoreTable:
+    lines: Lines = [
+        (name, layer)
+        for name, row in rows
+        for layer in zip(row.texts("layers"), row.numbers("kl"), strict=False)
+    ]
     note = "KL divergence between the members' features, mean over pairs; layers from the input on."
-    return [Table("Features by depth", ["", "layer", "KL"], lines, note=note, texts={1})] if lines else []
+    columns = (Column("layer", words=True), Column("KL", digits=4))
+    return table_of("Features by depth", columns, lines, note)
 
 
-def _subsets(rows: Rows) -> list[Part]:
-    lines = []
+def _subsets(rows: Rows) -> ScoreTable:
+    scores = ("mean", "standard_deviation", "min", "max")
+    lines: Lines = []
     for name, row in rows:
         subsets = row.maybe("subsets")
         for size in subsets.numbers("sizes") if subsets is not None else []:
-            found = subsets.part("accuracy").maybe(f"{size:g}") if subsets is not None and size is not None else None
-            if found is not None:
-                values = (shown(found.number(score), 2, 100) for score in ("mean", "standard_deviation", "min", "max"))
-                lines.append([name, f"{size:g}", *values])
+            if subsets is None or size is None:
+                continue
+            accuracy = subsets.part("accuracy").maybe(f"{size:g}")
+            if accuracy is not None:
+                lines.append((name, [size, *(accuracy.number(field) for field in scores)]))
+    columns = (MEMBERS, *(Column(name, times=100) for name in ("mean", "std. dev.", "min", "max")))
     note = "Accuracy in per cent over all ensembles of that size that the members make."
-    return [Table("Ensembles of fewer members", ["", "members", "mean", "std. dev.", "min", "max"], lines, note=note)] if lines else []
+    return table_of("Ensembles of fewer members", columns, lines, note)
 
 
-def _with(rows: Rows, part: str) -> list[tuple[str, Record]]:
-    found = [(name, parts.maybe(part)) for name, row in rows if (parts := row.maybe("parts")) is not None]
-    return [(name, row) for name, row in found if row is not None]
-
-
-def _best(rows: Rows, score: Callable[[Record], float | None]) -> int | None:
-    """Which of several rows is best; of one nothing is."""
-    if len(rows) < 2:
-        return None
-    values = [score(row) for _, row in rows]
-    return max(range(len(values)), key=lambda i: -1.0 if (value := values[i]) is None else value, default=0)
-
-
-def _all(values: set[str] | set[int]) -> str:
-    return " and ".join(map(str, sorted(values)))
+def _with(rows: Rows, part: str) -> Rows:
+    """Rows that have that part of the suite, and the part."""
+    suites = [(name, row.maybe("parts")) for name, row in rows]
+    measured = [(name, suite.maybe(part)) for name, suite in suites if suite is not None]
+    return [(name, record) for name, record in measured if record is not None]

@@ -1,44 +1,42 @@
-"""Ours beside the papers': a row of ours, a row of theirs, and the difference where both are of one thing."""
+"""Ours beside the papers': a row of ours, of theirs, and the difference where both are alike."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from jaxtickets.report.html.files import shown
-from jaxtickets.report.html.found import Found
-from jaxtickets.report.html.ours import OurRow, our_rows
-from jaxtickets.report.html.parts import Section, Sources, Table, Text
+from jaxtickets.report.html.blocks import Section, Sources, Text
+from jaxtickets.report.html.inputs import ReportInputs
+from jaxtickets.report.html.own_rows import OurRow, our_rows
+from jaxtickets.report.table import Cell, Column, Mean, ScoreTable, table_of
 
-# Score as both sides name it: heading, factor, digits. In the order of the columns.
-SCORES: Mapping[str, tuple[str, float, int]] = {
-    "accuracy": ("acc %", 100, 2),
-    "nll": ("NLL", 1, 3),
-    "ece": ("ECE %", 100, 1),
-    "corrupted_accuracy": ("cAcc %", 100, 1),
-    "corrupted_nll": ("cNLL", 1, 3),
-    "corrupted_ece": ("cECE %", 100, 1),
-    "training": ("training FLOPs, x", 1, 2),
-    "disagreement": ("disagreement", 1, 3),
-    "kl": ("KL", 1, 3),
-    "ood_svhn": ("OoD SVHN", 1, 4),
-    "ood_cifar10": ("OoD CIFAR-10", 1, 4),
-    "ood_cifar100": ("OoD CIFAR-100", 1, 4),
-    "ood_gaussiannoise": ("OoD noise", 1, 4),
-    "fgsm_min": ("FGSM min %", 100, 2),
-    "fgsm_mean": ("FGSM mean %", 100, 2),
-    "fgsm_max": ("FGSM max %", 100, 2),
-    "single": ("single %", 100, 2),
-    "ensemble": ("ensemble %", 100, 2),
-    "difference": ("diff. %", 100, 2),
-    "q": ("Q", 1, 2),
-    "ratio_errors": ("R", 1, 2),
-    "negative_double_fault": ("ND", 1, 2),
-    "oracle_disagreement": ("D", 1, 2),
-    "correlation": ("C", 1, 2),
-    **{f"class_{i}": (f"class {i}", 1, 3) for i in range(10)},
+SCORES: Mapping[str, Column] = {
+    "accuracy": Column("acc", "%", 100),
+    "nll": Column("NLL", digits=3),
+    "ece": Column("ECE", "%", 100, 1),
+    "corrupted_accuracy": Column("cAcc", "%", 100, 1),
+    "corrupted_nll": Column("cNLL", digits=3),
+    "corrupted_ece": Column("cECE", "%", 100, 1),
+    "training": Column("training FLOPs, x"),
+    "disagreement": Column("disagreement", digits=3),
+    "kl": Column("KL", digits=3),
+    "ood_svhn": Column("OoD SVHN", digits=4),
+    "ood_cifar10": Column("OoD CIFAR-10", digits=4),
+    "ood_cifar100": Column("OoD CIFAR-100", digits=4),
+    "ood_gaussiannoise": Column("OoD noise", digits=4),
+    **{f"fgsm_{name}": Column(f"FGSM {name}", "%", 100) for name in ("min", "mean", "max")},
+    **{name: Column(name, "%", 100) for name in ("single", "ensemble")},
+    "difference": Column("diff.", "%", 100),
+    "q": Column("Q"),
+    "ratio_errors": Column("R"),
+    "negative_double_fault": Column("ND"),
+    "oracle_disagreement": Column("D"),
+    "correlation": Column("C"),
+    **{f"class_{i}": Column(f"class {i}", digits=3) for i in range(10)},
 }
-# Trained epochs within this factor count as the same budget: the papers round, and 200 epochs stand beside 250 in their own tables.
+"""Scores as both sides name them, in the order of the columns."""
+# Trained epochs within this factor count as the same budget: the papers round, and 200 epochs stand
+# beside 250 in their own tables.
 BUDGET = 1.3
 
 
@@ -57,6 +55,7 @@ class PaperRow:
       sparsity: share of zeros; None where it does not say.
       epochs: trained by all its networks together; None where it does not say.
       spread: standard errors of some scores.
+      reference: epochs of the dense run that the score "training" is a multiple of.
     """
 
     source: str
@@ -69,34 +68,48 @@ class PaperRow:
     sparsity: float | None = None
     epochs: float | None = None
     spread: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    reference: float | None = None
 
 
 def differences(ours: OurRow, theirs: PaperRow) -> list[str]:
     """What keeps the two from being compared, in words; nothing where they are of one thing."""
-    found = []
+    reasons = []
     if ours.network != theirs.network:
-        found.append(f"another network ({theirs.network})")
+        reasons.append(f"another network ({theirs.network})")
     if ours.dataset != theirs.dataset:
-        found.append(f"other data ({theirs.dataset})")
+        reasons.append(f"other data ({theirs.dataset})")
     if ours.members is not None and theirs.members is not None and ours.members != theirs.members:
-        found.append(f"another size (M={theirs.members})")
-    if theirs.sparsity is not None and (ours.sparsity is None or abs(ours.sparsity - theirs.sparsity) > 0.02):
-        found.append(f"{'sparsity not told' if ours.sparsity is None else 'another sparsity'} ({theirs.sparsity:g})")
-    if theirs.epochs and (ours.epochs is None or not 1 / BUDGET < ours.epochs / theirs.epochs < BUDGET):
-        found.append(f"{'budget not told' if ours.epochs is None else 'another budget'} ({theirs.epochs:g} epochs)")
-    return found
+        reasons.append(f"another size (M={theirs.members})")
+    if theirs.sparsity is not None and (
+        ours.sparsity is None or abs(ours.sparsity - theirs.sparsity) > 0.02
+    ):
+        reasons.append(
+            f"{'sparsity not told' if ours.sparsity is None else 'another sparsity'}"
+            f" ({theirs.sparsity:g})"
+        )
+    if theirs.epochs and (
+        ours.epochs is None or not 1 / BUDGET < ours.epochs / theirs.epochs < BUDGET
+    ):
+        reasons.append(
+            f"{'budget not told' if ours.epochs is None else 'another budget'} ({theirs.epochs:g}"
+            " epochs)"
+        )
+    return reasons
 
 
-def papers_section(found: Found, published: Iterable[PaperRow]) -> Section | None:
-    """A table for each of the papers' tables that has a row for something of ours; None if none has."""
+def papers_section(inputs: ReportInputs, published: Iterable[PaperRow]) -> Section | None:
+    """A table for each of the papers' that has a row for something of ours; None if none has."""
     tables: dict[str, list[tuple[OurRow, PaperRow]]] = {}
     published = list(published)
-    for ours in our_rows(found):
+    for ours in our_rows(inputs):
         candidates: dict[str, list[PaperRow]] = {}
         for row in published:
             if row.method == ours.method and ours.scores.keys() & row.scores.keys():
                 candidates.setdefault(row.source, []).append(row)
-        nearest = {source: min(rows, key=lambda row: len(differences(ours, row))) for source, rows in candidates.items()}
+        nearest = {
+            source: min(rows, key=lambda row: len(differences(ours, row)))
+            for source, rows in candidates.items()
+        }
         fitting = {source: row for source, row in nearest.items() if not differences(ours, row)}
         if not fitting and nearest:  # one row says enough of what cannot be compared
             source = min(nearest, key=lambda source: len(differences(ours, nearest[source])))
@@ -106,42 +119,74 @@ def papers_section(found: Found, published: Iterable[PaperRow]) -> Section | Non
     if not tables:
         return None
     about = (
-        "A difference (ours minus theirs) is given only where method, network, data, number of members, sparsity and training budget are "
-        "the paper's. Everything else is marked as not comparable and has none."
+        "A difference (ours minus theirs) is given only where method, network, data, number of"
+        " members, sparsity and training budget are the paper's. Everything else is marked as not"
+        " comparable and has none."
     )
     names = {source.split(", table")[0] for source in tables}
     if any("*" in theirs.title for pairs in tables.values() for _, theirs in pairs):
         about += " * is quoted by the paper from Havasi et al. 2021."
         names.add("Havasi et al. 2021")
-    return Section("Beside the papers", [Text(about), *(_table(source, pairs) for source, pairs in tables.items()), Sources(sorted(names))])
+    return Section(
+        "Beside the papers",
+        [
+            Text(about),
+            *(_table(source, pairs) for source, pairs in tables.items()),
+            Sources(sorted(names)),
+        ],
+    )
 
 
-def _table(source: str, pairs: Sequence[tuple[OurRow, PaperRow]]) -> Table:
-    columns = [name for name in SCORES if any(name in ours.scores and name in theirs.scores for ours, theirs in pairs)]
-    rows, faint, bold = [], set(), set()
-    for ours, theirs in pairs:
+def in_their_unit(ours: OurRow, theirs: PaperRow) -> OurRow:
+    """Our row with its cost as a multiple of the paper's dense run, where both are known."""
+    scores = {name: value for name, value in ours.scores.items() if name != "training"}
+    if "training" in ours.scores and ours.reference and theirs.reference:
+        scores["training"] = ours.scores["training"] * ours.reference / theirs.reference
+    return dataclasses.replace(ours, scores=scores)
+
+
+def _table(source: str, pairs: Sequence[tuple[OurRow, PaperRow]]) -> ScoreTable:
+    shown = [
+        name
+        for name in SCORES
+        if any(name in ours.scores and name in theirs.scores for ours, theirs in pairs)
+    ]
+    lines: list[tuple[str, list[Cell]]] = []
+    faint, strong = set(), set()
+    for given, theirs in pairs:
+        ours = in_their_unit(given, theirs)
         apart = differences(ours, theirs)
         runs = f" (mean of {ours.runs} runs)" if ours.runs > 1 else ""
-        rows.append([f"ours: {ours.title}{runs}", *_cells(ours.scores, columns), f"{ours.network} on {ours.dataset}"])
-        named = f"paper, not comparable: {theirs.title}" if apart else f"paper: {theirs.title}"
-        of = ", ".join(apart) if apart else f"{theirs.network} on {theirs.dataset}"
-        rows.append([named, *_cells(theirs.scores, columns, theirs.spread), of])
+        own: list[Cell] = [ours.scores.get(name) for name in shown]
+        lines.append((f"ours: {ours.title}{runs}", [*own, f"{ours.network} on {ours.dataset}"]))
+        printed: list[Cell] = [
+            Mean(theirs.scores[name], theirs.spread.get(name)) if name in theirs.scores else None
+            for name in shown
+        ]
         if apart:
-            faint.add(len(rows) - 1)
+            faint.add(len(lines))
+            name = f"paper, not comparable: {theirs.title}"
+            lines.append((name, [*printed, ", ".join(apart)]))
             continue
-        gaps = {name: ours.scores[name] - theirs.scores[name] for name in columns if name in ours.scores and name in theirs.scores}
-        bold |= {(len(rows), 0)}
-        rows.append(["difference", *_cells(gaps, columns, sign=True), ""])
-    header = ["", *(SCORES[name][0] for name in columns), "of"]
-    return Table(source, header, rows, bold=bold, faint=faint, texts={len(header) - 1})
-
-
-def _cells(scores: Mapping[str, float], columns: Sequence[str], spread: Mapping[str, float] | None = None, sign: bool = False) -> list[str]:
-    cells = []
-    for name in columns:
-        _, times, digits = SCORES[name]
-        cell = shown(scores.get(name), digits, times)
-        if cell and spread and name in spread:
-            cell += f" ± {shown(spread[name], digits, times)}"
-        cells.append(f"+{cell}" if sign and cell and not cell.startswith("-") else cell)
-    return cells
+        name = f"paper: {theirs.title}"
+        lines.append((name, [*printed, f"{theirs.network} on {theirs.dataset}"]))
+        gaps: list[Cell] = [
+            dataclasses.replace(SCORES[name], sign=True).show(
+                ours.scores[name] - theirs.scores[name]
+            )
+            if name in ours.scores and name in theirs.scores
+            else None
+            for name in shown
+        ]
+        strong.add(len(lines))
+        lines.append(("difference", [*gaps, None]))
+    units = {theirs.reference for _, theirs in pairs} - {None}
+    note = (
+        f"Training FLOPs are theoretical, as multiples of one dense run over {units.pop():g}"
+        " epochs, the paper's unit and here ours."
+        if "training" in shown and len(units) == 1
+        else ""
+    )
+    columns = [*(SCORES[name] for name in shown), Column("of", words=True)]
+    table = table_of(source, columns, lines, note)
+    return dataclasses.replace(table, faint=frozenset(faint), strong=frozenset(strong))

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, one subject a file; each writes the numbers that it shows into a .csv beside it."""
+"""Pictures of an evaluation, one subject a file; each has its numbers in a .csv beside it."""
 
 from jaxtickets.report.pictures.calibration import draw_reliability as draw_reliability
 from jaxtickets.report.pictures.corruptions import draw_corruptions as draw_corruptions

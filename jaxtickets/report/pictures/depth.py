@@ -1,4 +1,4 @@
-"""Where along a network members differ: the KL divergence between their features, layer by layer."""
+"""Where along a network members differ: KL divergence of their features, layer by layer."""
 
 from __future__ import annotations
 
@@ -6,17 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtickets.report.canvas import drawn, headline, legend_below, new_figure, readable, row_style, save_figure
+from jaxtickets.report.canvas import (
+    drawn,
+    headline,
+    legend_below,
+    new_figure,
+    readable,
+    row_style,
+    save_figure,
+)
 
 _NAMED = 40  # layers up to which each has its name below the axis
 
 
 def draw_depth(found: Mapping[str, Any], file: str | Path, *, title: str = "") -> Path | None:
-    """KL divergence between the features of members, the mean over pairs, along the layers; a line for each method.
+    """KL divergence between the members' features along the layers, a line for each method.
 
     Args:
-      found: an evaluation.json: its `rows` with `name` and an `evaluation` whose `parts` have "features". Others are passed over.
-      file: the picture to write; its data go into the .csv beside it, a row for each method and layer.
+      found: an evaluation.json: its `rows` with `name` and an `evaluation` whose `parts` have
+        "features". Others are passed over.
+      file: the picture to write; its data go into the .csv beside it, a row for each method and
+        layer.
       title: above it; the test set's name if not given.
 
     Returns:
@@ -25,8 +35,16 @@ def draw_depth(found: Mapping[str, Any], file: str | Path, *, title: str = "") -
     References:
       Liu et al. 2022, FreeTickets, arXiv:2106.14568, figure 2.
     """
-    each = [((row["evaluation"].get("parts") or {}).get("features") or {}).get("kl") or () for row in found["rows"]]
-    rows = [row for row, kl in zip(found["rows"], each, strict=True) if any(value is not None for value in kl)]  # (one member has no pairs)
+    each = [
+        ((row["evaluation"].get("parts") or {}).get("features") or {}).get("kl") or ()
+        for row in found["rows"]
+    ]
+    # (one member has no pairs)
+    rows = [
+        row
+        for row, kl in zip(found["rows"], each, strict=True)
+        if any(value is not None for value in kl)
+    ]
     figure = new_figure((7, 3.7)) if rows else None
     if figure is None:
         return None
@@ -36,20 +54,42 @@ def draw_depth(found: Mapping[str, Any], file: str | Path, *, title: str = "") -
     for row, features in zip(rows, each, strict=True):
         kl = [drawn(value) for value in features["kl"]]
         small = {"ms": 5} if len(kl) <= _NAMED else {"ms": 3}
-        handles.append(axes.plot(range(1, len(kl) + 1), kl, **row_style(found, row), lw=1.6, **small, label=row["name"])[0])
+        handles.append(
+            axes.plot(
+                range(1, len(kl) + 1),
+                kl,
+                **row_style(found, row),
+                lw=1.6,
+                **small,
+                label=row["name"],
+            )[0]
+        )
         data += [
-            {"row": row["name"], "depth": depth, "layer": name, "KL between features (nats, mean over pairs)": value}
-            for depth, (name, value) in enumerate(zip(features["layers"], features["kl"], strict=True), 1)
+            {
+                "row": row["name"],
+                "depth": depth,
+                "layer": name,
+                "KL between features (nats, mean over pairs)": value,
+            }
+            for depth, (name, value) in enumerate(
+                zip(features["layers"], features["kl"], strict=True), 1
+            )
         ]
     layers = readable(each[0]["layers"])
     if all(features["layers"] == each[0]["layers"] for features in each) and len(layers) <= _NAMED:
         steep, longest = len(layers) > 14, max(map(len, layers))
         how: dict[str, Any] = (
-            {"rotation": 90, "fontsize": "x-small"} if steep else {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+            {"rotation": 90, "fontsize": "x-small"}
+            if steep
+            else {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         )
         flat = sum(map(len, layers)) + 2 * len(layers) < 75
-        axes.set_xticks(range(1, len(layers) + 1), layers, **{"fontsize": "small"} | ({} if flat else how))
-        figure.set_figheight(figure.get_figheight() + (0 if flat else (0.07 if steep else 0.055) * longest))
+        axes.set_xticks(
+            range(1, len(layers) + 1), layers, **{"fontsize": "small"} | ({} if flat else how)
+        )
+        figure.set_figheight(
+            figure.get_figheight() + (0 if flat else (0.07 if steep else 0.055) * longest)
+        )
     else:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("layer, from the input to the output")

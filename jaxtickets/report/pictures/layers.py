@@ -12,18 +12,30 @@ import jax
 import numpy as np
 
 from jaxtickets.errors import ReportError
-from jaxtickets.masks import leaf_paths
-from jaxtickets.report.canvas import COLOURS, headline, legend_below, new_figure, readable, save_figure
+from jaxtickets.messages.pytrees import leaf_paths
+from jaxtickets.report.canvas import (
+    COLOURS,
+    headline,
+    legend_below,
+    new_figure,
+    readable,
+    save_figure,
+)
 
 PyTree = Any
 
 BLUE, ORANGE = COLOURS[:2]
 
 
-def draw_layers(masks: Sequence[PyTree], file: str | Path, *, title: str = "Weights that remain, by layer") -> Path | None:
-    """The share of weights that remains in every layer: a bar for the tickets' mean, a line from the least to the most.
+def draw_layers(
+    masks: Sequence[PyTree], file: str | Path, *, title: str = "Weights that remain, by layer"
+) -> Path | None:
+    """The share of weights that remains in every layer.
 
-    A layer of more weights has a thicker bar, by their logarithm. Leaves that are not masked (biases, norms) are left out.
+    A bar for the tickets' mean, a line from the least to the most.
+
+    A layer of more weights has a thicker bar, by their logarithm. Leaves that are not masked
+    (biases, norms) are left out.
 
     Args:
       masks: a mask tree for each ticket, all of one tree (`TicketEnsemble.masks`).
@@ -43,7 +55,11 @@ def draw_layers(masks: Sequence[PyTree], file: str | Path, *, title: str = "Weig
     axes = figure.subplots()
     mean, low, high = shares.mean(0), shares.min(0), shares.max(0)
     logs = np.log10(sizes)
-    thick = 0.35 + 0.5 * (logs - logs.min()) / max(1e-9, logs.max() - logs.min()) if logs.max() > logs.min() else np.full(len(names), 0.7)
+    thick = (
+        0.35 + 0.5 * (logs - logs.min()) / max(1e-9, logs.max() - logs.min())
+        if logs.max() > logs.min()
+        else np.full(len(names), 0.7)
+    )
     heights = range(len(names))
     bar = axes.barh(heights, 100 * mean, height=thick, color=BLUE, alpha=0.75, lw=0)
     several = len(shares) > 1
@@ -51,10 +67,22 @@ def draw_layers(masks: Sequence[PyTree], file: str | Path, *, title: str = "Weig
     handles = [bar]
     if several:
         ends = 100 * np.stack([mean - low, high - mean])
-        axes.errorbar(100 * mean, heights, xerr=np.maximum(ends, 0), fmt="none", ecolor="black", elinewidth=0.9, capsize=1.5)
+        axes.errorbar(
+            100 * mean,
+            heights,
+            xerr=np.maximum(ends, 0),
+            fmt="none",
+            ecolor="black",
+            elinewidth=0.9,
+            capsize=1.5,
+        )
         handles.append(axes.plot([], [], color="black", lw=0.9, label="least to most")[0])
     whole = float((mean * sizes).sum() / sizes.sum())
-    handles.append(axes.axvline(100 * whole, color=ORANGE, ls="--", lw=1.2, label=f"all layers: {100 * whole:.1f} %"))
+    handles.append(
+        axes.axvline(
+            100 * whole, color=ORANGE, ls="--", lw=1.2, label=f"all layers: {100 * whole:.1f} %"
+        )
+    )
     points = 72 * (figure.get_figheight() - 1.1) / len(names)  # of height for each layer
     step = max(1, math.ceil(5.5 / points))
     short = [f"{name} ({_size(size)})" for name, size in zip(readable(names), sizes, strict=True)]
@@ -79,7 +107,7 @@ def draw_layers(masks: Sequence[PyTree], file: str | Path, *, title: str = "Weig
 
 
 def remaining(masks: Sequence[PyTree]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names of the masked layers, in the order that people count in, their weights int64 [L], and the shares kept [tickets, L].
+    """Names of the masked layers, their weights int64 [L], and the shares kept [tickets, L].
 
     >>> remaining([{"a": {"kernel": np.array([True, False])}, "b": np.array(True)}])
     (['a/kernel'], array([2]), array([[0.5]]))
@@ -92,10 +120,21 @@ def remaining(masks: Sequence[PyTree]) -> tuple[list[str], np.ndarray, np.ndarra
         raise ReportError("masks: got none; give a list of mask trees, such as tickets.masks.")
     trees = [jax.tree.map(np.shape, mask) for mask in masks]
     if odd := [number for number, tree in enumerate(trees) if tree != trees[0]]:
-        raise ReportError(f"masks: ticket {odd[0]}'s mask has another tree than ticket 0's; draw tickets of one network.")
-    found = {path: i for i, path in enumerate(leaf_paths(masks[0])) if np.ndim(jax.tree.leaves(masks[0])[i])}
+        raise ReportError(
+            f"masks: ticket {odd[0]}'s mask has another tree than ticket 0's; draw tickets of one"
+            " network."
+        )
+    found = {
+        path: i
+        for i, path in enumerate(leaf_paths(masks[0]))
+        if np.ndim(jax.tree.leaves(masks[0])[i])
+    }
     names = sorted(
-        found, key=lambda path: [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", path)]
+        found,
+        key=lambda path: [
+            (not part.isdigit(), int(part) if part.isdigit() else 0, part)
+            for part in re.split(r"(\d+)", path)
+        ],
     )
     each = [[np.asarray(jax.tree.leaves(mask)[found[name]]) for name in names] for mask in masks]
     shares = np.array([[leaf.mean() for leaf in leaves] for leaves in each])
@@ -108,4 +147,10 @@ def _size(count: int) -> str:
     >>> _size(432), _size(36_864), _size(2_359_296)
     ('432', '37k', '2.4M')
     """
-    return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.0f}k" if count >= 1e4 else f"{count:,}"
+    return (
+        f"{count / 1e6:.1f}M"
+        if count >= 1e6
+        else f"{count / 1e3:.0f}k"
+        if count >= 1e4
+        else f"{count:,}"
+    )

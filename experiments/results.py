@@ -1,0 +1,223 @@
+"""Whether the committed files in experiments/results are still what this commit gives: a second or
+two a file, nothing is trained in full.
+
+    # every file: plans, networks, data and costs as the present code has them
+    python experiments/results.py
+    # and a few steps of these rows of the digits table, trained anew
+    python experiments/results.py --canaries static_sparse dst edst
+
+A canary is a handful of training steps of a row's plan, from its seed, and the loss on the test set
+that they end with: written with the table when it is made, computed anew here. Where masks, draws,
+optimizers or networks have changed since, it differs. Ends with status 1 where something does not
+fit; then run the command again that the line names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import ablations_cifar
+import baselines_cifar
+import compare_cifar
+import dst_cifar
+import edst_cifar
+import multi_ticket_glue
+import prune_and_tune_cifar
+from rich.console import Console
+from support import canary, cifar, command, texts
+from support.flags import Different
+
+import jaxtickets as jt
+from jaxtickets.plan import Plan
+
+HERE = Path(__file__).resolve().parent / "results"
+TOLERANCE = 1e-9
+"""Relative: costs are counted, not measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is looked at."""
+
+    canaries: Annotated[tuple[str, ...], Different(empty=True)] = ()
+    """Rows of the digits table whose canary is computed anew; or all."""
+
+
+def main(config: Config) -> None:
+    """Look and tell."""
+    console = Console()
+    wrong = []
+    for file in sorted(HERE.glob("*.json")):
+        found = json.loads(file.read_bytes())
+        told = check(found)
+        if found.get("preset") == "digits" and "rows" in found:
+            told += check_canaries(found, config.canaries)
+        for line in told:
+            console.print(f"{file.name}: {line}", markup=False, highlight=False, soft_wrap=True)
+        if told:
+            wrong.append(file.name)
+            console.print(
+                f"  made by: {found['command']}", markup=False, highlight=False, soft_wrap=True
+            )
+    if wrong:
+        raise SystemExit(1)
+    console.print("all result files are what this commit gives")
+
+
+def check(found: Mapping[str, Any]) -> list[str]:
+    """What of a results file the present code would write otherwise, in words; nothing where it can
+    tell nothing.
+
+    Args:
+      found: its contents.
+    """
+    if "points" in found and "sweep" in found:
+        return _check_sweep(found)
+    if "rows" in found and "budget" in found:
+        return _check_comparison(found)
+    if "rows" in found and "groups" in found:
+        return _check_schemes(found)
+    if "rows" in found and "test" in found:
+        return [
+            f"{row['name']}: {line}"
+            for row in found["rows"]
+            if row.get("run")
+            for line in _check_run(row["run"])
+        ]
+    return _check_run(found) if "ensemble" in found else []
+
+
+def check_canaries(found: Mapping[str, Any], methods: tuple[str, ...]) -> list[str]:
+    """Rows of a comparison on digits whose canary is missing, or is another now.
+
+    Args:
+      found: what `compare_cifar.py` writes.
+      methods: whose are computed anew; "all" for all.
+    """
+    config, told = _flags(found["command"]), []
+    for row in found["rows"]:
+        kept = row.get("canary")
+        if kept is None:
+            told.append(
+                f"{row['method']}: tells no canary, so that nobody sees whether it is stale; run it"
+                " again"
+            )
+        elif row["method"] in methods or "all" in methods:
+            now = canary.sing(config.experiment(row["method"], found["seeds"][0]))
+            if not math.isclose(now, kept, rel_tol=canary.TOLERANCE):
+                told.append(
+                    f"{row['method']}: the loss after a few steps was {kept:.6g} and is {now:.6g};"
+                    " run it again"
+                )
+    return told
+
+
+def _check_comparison(found: Mapping[str, Any]) -> list[str]:
+    config, told = _flags(found["command"]), []
+    for row in found["rows"]:
+        experiment = config.experiment(row["method"], found["seeds"][0])
+        told += [
+            f"{row['method']}: {line}"
+            for line in _differences(row, experiment.plan(), cifar.make_task(experiment).name)
+        ]
+        # A table's unit is its own; that of an older one is not told.
+        if (unit := found.get("reference")) is not None:
+            told += [
+                f"{row['method']}: {line}"
+                for line in _costs(row["scores"]["training"]["mean"] * unit["flops"], experiment)
+            ]
+    return told
+
+
+def _check_run(run: Mapping[str, Any]) -> list[str]:
+    experiment = _flags(run["command"])
+    if not isinstance(experiment, cifar.Config):
+        return []
+    told = _differences(run, experiment.plan(), cifar.make_task(experiment).name)
+    return told + _costs(sum(phase["flops"] for phase in run["cost"]["phases"]), experiment)
+
+
+def _check_schemes(found: Mapping[str, Any]) -> list[str]:
+    config = _flags(found["command"])
+    told = [
+        f"{row['scheme']}: {line}"
+        for row in found["rows"]
+        for line in _differences(row, config.plan(row["scheme"]), None)
+    ]
+    if config.task == "paraphrases":
+        task, blank = texts.blank(config)
+        for row in found["rows"]:
+            now = jt.cost(config.plan(row["scheme"]), task, blank).training
+            if not math.isclose(now, row["training"], rel_tol=TOLERANCE):
+                told.append(
+                    f"{row['scheme']}: its training FLOPs were {row['training']:.8g}x and are"
+                    f" {now:.8g}x"
+                )
+    return told
+
+
+def _check_sweep(found: Mapping[str, Any]) -> list[str]:
+    config = _flags(found["command"])
+    points = ablations_cifar.SWEEPS[config.sweep].points(ablations_cifar.SCALES[config.preset])
+    if [(point["series"], point["x"]) for point in found["points"]] != [
+        (point.series, point.x) for point in points
+    ]:
+        return ["its points are others now"]
+    told = []
+    for kept, point in zip(found["points"], points, strict=True):
+        now = ablations_cifar.training_flops(config, point)
+        if not math.isclose(now, kept["training_flops"], rel_tol=TOLERANCE):
+            told.append(
+                f"{point.series}, {point.x}: its training FLOPs were {kept['training_flops']:.8g}"
+                f" and are {now:.8g}"
+            )
+    return told
+
+
+def _differences(row: Mapping[str, Any], plan: Plan, network: str | None) -> list[str]:
+    told = [] if Plan.from_json(row["plan"]) == plan else ["its plan is another now"]
+    return told + (
+        []
+        if network is None or row["model"] == network
+        else [f"its network was {row['model']} and is {network}"]
+    )
+
+
+def _costs(flops: float, experiment: cifar.Config) -> list[str]:
+    ledger = jt.cost(
+        experiment.plan(), cifar.make_task(experiment), cifar.blank(experiment.dataset)
+    )
+    now = sum(phase.flops for phase in ledger.phases)
+    return (
+        []
+        if math.isclose(now, flops, rel_tol=TOLERANCE)
+        else [f"its training FLOPs were {flops:.8g} and are {now:.8g}"]
+    )
+
+
+def _flags(shown: str) -> Any:
+    """The flags of a command as a results file shows it, without the folders that it leaves out."""
+    script, *words = shlex.split(shown)[1:]
+    for flag in ("--data-dir", "--parent"):
+        if flag in words:
+            del words[words.index(flag) : words.index(flag) + 2]
+    presets: Mapping[str, Callable[[], Mapping[str, Any]]] = {
+        "edst_cifar": lambda: edst_cifar.PRESETS,
+        "dst_cifar": lambda: dst_cifar.PRESETS,
+        "prune_and_tune_cifar": lambda: prune_and_tune_cifar.PRESETS,
+        "baselines_cifar": lambda: baselines_cifar.presets(words),
+        "compare_cifar": compare_cifar.presets,
+        "ablations_cifar": ablations_cifar.presets,
+        "multi_ticket_glue": lambda: multi_ticket_glue.PRESETS,
+    }
+    return command.parse(presets[Path(script).stem](), "", words)
+
+
+if __name__ == "__main__":
+    command.main(main, Config, __doc__)

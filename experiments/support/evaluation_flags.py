@@ -1,0 +1,90 @@
+"""The flags of evaluate.py."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from support.flags import Bins, Count, Different, Seed, There, Within
+
+from jaxtickets.errors import ReportError
+
+PARTS = ("clean", "corrupted", "ood", "adversarial", "diversity", "features", "landscape")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Of what, on what, what to measure."""
+
+    sources: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
+    """Run folders, folders of run folders, ticket files, .npz files of predictions."""
+    suite: str = "clean,diversity"
+    """Parts, with commas between them: clean (always made), corrupted, ood, adversarial, diversity,
+    features, landscape; or all.
+    """
+    dataset: Literal["digits", "cifar10", "cifar100"] | None = None
+    """Test set; that of the runs if not given."""
+    model: Annotated[
+        tuple[str, ...], Different(empty=True), tyro.conf.arg(metavar="MODULE:FACTORY")
+    ] = ()
+    """Networks of your own, as a file and a function in it (my_networks.py:make) or an importable
+    module and a function (my.networks:make). Without arguments it returns the Task that was
+    trained, or a network for jt.classification. The file's code is run.
+    """
+    data_dir: Annotated[Path | None, There("folder")] = None
+    """Where the data sets lie: CIFAR, CIFAR-10-C, SVHN."""
+    examples: Annotated[int | None, Count] = None
+    """Only the first so many test images, for a quick look; the tables say so."""
+    combine: Literal["proba", "logits", "vote"] = "proba"
+    """How members become one: mean of probabilities, mean of logits, or majority vote."""
+    bins: Annotated[int, Bins] = 15
+    """Bins of the calibration errors."""
+    corrupted: Literal["auto", "published", "generated"] = "auto"
+    """The published corrupted sets, or ones that are made here without a download; auto: the
+    published ones if they are there.
+    """
+    corruptions: Annotated[tuple[str, ...], Different(empty=True)] = ()
+    """Which of the corruptions; all that there are if not given."""
+    severities: Annotated[tuple[int, ...], Within(1, 5), Different()] = (1, 2, 3, 4, 5)
+    """Which of the severities."""
+    ood: Annotated[tuple[str, ...], Different(empty=True)] = ()
+    """Out-of-distribution sets: svhn, cifar10, cifar100, noise; those of the papers if none."""
+    noise: Annotated[float, Within(0, 100)] = 0.2
+    """Standard deviation of the noise, the largest pixel value being 1. (FreeTickets does not say
+    which it takes.)
+    """
+    attack: Literal["fgsm", "pgd"] = "fgsm"
+    """How adversarial examples are made."""
+    step: Annotated[float | None, Within(above=0, high=1)] = None
+    """Step of the attack, as a share of the pixels' range; 8/255 of fgsm and 2/255 of pgd if not
+    given.
+    """
+    steps: Annotated[int, Within(1, 1000)] = 10
+    """Steps of pgd."""
+    radius: Annotated[float, Within(above=0, high=1)] = 8 / 255
+    """Radius of pgd."""
+    recalibrate: bool = False
+    """Estimate batch statistics anew, from training images, along the lines of landscape."""
+    batch_size: Annotated[int, Count] = 500
+    """Images predicted at a time; memory, not results."""
+    seed: Annotated[int, Seed] = 0
+    """Of what is generated: corruptions and noise."""
+    figures: bool = True
+    """Draw the pictures, each with its data as CSV."""
+    out: Path = Path("runs/evaluation")
+    """Folder of evaluation.json, the tables and the pictures."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the suite asks beside the clean scores."""
+        asked = [part.strip() for part in self.suite.split(",") if part.strip()]
+        if "all" in asked:
+            return PARTS[1:]
+        if strange := [part for part in asked if part not in PARTS]:
+            raise ReportError(
+                f"--suite: got {strange[0]!r}; parts are {', '.join(PARTS)}, with commas"
+                " between them, or all."
+            )
+        return tuple(part for part in PARTS[1:] if part in asked)

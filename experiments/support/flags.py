@@ -1,0 +1,187 @@
+"""The flags that every experiment has, and what flags may be: checked before anything is read,
+downloaded or trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jaxtickets as jt
+from jaxtickets.files import paths
+
+
+class FlagError(ValueError):
+    """A flag that cannot be; names it, what was given and what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """What a flag's number, or each of its numbers, may be: from `low` to `high`, above `above`,
+    below `below`.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            abs(value) < 2**63
+            and self.low <= value <= self.high
+            and self.above < value < self.below
+        )
+
+    def __str__(self) -> str:
+        """In words, beside "is"."""
+        bounds = {
+            "at least": self.low,
+            "above": self.above,
+            "at most": self.high,
+            "below": self.below,
+        }
+        told = " and ".join(
+            f"{word} {bound:,.10g}" for word, bound in bounds.items() if math.isfinite(bound)
+        )
+        return told or "a finite number"
+
+
+@dataclasses.dataclass(frozen=True)
+class Different:
+    """Of a flag of several values: no two are equal, and there is at least one unless none may be
+    given.
+    """
+
+    empty: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class There:
+    """Of a flag that names something to read, a `what`: it is there. `hint` says what to do where
+    it is not.
+    """
+
+    what: str
+    hint: str = ""
+
+
+NUMBER = Within()
+# The largest are far beyond what anybody has run, and small enough that a plan of them is made and
+# priced in seconds.
+Members = Within(high=10_000)
+Rate = Within(0)
+Count = Within(1, 2**31 - 1)
+Epochs = Within(0, 1_000_000)
+Count0 = Within(0, 2**31 - 1)
+Seed = Within(0, 2**32 - 1)
+Bins = Within(1, 10_000)
+
+
+def check(config: Any) -> None:
+    """Whether every flag can be.
+
+    Whatever a flag is for, a number is finite and below 2^63; more is said where it is declared, by
+    `Annotated`.
+
+    Raises:
+      FlagError: the first that cannot.
+    """
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        rules = getattr(hint, "__metadata__", ())
+        positional = any("positional" in str(rule).lower() for rule in rules)
+        flag = field.name if positional else f"--{field.name.replace('_', '-')}"
+        each = value if isinstance(value, tuple) else (value,)
+        for one in each:
+            _check_one(flag, one, rules)
+        for rule in rules:
+            if isinstance(rule, Different) and (
+                len(set(each)) < len(each) or not (each or rule.empty)
+            ):
+                raise FlagError(
+                    f"{flag}: one or more, no two of them equal; got"
+                    f" {' '.join(map(str, each)) or 'none'}."
+                )
+
+
+def _check_one(flag: str, value: Any, rules: tuple[Any, ...]) -> None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        allowed = next((rule for rule in rules if isinstance(rule, Within)), NUMBER)
+        if value not in allowed:
+            finite = "" if abs(value) < math.inf or allowed == NUMBER else "a finite number, "
+            raise FlagError(f"{flag} is {finite}{allowed}; got {str(value)[:40]}.")
+    if isinstance(value, Path):
+        for rule in rules:
+            if isinstance(rule, There) and not _exists(value):
+                raise FlagError(
+                    f"{flag} {value}: there is no {rule.what} of that"
+                    f" name.{f' {rule.hint}' if rule.hint else ''}"
+                )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return paths.given(path).exists()
+    except (OSError, ValueError):  # a name too long, or ~ where nobody is at home
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Hardware:
+    """Flags of how any experiment is carried out."""
+
+    preset: str = "demo"
+    """What the other flags start from."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of computation; parameters, scores and statistics stay float32."""
+    layout: Literal["auto", "one_by_one", "unroll", "vmap"] = "auto"
+    """How members lie on the hardware; auto chooses what was fastest for the backend."""
+    checkpoint_every: Annotated[float, Within(0, 604_800)] = 60.0
+    """Seconds between checkpoints."""
+
+    def fit_kwargs(self, members: int) -> dict[str, Any]:
+        """Arguments of `jt.fit` for a plan of so many members."""
+        layouts = {
+            "one_by_one": jt.Layout(1, "unroll"),
+            "unroll": jt.Layout(members, "unroll"),
+            "vmap": jt.Layout(members, "vmap"),
+        }
+        return {"layout": layouts.get(self.layout), "checkpoint_every": self.checkpoint_every}
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedsConfig(Hardware):
+    """Flags of scripts that run other scripts' experiments, each from several seeds."""
+
+    seeds: Annotated[tuple[int, ...], Seed, Different()] = (0,)
+    """One run of everything for each; tables and figures have the mean and, for several, its
+    standard error.
+    """
+    dataset: Literal["digits", "cifar10", "cifar100"] | None = None
+    """Another data set than the preset's."""
+    data_dir: Annotated[
+        Path | None, There("folder", "Without CIFAR there is --dataset digits.")
+    ] = None
+    """Where CIFAR lies; see the other scripts."""
+    bins: Annotated[int, Bins] = 15
+    """Bins of the expected calibration error."""
+    cost: bool = False
+    """Print what everything would cost in theoretical FLOPs, and end."""
+
+    def override(self, experiment: Any, seed: int, *names: str) -> Any:
+        """The experiment with these flags, and with those named here that are set."""
+        given = {
+            name: getattr(self, name)
+            for name in ("data_dir", "precision", "bins", "checkpoint_every", "layout")
+        } | {"seed": seed}
+        given |= {
+            name: getattr(self, name)
+            for name in ("dataset", *names)
+            if getattr(self, name) is not None
+        }
+        return dataclasses.replace(experiment, **given)

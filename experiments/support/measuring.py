@@ -1,0 +1,173 @@
+"""What is measured of one source, written down as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from support.evaluation_flags import Config
+from support.sources import Source
+
+import jaxtickets as jt
+from jaxtickets import engine, evaluation, report
+from jaxtickets.errors import ReportError
+
+NO_NETWORKS = "predictions are all that there is of it"
+
+
+class Row:
+    """What is measured of one source, kept in a file as it comes."""
+
+    def __init__(self, config: Config, source: Source, test: jt.Dataset) -> None:
+        self.config, self.source, self.test = config, source, test
+        self.left_out: dict[str, str] = {}
+        of = {
+            "tickets": source.digest,
+            "test": test.fingerprint(),
+            "bins": config.bins,
+            "combine": config.combine,
+        }
+        if source.code is not None:
+            of["code"] = source.code
+        self._file = (
+            config.out / "rows" / f"{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]}.json"
+        )
+        self._kept: dict[str, Any] = {}
+        # damaged by a crash of the machine: measured anew
+        with contextlib.suppress(OSError, ValueError):
+            self._kept = json.loads(self._file.read_bytes())
+
+    def measure(self, name: str, part: Any) -> None:
+        """One part, if it is not there yet for these settings."""
+        settings = self._settings(name)
+        if self._kept.get(name, {}).get("settings") == settings:
+            return
+        source, how = self.source, {"bins": self.config.bins, "combine": self.config.combine}
+        if source.stored and name not in ("clean", "diversity"):
+            self.left_out[name] = NO_NETWORKS
+            return
+        try:
+            if name == "clean":
+                found = evaluation.evaluate(
+                    source.tickets, self.test, batch_size=self.config.batch_size, **how
+                ).to_dict()
+                found["subsets"] = self._subsets()
+            else:
+                found = part(source.tickets, self.test, batch_size=self.config.batch_size, **how)
+        except evaluation.EvaluationError as error:
+            if name == "clean":
+                raise ReportError(f"{source.path}: {error}") from None
+            self.left_out[name] = str(error)
+            return
+        self._keep(name, {"settings": settings, "result": report.finite(found)})
+
+    def lacks(self, corruption: str, severity: int, generated: bool) -> bool:
+        """Whether a corrupted set has not been predicted, and can be."""
+        if self.source.stored:
+            self.left_out["corrupted"] = NO_NETWORKS
+            return False
+        return all(
+            (row["corruption"], row["severity"]) != (corruption, severity)
+            for row in self._sets(generated)
+        )
+
+    def corrupted(self, one: Any) -> None:
+        """One corrupted set more."""
+        how: dict[str, Any] = {
+            "bins": self.config.bins,
+            "combine": self.config.combine,
+            "batch_size": self.config.batch_size,
+        }
+        rows = evaluation.Corrupted([one]).rows(self.source.tickets, self.test, **how)
+        result = {"generated": one.generated, "sets": [*self._sets(one.generated), *rows]}
+        self._keep(
+            "corrupted",
+            {
+                "settings": self._settings("corrupted", one.generated),
+                "result": report.finite(result),
+            },
+        )
+
+    def result(self) -> dict[str, Any]:
+        """The row of evaluation.json."""
+        source, clean = self.source, dict(self._kept["clean"]["result"])
+        subsets = clean.pop("subsets")
+        parts = {
+            name: self._kept[name]["result"]
+            for name in self.config.parts
+            if name in self._kept and name not in self.left_out
+        }
+        if "corrupted" in parts:
+            rows = [one for one in parts["corrupted"]["sets"] if self._asked(one)]
+            mean = {
+                score: float(np.mean([one[score] for one in rows]))
+                for score in ("accuracy", "nll", "ece")
+            }
+            parts["corrupted"] = {
+                "generated": parts["corrupted"]["generated"],
+                "sets": rows,
+                "mean": mean,
+            }
+        return {
+            "name": source.name,
+            "source": str(source.path),
+            "method": source.method,
+            "model": source.model,
+            "tickets": len(source.tickets),
+            "evaluation": clean | {"parts": parts},
+            "run": source.run,
+            "subsets": subsets,
+        }
+
+    def _asked(self, one: Mapping[str, Any]) -> bool:
+        return one["severity"] in self.config.severities and (
+            not self.config.corruptions or one["corruption"] in self.config.corruptions
+        )
+
+    def _sets(self, generated: bool) -> list[dict[str, Any]]:
+        kept = self._kept.get("corrupted", {})
+        return (
+            kept["result"]["sets"]
+            if kept.get("settings") == self._settings("corrupted", generated)
+            else []
+        )
+
+    def _settings(self, name: str, generated: bool = False) -> list[Any]:
+        """What the result of a part hangs on, beside the tickets and the test set."""
+        config = self.config
+        settings: Mapping[str, list[Any]] = {
+            "corrupted": [generated, config.seed],
+            "ood": [config.ood, config.noise, config.seed],
+            "adversarial": [config.attack, config.step, config.steps, config.radius],
+            "landscape": [config.recalibrate],
+        }
+        return json.loads(json.dumps(settings.get(name, [])))
+
+    def _subsets(self) -> dict[str, Any] | None:
+        """Accuracy of all ensembles of 1 to all members.
+
+        Of many members: to the largest sizes that can be gone through.
+        """
+        members = self.source.tickets.member_log_proba(self.test, batch_size=self.config.batch_size)
+        if len(members) < 2:
+            return None
+        sizes = range(
+            1, (len(members) if len(members) <= 12 else 5 if len(members) <= 20 else 2) + 1
+        )
+        each = evaluation.subset_scores(np.exp(members), self.test.y, tuple(sizes), "accuracy")
+        statistics = {"mean": np.mean, "min": np.min, "max": np.max, "standard_deviation": np.std}
+        return {
+            "sizes": list(sizes),
+            "accuracy": {
+                str(size): {name: float(of(values)) for name, of in statistics.items()}
+                for size, values in each.items()
+            },
+        }
+
+    def _keep(self, name: str, found: dict[str, Any]) -> None:
+        self._kept[name] = found
+        engine.write_json(self._file, self._kept)

@@ -1,0 +1,101 @@
+"""The papers' own numbers, to print beside ours: `papers.toml`, read."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from jaxtickets.report.html import PaperRow
+from jaxtickets.report.html.own_rows import network_of
+
+FILE = Path(__file__).resolve().with_name("papers.toml")
+SETTING = ("title", "method", "network", "dataset", "members", "sparsity", "epochs")
+SMALL_BUDGET = "Whitaker and Whitley 2022, table 1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """One row of a paper's table.
+
+    Accuracy in per cent, as printed; standard error and calibration where the paper gives them. `*`
+    in a source: quoted there from Havasi et al., 2021.
+    """
+
+    accuracy: float
+    source: str
+    standard_error: float | None = None
+    nll: float | None = None
+    ece: float | None = None
+
+
+@functools.cache
+def paper_rows() -> tuple[PaperRow, ...]:
+    """All rows of the papers' tables, to stand beside ours in a report."""
+    tables = tomllib.loads(FILE.read_text(encoding="utf-8"))["table"]
+    return tuple(_row(table, row) for table in tables for row in table["rows"])
+
+
+def _row(table: dict[str, Any], printed: list[Any]) -> PaperRow:
+    names = table["columns"].split()
+    cells = table | dict(zip(names, printed, strict=True))
+    told: dict[str, Any] = {name: None if it == "" else it for name, it in cells.items()}
+    scores = {
+        name.removesuffix("%"): told[name] / 100 if name.endswith("%") else told[name]
+        for name in names
+        if name not in (*SETTING, "accuracy+-")
+    }
+    if "single" in scores:
+        scores["difference"] = (told["ensemble%"] - told["single%"]) / 100
+    spread = {"accuracy": told["accuracy+-"] / 100} if "accuracy+-" in told else {}
+    setting = {name: told.get(name) for name in (*SETTING, "source", "reference")}
+    return PaperRow(scores=scores, spread=spread, **setting)  # pyright: ignore[reportArgumentType]
+
+
+def published(preset: str, dataset: str, network: str, method: str) -> Published | None:
+    """What a paper reports for that method in that setting; None if nothing."""
+    wanted = (method, network_of(network), dataset)
+    for row in paper_rows():  # of several rows of a method the first: EDST with three tickets
+        if (row.method, row.network, row.dataset) != wanted:
+            continue
+        if preset == "table1" and row.source == SMALL_BUDGET:
+            error = row.spread["accuracy"]
+            return Published(_percent(row.scores["accuracy"]), row.source, _percent(error))
+        if preset == "paper" and "nll" in row.scores:
+            source = row.source + ("*" if "*" in row.title else "")
+            nll, ece = (row.scores[name] for name in ("nll", "ece"))
+            return Published(100 * row.scores["accuracy"], source, nll=nll, ece=ece)
+    return None
+
+
+def multi_ticket_gain(family: str, task: str, scheme: str) -> dict[str, float | str] | None:
+    """Single and ensemble score, in per cent, of BERT-base or RoBERTa-base; None if none.
+
+    Args:
+      family: "bert" or "roberta".
+      task: "mrpc" or "stsb".
+      scheme: as `jt.multi_ticket` names it.
+    """
+    row = _multi_ticket(family, task, scheme, "single")
+    if row is None:
+        return None
+    scores = {name: _percent(row.scores[name]) for name in ("single", "ensemble")}
+    return {**scores, "source": f"{row.source}, {row.network}"}
+
+
+def multi_ticket_diversity(family: str, task: str, scheme: str) -> tuple[float, ...] | None:
+    """Its five measures of diversity (table 2): Q, R, ND, D, C."""
+    row = _multi_ticket(family, task, scheme, "q")
+    return None if row is None else tuple(row.scores.values())
+
+
+def _multi_ticket(family: str, task: str, scheme: str, score: str) -> PaperRow | None:
+    wanted = (scheme, f"{family}-base", task)
+    rows = (row for row in paper_rows() if (row.method, row.network, row.dataset) == wanted)
+    return next((row for row in rows if score in row.scores), None)
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 6)

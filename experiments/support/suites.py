@@ -1,0 +1,176 @@
+"""On what tickets are evaluated, and the parts of an evaluation as the flags say."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from support.evaluation_flags import Config
+from support.sources import Source
+
+import jaxtickets as jt
+from jaxtickets import evaluation
+from jaxtickets.data.corruptions import CORRUPTIONS
+from jaxtickets.errors import ReportError
+
+SETS = ("svhn", "noise", "cifar10", "cifar100")
+OOD = {
+    "cifar10": ("svhn", "cifar100", "noise"),
+    "cifar100": ("svhn", "cifar10", "noise"),
+    "digits": ("noise",),
+}
+
+
+def check_names(config: Config) -> None:
+    """Whether the corruptions and sets named are any, before anything is read.
+
+    Raises:
+      ReportError: a name that is none.
+    """
+    known = (
+        ("--corruptions", "corruptions", config.corruptions, CORRUPTIONS),
+        ("--ood", "sets", config.ood, SETS),
+    )
+    for flag, what, names, there in known:
+        if strange := [name for name in names if name not in there]:
+            raise ReportError(f"{flag}: got {strange[0]!r}; {what} are {', '.join(there)}.")
+
+
+def test_set(config: Config, found: list[Source]) -> jt.Dataset:
+    """The one test set of all sources.
+
+    Raises:
+      ReportError: runs of different data sets, none that is known, or predictions whose labels are
+        not those of the test set.
+    """
+    names = {source.name: source.dataset for source in found if source.dataset}
+    name = config.dataset or next(iter(names.values()), None)
+    if name is None:
+        raise ReportError(
+            "--dataset: ticket files and predictions do not say what they are of; give digits,"
+            " cifar10 or cifar100."
+        )
+    for source, other in names.items():
+        if other != name:
+            raise ReportError(
+                f"{source} is of {other}, and not of {name}: results on different test sets do not"
+                " stand in one table."
+            )
+    if name not in OOD:
+        raise ReportError(
+            f"{next(iter(names))} is of {name}; this script evaluates on {', '.join(OOD)}."
+            " Elsewhere call jt.evaluate."
+        )
+    test = jt.data.load(name, "test", config.data_dir)
+    for source in found:
+        if source.stored and not np.array_equal(source.tickets.y, test.y):
+            y = source.tickets.y
+            differ = (
+                f"{np.count_nonzero(y != test.y):,} labels differ"
+                if y.shape == test.y.shape
+                else f"{y.shape} labels, {test.y.shape} wanted"
+            )
+            raise ReportError(
+                f"{source.path}: y is not that of the test set of {name}, in its order: {differ}."
+            )
+    if config.examples is None or config.examples >= len(test):
+        return test
+    if config.examples < 1 or any(source.stored for source in found):
+        raise ReportError(
+            f"--examples {config.examples}: at least one, and not together with stored predictions,"
+            " which are of all."
+        )
+    return test.take(slice(config.examples), f"{test.name}, first {config.examples:,}")
+
+
+def make_parts(config: Config, test: jt.Dataset, names: tuple[str, ...]) -> dict[str, Any]:
+    """The parts of the suite, by name.
+
+    Sets that are missing are missed before anything is predicted.
+    """
+    makers: Mapping[str, Callable[[], Any]] = {
+        "corrupted": lambda: evaluation.Corrupted(corrupted_sets(config, test)),
+        "ood": lambda: evaluation.OutOfDistribution(other_sets(config, test)),
+        "adversarial": lambda: evaluation.Adversarial(
+            config.attack, config.step, config.steps, config.radius
+        ),
+        "diversity": evaluation.Diverse,
+        "features": evaluation.Features,
+        "landscape": lambda: Lines(
+            jt.data.load(test_name(test), "train", config.data_dir) if config.recalibrate else None
+        ),
+    }
+    return {name: makers[name]() for name in names}
+
+
+def test_name(test: jt.Dataset) -> str:
+    """What the whole test set is called."""
+    return test.name.partition(",")[0]
+
+
+def corrupted_sets(config: Config, test: jt.Dataset) -> Any:
+    """The published sets, or generated ones."""
+    published = {"cifar10": jt.data.cifar10_c, "cifar100": jt.data.cifar100_c}.get(test_name(test))
+    which = {"corruptions": config.corruptions} if config.corruptions else {}
+    if config.corrupted != "generated" and len(test) == 10_000 and published is not None:
+        try:
+            return published(config.data_dir, severities=config.severities, **which)
+        except jt.data.DataNotFoundError:
+            if config.corrupted == "published":
+                raise
+    elif config.corrupted == "published":
+        raise ReportError(
+            "--corrupted published: there are published sets of cifar10 and cifar100, of all"
+            f" images; not of {test.name}."
+        )
+    return jt.data.corrupted(test, config.corruptions or None, config.severities, seed=config.seed)
+
+
+def other_sets(config: Config, test: jt.Dataset) -> dict[str, jt.Dataset]:
+    """The out-of-distribution sets, prepared as the test set is."""
+    names = config.ood or OOD[test_name(test)]
+    makers: Mapping[str, Callable[[], jt.Dataset]] = {
+        "svhn": lambda: jt.data.svhn("test", config.data_dir, prepare=test.prepare),
+        "noise": lambda: jt.data.noisy(test, config.noise, seed=config.seed),
+        **{
+            name: lambda name=name: jt.data.load(name, "test", config.data_dir)
+            for name in ("cifar10", "cifar100")
+        },
+    }
+    found = {}
+    for name in names:
+        if name not in makers or name == test_name(test):
+            raise ReportError(
+                f"--ood: got {name!r}; sets are"
+                f" {', '.join(other for other in makers if other != test_name(test))}."
+            )
+        try:
+            found[name] = dataclasses.replace(makers[name](), prepare=test.prepare)
+        except jt.data.DataNotFoundError as error:
+            left = " ".join(other for other in names if other != name)
+            raise ReportError(f"{error}\nOr go without it: --ood {left}") from None
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """The part "landscape": loss and accuracy on straight lines between tickets.
+
+    From the first ticket to each other one.
+    """
+
+    recalibrate: jt.Dataset | None = None
+    name = "landscape"
+
+    def __call__(
+        self, tickets: Any, test: jt.Dataset, *, batch_size: int, **_: Any
+    ) -> dict[str, Any]:
+        """Walk the lines; none where there is one ticket."""
+        ways = range(1, min(len(tickets), 8))
+        options = {"recalibrate": self.recalibrate, "batch_size": batch_size}
+        return {
+            "recalibrated": self.recalibrate is not None,
+            "lines": [evaluation.line(tickets, 0, j, test, **options) for j in ways],
+        }

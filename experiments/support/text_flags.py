@@ -1,0 +1,130 @@
+"""Flags of the text experiment, and its presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from support.flags import Count, Different, Epochs, Hardware, Rate, Seed, There, Within
+
+import jaxtickets as jt
+from jaxtickets.files import paths
+from jaxtickets.methods.imp_tickets import Scheme
+from jaxtickets.plan import Plan
+from jaxtickets.schedules import Linear
+
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Hardware):
+    """Which schemes, on what, from how many seeds."""
+
+    preset: Literal["demo", "small", "paper"] = "demo"
+    """What the other flags start from. demo: a made-up language, and a small BERT pretrained on it
+    for a minute. small: MRPC with a small pretrained model and a larger learning rate, one pruning,
+    hours on a CPU. paper: BERT-base, 20 seeds.
+    """
+    scheme: Annotated[
+        tuple[Literal["all", "baseline", "bagging", "base_lt", "active_lt", "random_lt"], ...],
+        Different(),
+    ] = ("all",)
+    """Those of the paper's to run beside each other, or all."""
+    task: Literal[
+        "paraphrases", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"
+    ] = "mrpc"
+    """Task of GLUE; paraphrases is the demo's own."""
+    model: str = "bert-base-uncased"
+    """Pretrained BERT or RoBERTa: a folder of a Hugging Face checkpoint, or a name on its hub. (The
+    demo pretrains its own.)
+    """
+    tokenizer: str | None = None
+    """A folder, a name, or BERT's vocab.txt; the model's own if not given."""
+    data_dir: Annotated[Path | None, There("folder")] = None
+    """Where GLUE lies; see `jaxtickets.data.glue_loading`."""
+    seeds: Annotated[int, Within(1, 10_000)] = 20
+    """Members of every scheme."""
+    groups: Annotated[int, Within(1, 10_000)] = 2
+    """Groups of seeds; an ensemble's members are of one group."""
+    sizes: Annotated[tuple[int, ...], Within(1, 10_000), Different()] = (2, 3, 4, 5)
+    """Members of an ensemble: all ensembles of each size are scored."""
+    sparsity: float = 0.3
+    """Share of the prunable weights that a ticket has lost."""
+    rounds: Annotated[int, Within(1, 1000)] = 3
+    """Prunings on the way there."""
+    epochs: Annotated[float, Epochs] = 3
+    """Epochs of each training."""
+    lr: Annotated[float, Rate] = 2e-5
+    """First learning rate; it falls linearly to 0 in every training."""
+    batch_size: Annotated[int, Count] = 32
+    """Examples per step and member."""
+    max_length: Annotated[int, Within(2, 1_000_000)] = 128
+    """Tokens of an example."""
+    tau: Annotated[float, Rate] = 1e-5
+    """Strength of the L1 penalty; it falls with the learning rate. (The paper does not publish its
+    own.)
+    """
+    tau_sweep: Annotated[tuple[float, ...], Within(above=0), Different(empty=True)] = ()
+    """Run the scheme once for each of these instead, and compare."""
+    decoupled: bool = False
+    """The penalty as a soft threshold after Adam's step, and not as a term of the loss."""
+    bag: float = 0.9
+    """Share of the training examples that a member of bagging sees."""
+    rewind_head: bool = True
+    """The task's head goes back to its first weights as well, in every round."""
+    resamples: Annotated[int, Within(0, 1_000_000)] = 1000
+    """Resamples of the bootstrap over validation examples; 0 for none."""
+    export: bool = False
+    """Write every ticket as a Hugging Face checkpoint too, SCHEME/tickets/N."""
+    pretrain_steps: Annotated[int, Within(1, 1_000_000)] = 1000
+    """Steps of the demo's pretraining; a folder that has a pretrained network keeps it."""
+    seed: Annotated[int, Seed] = 0
+    """Every member's key is derived from it."""
+    out: Path | None = None
+    """Folder of the run folders; runs/multi-ticket-TASK-PRESET if not given. The same command
+    resumes.
+    """
+    cost: bool = False
+    """Print what the schemes would cost in theoretical FLOPs, and end."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run folders are."""
+        return paths.given(self.out or f"runs/multi-ticket-{self.task}-{self.preset}", "--out")
+
+    @property
+    def schemes(self) -> tuple[Scheme, ...]:
+        """Which."""
+        return tuple(scheme for scheme in SCHEMES if scheme in self.scheme or "all" in self.scheme)
+
+    def plan(self, scheme: Scheme) -> Plan:
+        """The plan of a scheme."""
+        names = (
+            "sparsity",
+            "rounds",
+            "epochs",
+            "tau",
+            "decoupled",
+            "bag",
+            "batch_size",
+            "rewind_head",
+        )
+        given = {name: getattr(self, name) for name in names}
+        return jt.multi_ticket(scheme, self.seeds, lr=Linear(self.lr), head=("^head/",), **given)
+
+
+PAPER = Config(preset="paper")
+SMALL = Config(preset="small", seeds=5, groups=1, rounds=1, lr=1e-4, max_length=64)
+DEMO = Config(
+    preset="demo",
+    task="paraphrases",
+    model="made-up",
+    seeds=3,
+    groups=1,
+    sizes=(2, 3),
+    lr=1e-3,
+    tau=3e-3,
+    max_length=17,
+)
+PRESETS = {"demo": DEMO, "small": SMALL, "paper": PAPER}

@@ -1,0 +1,259 @@
+"""What the text experiment is made of: model, data and layout as the flags say, and what is
+measured of a scheme.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from support.published import multi_ticket_diversity, multi_ticket_gain
+from support.text_flags import Config
+
+import jaxtickets as jt
+from jaxtickets import evaluation
+from jaxtickets.data import GLUE_TASKS, synthetic_text
+from jaxtickets.plan import Adam
+from jaxtickets.schedules import Linear, Warmup
+
+TITLES = {
+    "baseline": "BASELINE",
+    "bagging": "BAGGING",
+    "base_lt": "BASE-LT",
+    "active_lt": "ACTIVE-LT",
+    "random_lt": "RANDOM-LT",
+}
+# Sizes of the demo's BERT.
+DEMO_SIZES = jt.models.TransformerConfig(
+    vocabulary=len(synthetic_text.VOCABULARY),
+    layers=2,
+    width=64,
+    heads=4,
+    intermediate=256,
+    positions=synthetic_text.LENGTH,
+)
+# Training examples of each task of GLUE, as published, for costs alone.
+EXAMPLES = {
+    "cola": 8551,
+    "sst2": 67349,
+    "mrpc": 3668,
+    "stsb": 5749,
+    "qqp": 363_846,
+    "mnli": 392_702,
+    "qnli": 104_743,
+    "rte": 2490,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """The task, the sizes of its network, its examples, and whether they are synthetic."""
+
+    task: jt.Task
+    sizes: Any
+    train: jt.Dataset
+    validation: jt.Dataset
+    synthetic: bool
+
+
+def prepare(config: Config, console: Console) -> Given:
+    """Model and data as the flags say."""
+    if config.task == "paraphrases":
+        console.print(
+            "The demo's language, its text and its paraphrases are synthetic: made up. They rank"
+            " nothing.",
+            highlight=False,
+        )
+        checkpoint = pretrain(config)
+        task = jt.fine_tuning(checkpoint, 2, dtype=jnp.dtype(config.precision), new_pooler=True)
+        return Given(
+            task,
+            checkpoint.config,
+            jt.data.paraphrases("train"),
+            jt.data.paraphrases("validation"),
+            True,
+        )
+    checkpoint = jt.read_checkpoint(config.model)
+    splits = GLUE_TASKS[config.task].splits[:2]
+    found = jt.data.glue(
+        config.task,
+        config.tokenizer or config.model,
+        config.data_dir,
+        max_length=config.max_length,
+        splits=splits,
+    )
+    classes = len(GLUE_TASKS[config.task].class_names) or None
+    task = jt.fine_tuning(checkpoint, classes, dtype=jnp.dtype(config.precision))
+    return Given(task, checkpoint.config, found[splits[0]], found[splits[1]], False)
+
+
+def pretrain(config: Config) -> Any:
+    """The demo's checkpoint: a small BERT that guessed masked words for a minute; made once."""
+    folder = config.folder / "pretrained"
+    if not (folder / "config.json").exists():
+        plan = jt.dense(
+            1,
+            jt.Length(config.pretrain_steps, "steps"),
+            lr=Warmup(0.1, Linear(3e-3)),
+            optimizer=Adam(clip_norm=1.0),
+            batch_size=64,
+        )
+        hide = jt.models.MaskTokens(
+            synthetic_text.MASK,
+            len(synthetic_text.VOCABULARY),
+            special=(synthetic_text.PAD, synthetic_text.CLS, synthetic_text.SEP),
+        )
+        task, text = (
+            jt.models.masked_language_modelling(DEMO_SIZES),
+            dataclasses.replace(synthetic_text.text(), augment=hide),
+        )
+        tickets = jt.fit(plan, task, text, key=config.seed, out=config.folder / "pretraining")
+        jt.models.save_pretrained(tickets.tickets[0], DEMO_SIZES, folder)
+    return jt.models.read_checkpoint(folder)
+
+
+def blank(config: Config) -> tuple[jt.Task, jt.Dataset]:
+    """A task and data of the right sizes that hold nothing: enough to count FLOPs. Reads a model
+    only where its sizes are not known.
+    """
+    sizes, examples, classes = jt.models.TransformerConfig(), EXAMPLES.get(config.task, 635), 2
+    if config.task == "paraphrases":
+        sizes, examples = DEMO_SIZES, len(jt.data.paraphrases("train"))
+    elif config.model == "roberta-base":
+        sizes = jt.models.TransformerConfig(
+            family="roberta", vocabulary=50265, positions=514, token_types=1, padding=1, eps=1e-5
+        )
+    elif config.model != "bert-base-uncased":
+        sizes = jt.models.read_checkpoint(config.model).config
+    if config.task != "paraphrases":
+        classes = len(GLUE_TASKS[config.task].class_names) or None
+    model = jt.models.TextClassifier(sizes, classes)
+    rules, name = jt.models.ENCODER_KERNELS, str(sizes)
+    shape = (examples, config.max_length)
+    names = ("input_ids", "token_type_ids", "attention_mask")
+    x = {each: np.broadcast_to(np.int32(each != "token_type_ids"), shape) for each in names}
+    if classes is None:
+        return jt.models.regression(model, prunable=rules, name=name), jt.Dataset(
+            x, np.zeros(examples, np.float32), None, name=config.task
+        )
+    return jt.classification(model, prunable=rules, name=name), jt.Dataset(
+        x, np.zeros(examples, np.int32), classes, name=config.task
+    )
+
+
+def metric(config: Config) -> str:
+    """What the task is judged by."""
+    return "accuracy" if config.task == "paraphrases" else GLUE_TASKS[config.task].metrics[0]
+
+
+def export(tickets: jt.TicketEnsemble, sizes: Any, folder: Path) -> None:
+    """Every ticket as a Hugging Face checkpoint; those that are there are left alone."""
+    for number, ticket in enumerate(tickets.tickets):
+        if not (folder / str(number) / "config.json").exists():
+            jt.models.save_pretrained(ticket, sizes, folder / str(number))
+
+
+def stored_predictions(
+    tickets: jt.TicketEnsemble, validation: jt.Dataset, file: Path
+) -> np.ndarray:
+    """Probabilities [M, N, C] (of a regression values [M, N]) of all members, computed once and
+    kept in `file` with the labels y.
+    """
+    if file.exists():
+        with np.load(file, allow_pickle=False) as stored:
+            if np.array_equal(stored["y"], validation.y) and len(stored["predictions"]) == len(
+                tickets
+            ):
+                return stored["predictions"]
+    each = tickets.member_log_proba(validation, batch_size=32)
+    predictions = each if validation.num_classes is None else np.exp(each)
+    np.savez_compressed(file, predictions=predictions, y=validation.y)
+    return predictions
+
+
+def row(
+    config: Config,
+    scheme: str,
+    tickets: jt.TicketEnsemble,
+    predictions: np.ndarray,
+    gain: evaluation.EnsembleGain,
+    validation: jt.Dataset,
+    cost: Any,
+    folder: Path,
+) -> dict[str, Any]:
+    """What is measured of one scheme, as JSON."""
+    y, pruned = validation.y, scheme.endswith("_lt")
+    classes = validation.num_classes is not None
+    overlap = evaluation.mask_overlap(tickets) if pruned and len(tickets) > 1 else None
+    name = validation.name
+    family = "roberta" if "roberta" in config.model else "bert"
+    return {
+        "scheme": scheme,
+        "title": TITLES[scheme],
+        "gain": gain.to_dict(),
+        "singles": gain.single_scores.ravel().tolist(),
+        "scores": (
+            [evaluation.glue_score(name, each, y) for each in predictions]
+            if config.task != "paraphrases"
+            else None
+        ),
+        "oracle": (
+            evaluation.oracle_diversity(evaluation.oracle_outputs(predictions, y)).to_dict()
+            if classes
+            else None
+        ),
+        "prediction_disagreement": (
+            evaluation.prediction_disagreement(np.log(np.maximum(predictions, 1e-30)))
+            if classes
+            else None
+        ),
+        "overlap": None if overlap is None else np.round(overlap, 4).tolist(),
+        "mask_iou": None if overlap is None else evaluation.pair_mean(overlap),
+        "densities": [ticket.info["density"] for ticket in tickets.tickets],
+        "training": cost.training,
+        "seconds": json.loads((folder / "timing.json").read_bytes())["seconds"]["total"],
+        "published": multi_ticket_gain(family, config.task, scheme),
+        "published_diversity": multi_ticket_diversity(family, config.task, scheme),
+        "plan": cost.plan.to_json(),
+        "tests": {},
+        "bootstrap": {},
+    }
+
+
+def compare(
+    config: Config,
+    rows: list[dict[str, Any]],
+    predictions: dict[str, np.ndarray],
+    gains: dict[str, evaluation.EnsembleGain],
+    y: np.ndarray,
+) -> None:
+    """Adds the tests of every row's largest ensembles against those of BASELINE and BASE-LT."""
+    size = max(config.sizes)
+    scores = {scheme: gain.ensemble_scores[size].ravel() for scheme, gain in gains.items()}
+    for other in ("baseline", "base_lt"):
+        for one in rows:
+            scheme = one["scheme"]
+            if other not in scores or scheme == other:
+                continue
+            if len(scores[scheme]) > 1:
+                p = evaluation.student_t(scores[scheme], scores[other]).pvalue
+                one["tests"][other] = None if np.isnan(p) else p
+            if config.resamples:
+                ours, theirs = (
+                    evaluation.subset_means(predictions[s], size, config.groups)
+                    for s in (scheme, other)
+                )
+                test = evaluation.paired_bootstrap(
+                    ours, theirs, y, metric(config), seed=0, resamples=config.resamples
+                )
+                one["bootstrap"][other] = {
+                    "difference": test.difference,
+                    "low": test.low,
+                    "high": test.high,
+                    "p": test.pvalue,
+                }

@@ -1,0 +1,63 @@
+# The public names, by the room that has them. One list: type checkers read it, and __init__.py
+# loads by it.
+
+from . import data as data
+from . import engine as engine
+from . import evaluation as evaluation
+from . import masks as masks
+from . import methods as methods
+from . import models as models
+from . import plan as plan
+from . import report as report
+from . import schedules as schedules
+from . import transforms as transforms
+from .dataset import Dataset as Dataset
+from .dataset import EvaluationStream as EvaluationStream
+from .dataset import SeekableStream as SeekableStream
+from .dataset import Stream as Stream
+from .engine import fit as fit
+from .errors import CheckpointError as CheckpointError
+from .errors import DataError as DataError
+from .errors import MaskError as MaskError
+from .errors import NonFiniteLoss as NonFiniteLoss
+from .errors import PlanError as PlanError
+from .errors import RunError as RunError
+from .errors import TaskError as TaskError
+from .errors import TicketError as TicketError
+from .errors import TicketFileError as TicketFileError
+from .evaluation import evaluate as evaluate
+from .ledger import cost as cost
+from .masks import scores as scores
+from .masks import selection as selection
+from .masks import sparsity as sparsity
+from .masks import units as units
+from .members import Layout as Layout
+from .members import member_keys as member_keys
+from .methods import bagged as bagged
+from .methods import dense as dense
+from .methods import dst as dst
+from .methods import edst as edst
+from .methods import fge as fge
+from .methods import imp as imp
+from .methods import ltr as ltr
+from .methods import multi_ticket as multi_ticket
+from .methods import prune_and_tune as prune_and_tune
+from .methods import prune_finetune as prune_finetune
+from .methods import snapshot as snapshot
+from .methods import static_sparse as static_sparse
+from .methods import within_budget as within_budget
+from .models import classification as classification
+from .models import fine_tuning as fine_tuning
+from .models import masked_language_modelling as masked_language_modelling
+from .models import read_checkpoint as read_checkpoint
+from .models import regression as regression
+from .models import save_pretrained as save_pretrained
+from .plan import Length as Length
+from .plan import Plan as Plan
+from .task import Task as Task
+from .tickets import Ticket as Ticket
+from .tickets import TicketEnsemble as TicketEnsemble
+from .tickets import load as load
+from .tickets import shrink as shrink
+
+__version__: str

@@ -1,0 +1,46 @@
+"""The way through a run: group by group, phase by phase. The one place that knows the order."""
+
+from __future__ import annotations
+
+from jaxtickets.engine import training as training  # registers what Train does
+from jaxtickets.engine.phase_steps import parents_of, run_phase
+from jaxtickets.engine.recorder import Recorder, find_group
+from jaxtickets.engine.run import Run
+from jaxtickets.engine.state import GroupState, Parents
+
+
+def drive(run: Run, recorder: Recorder) -> None:
+    """Train everything that the newest checkpoint does not have yet.
+
+    Args:
+      run: the context.
+      recorder: what is written down, and what an earlier process wrote.
+    """
+    # Each state is named once only: what a name holds stays on the device.
+    state: GroupState | Parents | None
+    position, state = recorder.resume()
+    resumed = None if position is None else find_group(run, position)
+    first = 0 if resumed is None else run.groups.index(resumed)
+    for group in run.groups[:first]:
+        recorder.skip(group, group.phases.stop, 0)
+    parents = None
+    for group in run.groups[first:]:
+        begin, done = group.phases.start, 0
+        if position is not None:
+            begin, done, position = position.phase, position.step, None
+            recorder.skip(group, begin, done)
+        elif group.branch:
+            state, parents = parents, None  # what a Fork makes children of
+        for index in range(begin, group.phases.stop):
+            phase = run.plan.phases[index]
+            for after, event in run_phase(phase, run, group, index, state, done):
+                recorder.write(group, index, after, event)
+                state = after  # the one before may have been donated
+                del after
+            done = 0
+        assert isinstance(state, GroupState)
+        # Only what the next group needs is held while it trains.
+        parents = state.parents if group.branch else None
+        if not group.branch and run.plan.fork is not None:
+            parents = parents_of(state)
+        state = None

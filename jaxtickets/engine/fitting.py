@@ -1,0 +1,212 @@
+"""fit: a plan, a task and data in; an ensemble of tickets out."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import numbers
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxtickets import members
+from jaxtickets.dataset import Dataset, Stream
+from jaxtickets.dataset.arrays import as_dataset
+from jaxtickets.engine import checks
+from jaxtickets.engine.checkpoints import Checkpoints
+from jaxtickets.engine.driver import drive
+from jaxtickets.engine.feed import Feeds, hold_out, make_feed
+from jaxtickets.engine.finite import check_prepared
+from jaxtickets.engine.given import given_network
+from jaxtickets.engine.identity import identity_of
+from jaxtickets.engine.probes import make_probe
+from jaxtickets.engine.programs import Programs
+from jaxtickets.engine.progress import ProgressLine
+from jaxtickets.engine.recorder import Recorder
+from jaxtickets.engine.run import Run, groups_of
+from jaxtickets.engine.run_folder import RunFolder, out_folder
+from jaxtickets.engine.ticket_log import TicketLog
+from jaxtickets.engine.versions import versions
+from jaxtickets.files import paths
+from jaxtickets.members import Layout
+from jaxtickets.plan import Plan
+from jaxtickets.task import Task
+from jaxtickets.tickets.ensemble import TicketEnsemble
+from jaxtickets.tickets.ticket import Ticket
+from jaxtickets.tracing.index_ranges import check_values
+from jaxtickets.tracing.precision import in_32_bits
+
+PyTree = Any
+
+
+@in_32_bits
+def fit(
+    plan: Plan,
+    task: Task,
+    train: Dataset | Stream | tuple[Any, Any],
+    *,
+    key: int | jax.Array,
+    out: str | Path | None = None,
+    layout: Layout | None = None,
+    start_from: PyTree | Ticket | TicketEnsemble | str | Path | None = None,
+    checkpoint_every: float = 60.0,
+    progress: bool = True,
+    probe: Dataset | PyTree | None = None,
+    probe_every: int = 1,
+) -> TicketEnsemble:
+    """Run `plan` and return its tickets.
+
+    Every lineage has its own key, `fold_in(key, i)`, from which its weights, mask, data order,
+    augmentation and dropout come; lineage i is the same whatever the others are, and so are the
+    children of a Fork: bit for bit on one backend where members are unrolled; vmapped where groups
+    are of one size; between layouts but for rounding, which in time moves masks (see `Layout`).
+
+    Args:
+      plan: the method (see `jaxtickets.methods`).
+      task: the network and its loss.
+      train: a `Dataset`, a `Stream`, or a pair of arrays `(x, y)`. Test data has no business here.
+      key: an int, a JAX key, or one key per lineage.
+      out: run folder: empty, not there yet, or of this run. A run that was interrupted goes on from
+        its last checkpoint when `fit` is called again with the same arguments, and ends in the same
+        bits; a finished one is loaded.
+      layout: how members lie on the hardware; by default chosen for the backend.
+      start_from: a network trained elsewhere, in place of fresh weights: a tree of params,
+        `(params, model_state)` where there are batch statistics, a `Ticket`, an ensemble of one, or
+        a ticket file.
+      checkpoint_every: seconds between checkpoints; 0 for one after every call of the compiled
+        step.
+      progress: show a progress line (on standard error).
+      probe: inputs, a `Dataset` (its labels are not read) or arrays as the network takes them, of
+        which every network's predictions are kept along its training: in `out/probe`, read by
+        `jaxtickets.engine.read_probes`. Training is the same without.
+      probe_every: epochs between them; besides, there are those before training and at the end of
+        every training phase.
+
+    Returns:
+      The tickets in the order lineage by lineage, child by child, and within each as collected.
+      Those of a run folder stay in its files and are read when they are asked for.
+
+    Raises:
+      DataError: data that cannot be trained on, or that the network cannot take; such inputs of
+        `probe`.
+      MaskError: a sparsity or rules that the network's layers cannot meet.
+      TicketError: a `start_from` that does not fit the network.
+      ValueError: a `key` or `layout` that does not fit the plan; a `probe` without `out`, or not
+        every so many whole epochs; a `checkpoint_every` that is no number of seconds.
+      NonFiniteLoss: a loss became NaN or infinite; what was collected before is in `out/tickets`.
+      RunError: `out` holds a run of another plan, network, data set, key or probe, or what is no
+        run, or is in use by another process; it cannot be read or written (a full disk, say), in
+        one sentence that says how to go on.
+
+    >>> import jaxtickets as jt
+    >>> train, test = jt.data.pair("digits")
+    >>> plan = jt.dst(members=2, sparsity=0.5, epochs=1, batch_size=64)
+    >>> task = jt.classification(jt.models.WideResNet(10, 1, num_classes=10))
+    >>> tickets = fit(plan, task, train, key=0, progress=False)
+    >>> tickets.predict_proba(test).shape
+    (450, 10)
+    """
+    # Until "nothing is wrong" below nothing is compiled, so that what is wrong is said at once.
+    _check_seconds(checkpoint_every)
+    out = None if out is None else out_folder(out)
+    start_from = (
+        paths.given(start_from, "start_from") if isinstance(start_from, str | Path) else start_from
+    )
+    data = train if isinstance(train, Stream) else as_dataset(train, task.num_classes)
+    checks.check_data(plan, task, data)
+    checks.check_key(key, plan.width)
+    fitted, held = hold_out(data, plan.validation) if isinstance(data, Dataset) else (data, None)
+    together = 1 if plan.sequential else plan.copies(len(plan.phases))
+    layout = layout or members.default_layout(together, lineages=min(plan.width, together))
+    checks.check_layout(plan, layout)
+    checks.check_batch(plan, len(fitted), layout)
+    example = checks.example_of(fitted)
+    traced = checks.check_model(plan, task, fitted, example)
+    params, model_state, x_spec = traced.params, traced.model_state, traced.x_spec
+    given = given_network(start_from, task, params, model_state)
+    checks.check_given(plan, given)
+    units = checks.check_units(plan, task, params, model_state, x_spec)
+    fork_units = checks.check_fork_units(plan, task, params, model_state, x_spec)
+    probed = make_probe(probe, probe_every, out, task, x_spec)
+    # Nothing is wrong.
+    if isinstance(fitted, Dataset):
+        example = fitted.prepare(example)
+    check_prepared(fitted, example)
+    identity = None
+    if out is not None:
+        identity = identity_of(plan, task, data, key, traced, given)
+        identity |= {} if probed is None else {"probe": probed.identity()}
+    with open_folder(out, identity) as folder:
+        if folder is not None and folder.final.exists():
+            tickets = folder.load(task, plan.members)
+            folder.finish()
+            return tickets
+        log = TicketLog(task, x_spec, plan, folder)
+        # A stream's batches come prepared.
+        check = functools.partial(check_values, task, lambda x: x, params, model_state)
+        lying = members.for_members(layout, min(layout.group, plan.width))
+        run = Run(
+            plan=plan,
+            task=task,
+            feeds=Feeds(make_feed(fitted, plan.batch_size, lying, check)),
+            held=held,
+            example=example,
+            given=given,
+            units=units,
+            fork_units=fork_units,
+            x_spec=x_spec,
+            layout=layout,
+            groups=groups_of(plan, layout, members.member_keys(key, plan.width)),
+            programs=Programs(),
+            probe=probed,
+            masks_before=log.masks_before,
+        )
+        return _run(run, log, folder, checkpoint_every, progress)
+
+
+def _run(
+    run: Run, log: TicketLog, folder: RunFolder | None, checkpoint_every: float, progress: bool
+) -> TicketEnsemble:
+    """Train, and leave everything in its place."""
+    steps = run.plan.all_steps(run.feeds.steps_per_epoch)
+    show = progress and jax.process_index() == 0
+    line = ProgressLine(steps, show, compiling=lambda: run.programs.seconds)
+    with contextlib.ExitStack() as closing:
+        checkpoints = None
+        if folder is not None:
+            checkpoints = Checkpoints(folder.checkpoints, folder.run, folder.writes)
+            closing.push(checkpoints)
+        closing.callback(line.close)
+        recorder = Recorder(run, log, line, folder, checkpoints, checkpoint_every)
+        drive(run, recorder)
+        total, compiling = recorder.seconds(), recorder.compile_seconds()
+    tickets = TicketEnsemble(run.task, log.in_order(), run.x_spec, run.plan)
+    if folder is not None and folder.writes:
+        seconds = {"train": total - compiling, "compile": compiling, "total": total}
+        programs = run.programs.count
+        timing = {"seconds": seconds, "compilations": programs, "versions": versions()}
+        folder.save_timing(timing)
+        folder.save_final(tickets)
+        folder.finish()
+    return tickets
+
+
+def open_folder(
+    out: Path | None, identity: dict[str, Any] | None
+) -> contextlib.AbstractContextManager[RunFolder | None]:
+    """The run folder, or nothing where none is asked for."""
+    if out is None or identity is None:
+        return contextlib.nullcontext()
+    return RunFolder(out, identity)
+
+
+def _check_seconds(every: Any) -> None:
+    """Raise `ValueError` unless it is a time between checkpoints."""
+    number = isinstance(every, numbers.Real) and not isinstance(every, bool)
+    if not number or not math.isfinite(every) or every < 0:
+        raise ValueError(
+            "checkpoint_every is the seconds between checkpoints, at least 0, as in 60.0 (1e9 for"
+            f" never); got {every!r}."
+        )

@@ -1,0 +1,144 @@
+"""How a mask changes inside a training step: one function for every kind of evolution.
+
+    @mask_rule.register
+    def _(evolve: MyEvolution, step): ...
+
+makes a plan's `Train(evolve=MyEvolution(...))` work; `evolve` is what `compiled_for` leaves of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets.engine.state import Lineage, StepHyperparams
+from jaxtickets.masks.scores import ScoreInputs
+from jaxtickets.masks.scores import get as get_score
+from jaxtickets.masks.sparsity import cubic
+from jaxtickets.plan import Evolve, Gradual, MaskEvolution
+from jaxtickets.transforms import evolve_if, prune_if
+
+PyTree = Any
+
+
+class EvolvingStep(NamedTuple):
+    """What a mask rule looks at, of one network in one training step.
+
+    Args:
+      lineage: the network before the step.
+      grads: gradient of the batch's loss with respect to all weights.
+      key: the network's own key for drawing, to be folded with the step.
+      hyper: what changes from step to step.
+      loss: params to the mean loss of the batch, for scores that ask for it.
+    """
+
+    lineage: Lineage
+    grads: PyTree
+    key: jax.Array
+    hyper: StepHyperparams
+    loss: Callable[[PyTree], jax.Array]
+
+
+class MaskRule(NamedTuple):
+    """What happens to a mask in a training step.
+
+    Args:
+      next_mask: of the weights after the update: `(mask, survivors)`, as `masked_step` asks for it.
+      no_update: a traced bool: leave the weights as they are in this step.
+      grows: whether weights can come that were never active before.
+    """
+
+    next_mask: Callable[[PyTree], tuple[PyTree, PyTree]] | None = None
+    no_update: jax.Array | None = None
+    grows: bool = False
+
+
+class GradualSteps(NamedTuple):
+    """A gradual pruning in steps of the lineage, counted from 1; `initial` is the sparsity before
+    it.
+    """
+
+    how: Gradual
+    begin: int
+    end: int
+    initial: float
+
+
+@functools.singledispatch
+def compiled_for(evolve: MaskEvolution | None, steps: int, before: int, sparsity: float) -> Any:
+    """What of an evolution a program is compiled for: not what enters as a number.
+
+    Args:
+      evolve: of a training phase.
+      steps: of the phase.
+      before: steps that the network has taken before it.
+      sparsity: share of zeros before it.
+    """
+    return evolve
+
+
+@compiled_for.register
+def _(evolve: Evolve, steps: int, before: int, sparsity: float) -> Evolve:
+    return dataclasses.replace(evolve, drop_fraction=0.0, decay="constant", end=1.0)
+
+
+@compiled_for.register
+def _(evolve: Gradual, steps: int, before: int, sparsity: float) -> GradualSteps:
+    begin, end = evolve.steps(steps)
+    return GradualSteps(evolve, before + begin, before + end, sparsity)
+
+
+@functools.singledispatch
+def mask_rule(evolve: Any, step: EvolvingStep) -> MaskRule:
+    """The rule of an evolution; a mask that does not evolve stays as it is."""
+    if evolve is not None:
+        kind = type(evolve).__name__
+        raise NotImplementedError(
+            f"{kind}: register what it does with jaxtickets.engine.mask_rule."
+        )
+    return MaskRule()
+
+
+@mask_rule.register
+def _(evolve: Evolve, step: EvolvingStep) -> MaskRule:
+    """Prune-grow every so many steps of the lineage: transforms.prune_grow counts them alike."""
+    taken = step.lineage.step + 1
+    due = taken % evolve.update_every == 0
+    fraction = jnp.clip(jnp.asarray(step.hyper.drop_fraction, jnp.float32), 0, 1)
+    loss = step.loss if "loss" in get_score(evolve.growth).needs else None
+    how = (evolve.growth, evolve.regrown, None, evolve.structure, "auto", loss)
+    key = (step.key, taken)
+    next_mask = functools.partial(evolve_if, due, step.lineage.mask, step.grads, fraction, key, how)
+    return MaskRule(next_mask, None if evolve.weight_update else due, grows=True)
+
+
+@mask_rule.register
+def _(evolve: GradualSteps, step: EvolvingStep) -> MaskRule:
+    """Magnitude pruning to the sparsity of the moment, transforms.gradual_pruning's schedule."""
+    how, now = evolve.how, step.lineage.step + 1  # counted from 1 here
+    at_end = now == evolve.end
+    due = (now <= evolve.end) & ((now - evolve.begin) % how.update_every == 0)
+    due = (now >= evolve.begin) & (due | at_end)
+    sparsity = cubic(how.sparsity, evolve.begin, evolve.end, evolve.initial)(now)
+    target = jnp.asarray(sparsity, jnp.float32)
+    score, key = get_score(how.scores), jax.random.fold_in(step.key, now)
+
+    def scored(params: PyTree) -> PyTree:
+        return score(ScoreInputs(params, step.lineage.mask, step.grads, key, step.loss))
+
+    next_mask = functools.partial(
+        prune_if,
+        due,
+        step.lineage.mask,
+        target,
+        how.scope,
+        None,
+        structure=how.structure,
+        scores=scored,
+    )
+    return MaskRule(next_mask)

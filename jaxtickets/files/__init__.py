@@ -1,0 +1,1 @@
+"""Paths that users give, and archives that anybody may have made."""

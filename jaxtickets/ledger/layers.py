@@ -1,0 +1,95 @@
+"""FLOPs by layer, and what a ticket keeps of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxtickets.masks.counting import num_kept
+from jaxtickets.masks.sparsity import cubic
+from jaxtickets.masks.units import UnitTable
+from jaxtickets.plan import Gradual
+from jaxtickets.tracing.flops import ForwardFlops
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """FLOPs by layer, and how many weights each layer of a ticket keeps.
+
+    Where a threshold or a draw runs over all layers together, or the weights decide, nobody knows
+    beforehand what each layer keeps: the same share is assumed.
+    """
+
+    flops: ForwardFlops
+    sizes: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """All prunable weights."""
+        return sum(self.sizes.values())
+
+    def forward(self, kept: dict[str, int]) -> float:
+        """FLOPs of one example."""
+        return sparse_forward(self.flops, kept, self.sizes)
+
+    def pruned(
+        self, before: dict[str, int], sparsity: float, keep_dense: Sequence[str] = ()
+    ) -> dict[str, int]:
+        """What is kept at that sparsity of the original count."""
+        whole = {path for path in before if any(re.search(pattern, path) for pattern in keep_dense)}
+        return {
+            path: n if path in whole else min(n, num_kept(self.sizes[path], sparsity))
+            for path, n in before.items()
+        }
+
+    def without_units(
+        self, before: dict[str, int], units: UnitTable, sparsity: float
+    ) -> dict[str, int]:
+        """What is kept where that share of every group of units goes, with all that writes or reads
+        it.
+        """
+        alive = np.concatenate(
+            [np.full(size, num_kept(size, sparsity) / size) for size in units.sizes] + [np.ones(1)]
+        )
+        left = dict(before)
+        for leaf in units.params:
+            if leaf.path in left:
+                share = np.prod([alive[axis].mean() for axis in leaf.units])
+                left[leaf.path] = min(left[leaf.path], round(self.sizes[leaf.path] * float(share)))
+        return left
+
+    def gradually(
+        self, before: dict[str, int], how: Gradual, steps: int
+    ) -> tuple[float, dict[str, int]]:
+        """FLOPs of one example in each of the steps of a gradual pruning, added up, and what is
+        kept in the end.
+
+        Weight gradients are taken of the surviving weights only.
+        """
+        begin, end = how.steps(steps)
+        initial = 1 - sum(before.values()) / self.total
+        sparsity_at = cubic(how.sparsity, begin, end, initial)
+        first = max(begin, 1)
+        # Of very many updates 10,000, evenly spaced, stand for all: between two of them density
+        # hardly moves.
+        apart = max(1, (end - first) // how.update_every // 10_000)
+        updates = sorted({*range(first, end + 1, apart * how.update_every), end})
+        kept, since, flop = before, 0, 0.0
+        for step in updates:
+            flop += 3 * self.forward(kept) * (step - since)
+            kept, since = self.pruned(before, round(float(sparsity_at(step)), 6)), step
+        return flop + 3 * self.forward(kept) * (steps - since), kept
+
+
+def sparse_forward(flops: ForwardFlops, kept: dict[str, int], sizes: dict[str, int]) -> float:
+    """Forward FLOPs of a ticket: each layer's by its density; what no parameter takes part in
+    counts in full.
+    """
+    layers = sum(
+        layer.flops * kept[layer.path] / sizes[layer.path] if layer.path in kept else layer.flops
+        for layer in flops.layers
+    )
+    return float(layers + flops.other)

@@ -1,0 +1,145 @@
+"""What every phase costs, and what it leaves of the network: one rule for each class of phase.
+
+    @phase_cost.register
+    def _(phase: MyPhase, before): return Costs(before.kept, flops=...)
+
+gives a phase of a user's own its rule. Without one a phase keeps what there is, costs nothing, and
+where it trains 3 forward passes a step.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+from jaxtickets.ledger.layers import Layers
+from jaxtickets.masks import scores
+from jaxtickets.masks.children import kept_dense, units_for
+from jaxtickets.masks.sparsity import layer_budgets
+from jaxtickets.plan import (
+    Escape,
+    Evolve,
+    Fork,
+    Gradual,
+    MaskEvolution,
+    NetworkShapes,
+    Phase,
+    Prune,
+    Start,
+    Train,
+)
+
+
+class BeforePhase(NamedTuple):
+    """A network right before a phase.
+
+    Args:
+      network: its shapes.
+      layers: FLOPs by layer.
+      kept: how many weights of each prunable layer survive, by path.
+      steps_per_epoch: of an epoch over all examples.
+    """
+
+    network: NetworkShapes
+    layers: Layers
+    kept: dict[str, int]
+    steps_per_epoch: int
+
+    @property
+    def dense(self) -> float:
+        """FLOPs of one example in the dense network."""
+        return float(self.layers.flops.total)
+
+    @property
+    def sparse(self) -> float:
+        """FLOPs of one example in the network as it is."""
+        return self.layers.forward(self.kept)
+
+
+class Costs(NamedTuple):
+    """What a phase leaves, and what it takes.
+
+    Args:
+      kept: how many weights of each prunable layer survive it.
+      flops: of one example of every batch, added up over the phase, for one network; None where the
+        phase is not worth a line.
+    """
+
+    kept: dict[str, int]
+    flops: float | None = None
+
+
+@functools.singledispatch
+def phase_cost(phase: Phase, before: BeforePhase) -> Costs:
+    """The costs of a phase; those registered for its class."""
+    steps = phase.steps(before.steps_per_epoch)
+    return Costs(before.kept, 3 * before.sparse * steps if steps else None)
+
+
+@phase_cost.register
+def _(phase: Start, before: BeforePhase) -> Costs:
+    if not phase.sparsity:
+        return Costs(before.kept)
+    if phase.scores != "random":
+        pruning = Prune(phase.sparsity, phase.scores, keep_dense=phase.keep_dense)
+        return phase_cost(pruning, before)
+    how = (phase.sparsity, phase.distribution, phase.keep_dense)
+    return Costs(layer_budgets(before.network.prunable, *how))
+
+
+@phase_cost.register
+def _(phase: Train, before: BeforePhase) -> Costs:
+    return evolution_cost(phase.evolve, before, phase.steps(before.steps_per_epoch))
+
+
+@phase_cost.register
+def _(phase: Prune, before: BeforePhase) -> Costs:
+    """Where scores look at a batch: a gradient of all weights a round."""
+    score = scores.get(phase.scores)
+    kept = before.layers.pruned(before.kept, phase.sparsity, phase.keep_dense)
+    looks = 3 * before.dense * (phase.rounds or score.rounds)
+    return Costs(kept, looks if score.needs_batch else None)
+
+
+@phase_cost.register
+def _(phase: Fork, before: BeforePhase) -> Costs:
+    if phase.child_sparsity is None:
+        return Costs(before.kept)
+    task, params, state, x_spec, _ = before.network
+    network = (task.apply, params, state, x_spec, task.prunable)
+    if phase.unit == "neuron":
+        units = units_for(*network, phase.keep_dense)
+        return Costs(before.layers.without_units(before.kept, units, phase.child_sparsity))
+    keep = kept_dense(phase.keep_dense, *network)
+    return Costs(before.layers.pruned(before.kept, phase.child_sparsity, keep))
+
+
+@phase_cost.register
+def _(phase: Escape, before: BeforePhase) -> Costs:
+    """One gradient of all weights, where growth looks at it."""
+    looks = scores.get(phase.growth).needs_batch
+    return Costs(before.kept, 2 * before.sparse + before.dense if looks else 0.0)
+
+
+@functools.singledispatch
+def evolution_cost(evolve: MaskEvolution | None, before: BeforePhase, steps: int) -> Costs:
+    """The costs of a training whose mask evolves like that: 3 forward passes a step."""
+    return Costs(before.kept, 3 * before.sparse * steps)
+
+
+@evolution_cost.register
+def _(evolve: Evolve, before: BeforePhase, steps: int) -> Costs:
+    """Evci et al., 2020, appendix H: on the step that grows, the gradient of all weights."""
+    sparse, dense = before.sparse, before.dense
+    if not scores.get(evolve.growth).needs_batch:
+        return Costs(before.kept, 3 * sparse * steps)
+    every = evolve.update_every
+    evolving = (3 * sparse * every + 2 * sparse + dense) / (every + 1)
+    mean = evolve.end * evolving + (1 - evolve.end) * 3 * sparse
+    return Costs(before.kept, mean * steps)
+
+
+@evolution_cost.register
+def _(evolve: Gradual, before: BeforePhase, steps: int) -> Costs:
+    flops, kept = before.layers.gradually(before.kept, evolve, steps)
+    return Costs(kept, flops)

@@ -1,0 +1,75 @@
+"""`Task.apply` of a module, whatever its framework: what all frameworks' have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxtickets.models.modes import call_arguments, moves, unknown_flags
+from jaxtickets.task import PyTree
+
+
+class ModuleApply:
+    """`Task.apply` of a module. A framework's own says how it runs and what training leaves off."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        x: PyTree,
+        train: bool,
+        key: jax.Array | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        """Runs the module in its mode; in training its state is updated."""
+        return self.run(params, model_state, x, train, key, {})
+
+    def run(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        x: PyTree,
+        train: bool,
+        key: jax.Array | None,
+        more: dict[str, Any],
+    ) -> Any:
+        """The same, with `more` arguments for the module's call."""
+        raise NotImplementedError
+
+    def kind(self) -> type:
+        """The module's class."""
+        raise NotImplementedError
+
+    def layers_off(self, params: PyTree, model_state: PyTree, x: PyTree, fixed: bool) -> str:
+        """What training leaves off where it is one program with evaluation: statistics, dropout."""
+        raise NotImplementedError
+
+    def off_in_training(
+        self, params: PyTree, model_state: PyTree, x: PyTree, same: bool, fixed: bool
+    ) -> str:
+        """What training does not switch on, in words; nothing where all is as it should be.
+
+        Args:
+          params: shapes.
+          model_state: shapes.
+          x: shapes of a batch.
+          same: whether training and evaluation are one program.
+          fixed: whether the state is meant to stay as it is.
+        """
+        kind = self.kind()
+        for name in unknown_flags(kind):
+            other = {name: not call_arguments(kind)[name]}
+            here, there = (
+                moves(self.in_training(more), model_state, params, x) for more in ({}, other)
+            )
+            if there is not None and here is not None and there > here:
+                return (
+                    f"{kind.__name__}.__call__ has an argument {name} that would switch on"
+                    " statistics or random numbers"
+                )
+        return self.layers_off(params, model_state, x, fixed) if same else ""
+
+    def in_training(self, more: dict[str, Any]) -> Callable[..., Any]:
+        """`(state, params, x, key) -> (outputs, state)` in training, as `moves` asks for it."""
+        return lambda state, params, x, key: self.run(params, state, x, True, key, more)

@@ -1,0 +1,116 @@
+"""Costs of several runs in one unit.
+
+One dense training run, and one prediction by its network, which the table names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class DenseRun(NamedTuple):
+    """The one dense training run that costs are multiples of.
+
+    Args:
+      network: its name.
+      length: in words, "250 epochs".
+      flops: of its training.
+      forward: of one prediction.
+    """
+
+    network: str
+    length: str
+    flops: float
+    forward: float
+
+    @property
+    def note(self) -> str:
+        """What a table says of its columns of costs."""
+        return (
+            f"FLOPs are theoretical: training as multiples of one dense run of {self.network} over"
+            f" {self.length}, predictions of one by that network. Masks simulate sparsity with"
+            " dense compute."
+        )
+
+
+class Costs(NamedTuple):
+    """Costs of several runs, None where a run tells none, and what is said of them."""
+
+    training: list[float | None]
+    inference: list[float | None]
+    note: str
+    unit: DenseRun | None = None
+
+
+def dense_run(run: Mapping[str, Any]) -> DenseRun | None:
+    """What a run is compared with by itself; None where it does not tell.
+
+    Args:
+      run: the contents of a `results.json`.
+
+    >>> cost = {"training": 0.5, "inference": 1.0, "forward_dense": 7.0}
+    >>> cost["phases"] = [{"flops": 30.0}]
+    >>> reference = {"kind": "Length", "amount": 20.0}
+    >>> dense_run({"model": "LeNet(S)", "cost": cost, "plan": {"reference": reference}})
+    DenseRun(network='LeNet(S)', length='20 epochs', flops=60.0, forward=7.0)
+    """
+    cost = run.get("cost") or {}
+    if isinstance(told := cost.get("reference"), Mapping):
+        return DenseRun(
+            str(told["network"]), str(told["length"]), float(told["flops"]), float(told["forward"])
+        )
+    training, forward, phases = cost.get("training"), cost.get("forward_dense"), cost.get("phases")
+    length = (run.get("plan") or {}).get("reference")
+    if not training or not forward or not phases or not isinstance(length, Mapping):
+        return None
+    words = f"{length['amount']:g} {length.get('unit', 'epochs')}"
+    return DenseRun(
+        str(run.get("model", "the network")), words, _flops(cost) / training, float(forward)
+    )
+
+
+def in_one_unit(runs: Sequence[Mapping[str, Any] | None]) -> Costs:
+    """Every run's cost as multiples of one dense run.
+
+    It is the longest, of the largest network, that one of them is compared with by itself.
+
+    Methods have references of their own (a method that trains 200 epochs is compared with 200 dense
+    ones), which in one column would be as many units. Where some run does not tell its FLOPs the
+    ratios are each run's own, and the note says so.
+
+    Args:
+      runs: contents of `results.json` files; None for a row without a run.
+    """
+    costs = [run["cost"] for run in runs if run and run.get("cost")]
+    references = [dense_run(run) for run in runs if run and run.get("cost")]
+    known = [each for each in references if each is not None]
+    if len(known) < len(references) or not known:
+        own = (
+            "FLOPs are theoretical, as multiples of the dense run that each row's own method is"
+            " compared with; masks simulate sparsity."
+        )
+        pick = [(run or {}).get("cost") or {} for run in runs]
+        return Costs(
+            [cost.get("training") for cost in pick],
+            [cost.get("inference") for cost in pick],
+            own if costs else "",
+        )
+    # Of equally long runs the one whose name says least: a plain network, and not one that is
+    # wrapped.
+    unit = min(known, key=lambda each: (-round(math.log(each.flops), 6), len(each.network)))
+    training, inference = [], []
+    for run in runs:
+        own = dense_run(run) if run and run.get("cost") else None
+        training.append(None if run is None or own is None else _flops(run["cost"]) / unit.flops)
+        inference.append(
+            None
+            if run is None or own is None
+            else run["cost"]["inference"] * own.forward / unit.forward
+        )
+    return Costs(training, inference, unit.note, unit)
+
+
+def _flops(cost: Mapping[str, Any]) -> float:
+    return float(sum(phase["flops"] for phase in cost["phases"]))
