@@ -125,7 +125,7 @@ def draw_row(row: Mapping[str, Any], source: Source, folder: Path) -> list[Path 
                 title=f"On the straight line between two members: {name}",
             )
         )
-    if not source.stored:
+    if not source.stored and not any("shrunk" in ticket.info for ticket in source.tickets):
         drawn.append(
             report.draw_layers(
                 source.tickets.masks, folder / "layers.png", title=f"Weights that remain: {name}"

@@ -14,16 +14,15 @@ import numpy as np
 from jaxtickets import masks
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.dataset.types import check_one_axis
-from jaxtickets.engine.state import Network
+from jaxtickets.engine.network_units import UnitsOf
+from jaxtickets.engine.state import Network, Weights
 from jaxtickets.engine.traces import Traced, trace
 from jaxtickets.errors import DataError, MaskError, PlanError
-from jaxtickets.masks.children import (
-    child_units,
-    units_for,
-)
+from jaxtickets.masks.children import child_units
 from jaxtickets.masks.counting import exact_floor
+from jaxtickets.masks.cutting import cut_shape
 from jaxtickets.masks.sparsity import prunable_shapes
-from jaxtickets.masks.units import UnitTable, find_units
+from jaxtickets.masks.units import Leaf, UnitTable
 from jaxtickets.members import Layout, for_members
 from jaxtickets.plan import Fork, NetworkShapes, Plan, describe
 from jaxtickets.task import Task
@@ -249,31 +248,21 @@ def check_given(plan: Plan, given: Network | None) -> None:
         )
 
 
-def check_units(
-    plan: Plan, task: Task, params: PyTree, model_state: PyTree, x_spec: PyTree
-) -> UnitTable | None:
-    """The network's units, if a structure of the plan needs them; None if not.
+def check_units(plan: Plan, weights: Weights, units_of: UnitsOf) -> None:
+    """Raise `MaskError` where a plan needs units that its network has not, or cannot divide them
+    among its children.
 
-    Raises:
-      MaskError: a network without units.
+    Args:
+      plan: the method.
+      weights: shapes of one network's.
+      units_of: finds its units.
     """
-    if not any(structure.needs_units for structure in plan.structures):
-        return None
-    return find_units(task.apply, params, model_state, x_spec, task.prunable)
-
-
-def check_fork_units(
-    plan: Plan, task: Task, params: PyTree, model_state: PyTree, x_spec: PyTree
-) -> UnitTable | None:
-    """The units that a plan's children are cut by; None if they are not.
-
-    Raises:
-      MaskError: a network without units, or that cannot be divided as the plan says.
-    """
+    if any(structure.needs_units for structure in plan.structures):
+        units_of(weights)
     fork = plan.phases[plan.fork] if plan.fork is not None else None
     if not isinstance(fork, Fork) or fork.unit == "connection" or fork.masks == "parent":
-        return None
-    units = units_for(task.apply, params, model_state, x_spec, task.prunable, fork.keep_dense)
+        return
+    units = units_of(weights, fork.keep_dense)
     how = {
         "members": fork.members,
         "kind": fork.masks,
@@ -283,7 +272,58 @@ def check_fork_units(
     jax.eval_shape(
         lambda key: child_units(key, units, 0, **how), jax.eval_shape(lambda: jax.random.key(0))
     )
-    return units
+
+
+def check_shrinks(
+    plan: Plan, task: Task, weights: Weights, units_of: UnitsOf, x_spec: PyTree
+) -> None:
+    """Raise `MaskError` where a plan shrinks a network that does not run with fewer units, naming
+    the layer; nothing is computed.
+    """
+    if not any(phase.shrinks for phase in plan.phases):
+        return
+    units = units_of(weights)
+    # One unit less in every layer at once; only where that fails, layer by layer.
+    narrower = [size > 1 for size in units.sizes]
+    problem = _problem(task, units, weights, narrower, x_spec)
+    for group in range(len(units.sizes)) if problem else ():
+        alone = [narrower[i] and i == group for i in range(len(units.sizes))]
+        if problem := _problem(task, units, weights, alone, x_spec):
+            layers = " and ".join(path.rpartition("/")[0] or path for path in units.groups[group])
+            raise MaskError(
+                f"Shrink: {task.name} does not run with fewer units of {layers}: {problem}. Its"
+                " layers must take their widths from the params that they are given, as those of"
+                " jaxtickets.models do; or leave out Shrink (shrink=False), and units stay masked."
+            )
+
+
+def _problem(
+    task: Task, units: UnitTable, weights: Weights, narrower: list[bool], x_spec: PyTree
+) -> str | None:
+    """What goes wrong in a network that lacks the last unit of those groups; None if nothing."""
+    stays = np.ones(len(units), bool)
+    stays[(np.cumsum(units.sizes) - 1)[narrower]] = False
+
+    def smaller(leaves: tuple[Leaf, ...], tree: PyTree) -> PyTree:
+        arrays, structure = jax.tree.flatten(tree)
+        shapes = [cut_shape(leaf, stays) for leaf in leaves]
+        return structure.unflatten(
+            [jax.ShapeDtypeStruct(n, a.dtype) for n, a in zip(shapes, arrays, strict=True)]
+        )
+
+    batch = jax.tree.map(lambda s: jax.ShapeDtypeStruct((1, *s.shape), s.dtype), x_spec)
+    params, state = weights
+    small = smaller(units.params, params), smaller(units.model_state, state)
+
+    def outputs(params: PyTree, state: PyTree, x: PyTree) -> PyTree:
+        return task.apply(params, state, x, False, None)[0]
+
+    try:
+        wide, narrow = (jax.eval_shape(outputs, *of, batch) for of in (weights, small))
+    except Exception as error:  # every framework has its own kinds for params that do not fit
+        return str(error).split("\n")[0]
+    shapes = [jax.tree.map(jnp.shape, outputs) for outputs in (wide, narrow)]
+    return None if shapes[0] == shapes[1] else "its outputs have another shape"
 
 
 def _check_tree(x: PyTree) -> None:

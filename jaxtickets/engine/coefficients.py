@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtickets import masks
 from jaxtickets.engine.run import Group, Run
+from jaxtickets.engine.state import of_one
 from jaxtickets.engine.steps import random_coefficients
 from jaxtickets.plan import L1
 
@@ -23,7 +24,7 @@ def l1_coefficients(run: Run, group: Group, penalty: L1 | None, params: PyTree) 
     """
     if penalty is None:
         return {}
-    of_one = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape[1:], p.dtype), params)
+    one = of_one(params)
     if penalty.on == "random":
         args, both = (group.keys, params), (True, True)
         static = (run.task, penalty.share)
@@ -32,11 +33,11 @@ def l1_coefficients(run: Run, group: Group, penalty: L1 | None, params: PyTree) 
         )
         made = program(*args)
     elif penalty.on == "all":
-        may = masks.prunable(of_one, run.task.prunable)
+        may = masks.prunable(one, run.task.prunable)
         made = jax.tree.map(lambda m: np.full(len(group), m, np.float32), may)
     else:
         earlier = run.masks_before(group.networks[0].lineage)
-        mean = mean_of_masks(earlier, of_one, run.task.prunable)
+        mean = mean_of_masks(earlier, one, run.task.prunable)
         made = jax.tree.map(lambda m: m[None], mean)
     return group.place(made)
 

@@ -21,12 +21,14 @@ from jaxtickets.engine.feed import Feeds, hold_out, make_feed
 from jaxtickets.engine.finite import check_prepared
 from jaxtickets.engine.given import given_network
 from jaxtickets.engine.identity import identity_of
+from jaxtickets.engine.network_units import UnitsOf
 from jaxtickets.engine.probes import make_probe
 from jaxtickets.engine.programs import Programs
 from jaxtickets.engine.progress import ProgressLine
 from jaxtickets.engine.recorder import Recorder
 from jaxtickets.engine.run import Run, groups_of
 from jaxtickets.engine.run_folder import RunFolder, out_folder
+from jaxtickets.engine.state import Weights, of_network
 from jaxtickets.engine.ticket_log import TicketLog
 from jaxtickets.engine.versions import versions
 from jaxtickets.files import paths
@@ -127,8 +129,10 @@ def fit(
     params, model_state, x_spec = traced.params, traced.model_state, traced.x_spec
     given = given_network(start_from, task, params, model_state)
     checks.check_given(plan, given)
-    units = checks.check_units(plan, task, params, model_state, x_spec)
-    fork_units = checks.check_fork_units(plan, task, params, model_state, x_spec)
+    begins = Weights(params, model_state) if given is None else of_network(given)
+    units_of = UnitsOf(task, x_spec)
+    checks.check_units(plan, begins, units_of)
+    checks.check_shrinks(plan, task, begins, units_of, x_spec)
     probed = make_probe(probe, probe_every, out, task, x_spec)
     # Nothing is wrong.
     if isinstance(fitted, Dataset):
@@ -154,8 +158,8 @@ def fit(
             held=held,
             example=example,
             given=given,
-            units=units,
-            fork_units=fork_units,
+            begins=begins,
+            units_of=units_of,
             x_spec=x_spec,
             layout=layout,
             groups=groups_of(plan, layout, members.member_keys(key, plan.width)),

@@ -35,6 +35,8 @@ class EvolvingStep(NamedTuple):
       key: the network's own key for drawing, to be folded with the step.
       hyper: what changes from step to step.
       loss: params to the mean loss of the batch, for scores that ask for it.
+      sizes: how many weights each leaf of the params had when the network started; None for as many
+        as now.
     """
 
     lineage: Lineage
@@ -42,6 +44,7 @@ class EvolvingStep(NamedTuple):
     key: jax.Array
     hyper: StepHyperparams
     loss: Callable[[PyTree], jax.Array]
+    sizes: tuple[int, ...] | None = None
 
 
 class MaskRule(NamedTuple):
@@ -140,5 +143,6 @@ def _(evolve: GradualSteps, step: EvolvingStep) -> MaskRule:
         None,
         structure=how.structure,
         scores=scored,
+        sizes=step.sizes,
     )
     return MaskRule(next_mask)

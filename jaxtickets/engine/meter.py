@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,10 +38,12 @@ class Meter:
         """Start the clock anew."""
         self._began, self.examples = time.monotonic() - self._compiling(), 0
 
-    def count(self, mask: PyTree, width: int) -> None:
-        """Count the density of every member of a mask tree with a leading member axis."""
+    def count(self, mask: PyTree, width: int, sizes: Sequence[int]) -> None:
+        """Count the density of every member of a mask tree with a leading member axis, of leaves
+        that had so many weights when the networks started.
+        """
         host = members.fetch(mask)
-        self.densities = [masks.density(members.member(host, i)) for i in range(width)]
+        self.densities = [masks.density(members.member(host, i), sizes) for i in range(width)]
 
     def numbers(self, losses: list[float], accuracies: list[float]) -> dict[str, float]:
         """What a line of progress shows."""

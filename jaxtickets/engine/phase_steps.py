@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,14 +24,25 @@ from jaxtickets.engine.best_network import initial_best
 from jaxtickets.engine.epochs import data_at
 from jaxtickets.engine.events import Collected, Event, Message
 from jaxtickets.engine.finite import is_finite
-from jaxtickets.engine.run import Group, Run, optimizer_from, optimizer_of_moments
-from jaxtickets.engine.state import GroupState, Lineage, Parents, Weights, empty_tally, no_report
+from jaxtickets.engine.optimizer import optax_optimizer
+from jaxtickets.engine.run import Group, Position, Run, optimizer_from, optimizer_of_moments
+from jaxtickets.engine.state import (
+    GroupState,
+    Lineage,
+    Parents,
+    Weights,
+    empty_tally,
+    no_report,
+    of_one,
+)
 from jaxtickets.errors import NonFiniteLoss
 from jaxtickets.masks import scores
+from jaxtickets.masks.units import UnitTable
 from jaxtickets.plan import (
     Collect,
     Escape,
     Fork,
+    Optimizer,
     Phase,
     Plan,
     Prune,
@@ -43,6 +54,7 @@ from jaxtickets.plan import (
 from jaxtickets.tickets.ticket import Ticket
 
 PyTree = Any
+Shapes = Sequence[Sequence[int]]
 Steps = Iterator[tuple[GroupState, Event | None]]
 
 
@@ -85,7 +97,7 @@ def _(phase: Start, run: Run, group: Group, index: int, state: None, done: int =
 def _start(run: Run, group: Group, optimizer: Any) -> tuple[Any, Any, tuple[bool, ...]]:
     """What the start is made from, its arguments, and which of them have a member axis."""
     given = () if run.given is None else (run.given,)
-    static = (run.task, run.bound(run.plan.start), optimizer)
+    static = (run.task, run.bound(run.plan.start, run.begins), optimizer)
     return static, (group.keys, run.example, *given), (True, False, False)[: 2 + len(given)]
 
 
@@ -101,16 +113,19 @@ def _(phase: Fork, run: Run, group: Group, index: int, state: Parents, done: int
     own = group.place(jax.tree.map(lambda a: a[rows], state))
     numbers = group.place(np.asarray([network.child for network in group.networks], np.int32))
     args = (own.network, own.step, group.lineage_keys, numbers)
+    network, units = of_one(own.network), None
+    if phase.unit == "neuron" and phase.may_prune:
+        units = run.units_of(Weights(network.params, network.model_state), phase.keep_dense)
     program = run.programs.over_members(
-        _fork_step, (run, phase, index), args, (True,) * 4, group.layout, runs_once=True
+        _fork_step, (run, phase, index, units), args, (True,) * 4, group.layout, runs_once=True
     )
     children = _beginning(group, program(*args))._replace(remembered=own.remembered)
     yield children._replace(parents=state if group.more_children else None), None
 
 
-def _fork_step(run: Run, phase: Fork, index: int) -> Any:
+def _fork_step(run: Run, phase: Fork, index: int, units: UnitTable | None) -> Any:
     optimizer = optimizer_from(run.plan, index)
-    return steps.fork_step(run.task, optimizer, phase, run.fork_units, run.x_spec)
+    return steps.fork_step(run.task, optimizer, phase, units, run.x_spec)
 
 
 @run_phase.register
@@ -143,10 +158,11 @@ def _(phase: Prune, run: Run, group: Group, index: int, state: GroupState, done:
         gather, mapped = feed.gather(), (*mapped, *feed.mapped)
         args = (*args, *feed.batch(*epoch_and_batch(0)))
     # Prunings to other sparsities share the program: that one enters as a number.
-    static = (run.task, owner, run.bound(dataclasses.replace(phase, sparsity=0.5)), gather)
+    bound = run.bound(dataclasses.replace(phase, sparsity=0.5), of_one(lineage.weights))
+    static = (run.task, owner, bound, gather, run.sizes)
     lineage = _moved(run, group, steps.prune_step, static, args, mapped)
     host = members.fetch(lineage.mask)
-    each = (masks.density(members.member(host, i)) for i in range(len(group)))
+    each = (masks.density(members.member(host, i), run.sizes) for i in range(len(group)))
     densities = ", ".join(f"{density:.3f}" for density in each)
     yield state._replace(lineage=lineage), Message(f"{describe(phase)}: density {densities}")
 
@@ -184,6 +200,10 @@ def _(
         network, step, accuracy = best.network, best.step, best.accuracy
     wanted = (network, step, accuracy, state.lineage.ever_active, state.report)
     network, step, accuracy, ever_active, report = members.fetch(wanted)
+    weights = of_one(state.lineage.weights)
+    shrunk = {}
+    if shapes_of(state.lineage.weights) != [list(a.shape) for a in jax.tree.leaves(run.begins)]:
+        shrunk["shrunk"] = [len(run.units_of(of)) for of in (run.begins, weights)]
     tickets = []
     for i, who in enumerate(group.networks):
         one = members.member(network, i)
@@ -199,10 +219,11 @@ def _(
             "collected": sum(p.tickets for p in run.plan.phases[:index]),
             "phase": index,
             "step": int(step[i]),
-            "density": masks.density(one.mask),
+            "density": masks.density(one.mask, run.sizes),
             "ever_active": masks.density(members.member(ever_active, i)),
             "train_loss": float(report[i, 0]),
             "train_accuracy": float(report[i, 1]),
+            **shrunk,
             **({} if accuracy is None else {"validation_accuracy": float(accuracy[i])}),
         }
         tickets.append(Ticket(one.params, one.mask, one.model_state, info))
@@ -238,44 +259,75 @@ def _moved(
 # -- shapes, for going on from a checkpoint --------------------------------------------------------
 
 
-def abstract_state(run: Run, group: Group, index: int) -> GroupState:
-    """Shapes, dtypes and shardings of the state in phase `index`; nothing is computed."""
-    lineage, width = _abstract_lineage(run, group, index), len(group)
+def abstract_state(run: Run, group: Group, position: Position) -> GroupState:
+    """Shapes, dtypes and shardings of the state there; nothing is computed."""
+    index, width, shapes = position.phase, len(group), position.shapes
+    lineage = _abstract_lineage(run, group, index, shapes)
     best = None
     if run.plan.collects_best(index):
         best = jax.eval_shape(initial_best, lineage)
     before = {p.remembers for p in run.plan.phases[:index] if p.remembers is not None}
     names = before & wanted_from(run.plan, index)
-    remembered = {name: _abstract_weights(run, group, name) for name in sorted(names)}
-    shapes = jax.eval_shape(lambda: (empty_tally(width), jnp.asarray(no_report(width))))
-    tally, report = shapes
+    remembered = {name: _abstract_weights(run, group, name, shapes) for name in sorted(names)}
+    tally, report = jax.eval_shape(lambda: (empty_tally(width), jnp.asarray(no_report(width))))
     state = with_sharding(group, GroupState(lineage, tally, report, best, remembered))
     if not group.more_children:
         return state
     trunk = next(one for one in run.groups if one.number == group.number)
-    return state._replace(parents=_abstract_parents(run, trunk, group.phases.start))
+    parents = _abstract_parents(run, trunk, group.phases.start, position.parent_shapes)
+    return state._replace(parents=parents)
 
 
-def _abstract_lineage(run: Run, group: Group, index: int) -> Lineage:
+def _abstract_lineage(run: Run, group: Group, index: int, shapes: Shapes) -> Lineage:
     static, args, mapped = _start(run, group, optimizer_from(run.plan, index))
     step = members.over_members(steps.start_step(*static), mapped, group.layout.across)
     lineage = jax.eval_shape(step, *args)
-    if not run.plan.masked_at(index):
-        return lineage
-    return jax.eval_shape(jax.vmap(steps.materialise_mask(run.task)), lineage)
+    if run.plan.masked_at(index):
+        lineage = jax.eval_shape(jax.vmap(steps.materialise_mask(run.task)), lineage)
+    return _resized(lineage, shapes, optimizer_from(run.plan, index)) if shapes else lineage
 
 
-def _abstract_weights(run: Run, group: Group, name: str) -> Weights:
+def _resized(lineage: Lineage, shapes: Shapes, optimizer: Optimizer) -> Lineage:
+    """The lineage, where one network's weights have those shapes: some may have been cut out."""
+    leaves, tree = jax.tree.flatten(lineage.weights)
+    sized = zip(leaves, shapes, strict=True)
+    weights = tree.unflatten(
+        [jax.ShapeDtypeStruct((a.shape[0], *shape), a.dtype) for a, shape in sized]
+    )
+
+    def like_params(mask: PyTree) -> PyTree:
+        return jax.tree.map(
+            lambda m, p: jax.ShapeDtypeStruct(p.shape if m.ndim > 1 else m.shape, m.dtype),
+            mask,
+            weights.params,
+        )
+
+    moments = jax.eval_shape(jax.vmap(optax_optimizer(optimizer, 0.0).init), weights.params)
+    return lineage._replace(
+        params=weights.params,
+        model_state=weights.model_state,
+        mask=like_params(lineage.mask),
+        ever_active=like_params(lineage.ever_active),
+        moments=moments,
+    )
+
+
+def shapes_of(weights: Weights) -> Shapes:
+    """The shapes of one network, of weights with a leading member axis."""
+    return [list(leaf.shape[1:]) for leaf in jax.tree.leaves(weights)]
+
+
+def _abstract_weights(run: Run, group: Group, name: str, shapes: Shapes) -> Weights:
     index = next(i for i, phase in enumerate(run.plan.phases) if phase.remembers == name)
-    return _abstract_lineage(run, group, index).weights
+    return _abstract_lineage(run, group, index, shapes).weights
 
 
-def _abstract_parents(run: Run, trunk: Group, fork: int) -> Parents:
+def _abstract_parents(run: Run, trunk: Group, fork: int, shapes: Shapes) -> Parents:
     """The parents lie as their own group did."""
-    lineage = _abstract_lineage(run, trunk, fork - 1)
+    lineage = _abstract_lineage(run, trunk, fork - 1, shapes)
     before = {p.remembers for p in run.plan.phases[:fork] if p.remembers is not None}
     names = sorted(before & wanted_from(run.plan, fork))
-    remembered = {name: _abstract_weights(run, trunk, name) for name in names}
+    remembered = {name: _abstract_weights(run, trunk, name, shapes) for name in names}
     return with_sharding(trunk, Parents(lineage.network, lineage.step, remembered))
 
 

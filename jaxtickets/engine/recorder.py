@@ -15,12 +15,12 @@ from jaxtickets.engine.checkpoints import Checkpoints
 from jaxtickets.engine.events import Began, Collected, Event, Message, Report, Stepped
 from jaxtickets.engine.finite import check_finite, is_finite
 from jaxtickets.engine.meter import Meter, read_tally
-from jaxtickets.engine.phase_steps import abstract_state
+from jaxtickets.engine.phase_steps import abstract_state, shapes_of
 from jaxtickets.engine.probes import probe_files
 from jaxtickets.engine.progress import ProgressLine
 from jaxtickets.engine.run import Group, Position, Run
 from jaxtickets.engine.run_folder import RunFolder
-from jaxtickets.engine.state import GroupState
+from jaxtickets.engine.state import GroupState, Weights
 from jaxtickets.engine.ticket_log import TicketLog
 from jaxtickets.errors import RunError
 
@@ -108,7 +108,7 @@ class Recorder:
         assert self._folder is not None
         for index in range(position.collected):
             self._folder.read_ticket(index, run.task)
-        return abstract_state(run, group, position.phase).parts()
+        return abstract_state(run, group, position).parts()
 
     def _say_if_rounded(self, position: Position) -> None:
         """Going on under another `across` is allowed, and said."""
@@ -151,7 +151,7 @@ class Recorder:
     def _begin(self, group: Group, index: int, state: GroupState, began: Began) -> None:
         if began.done == 0 and group.branch == 0 and self._run.steps_before(index) == 0:
             self._probe(group, state, 0, 0.0)
-        self._meter.count(state.lineage.mask, len(group))
+        self._meter.count(state.lineage.mask, len(group), self._run.sizes)
         name = f"{self._run.name(group, index)} {began.name}"
         self._line.phase(name, began.steps, began.done)
         self._meter.reset()
@@ -177,7 +177,7 @@ class Recorder:
     def _report(
         self, group: Group, index: int, state: GroupState, step: Stepped, report: Report
     ) -> None:
-        self._meter.count(state.lineage.mask, len(group))
+        self._meter.count(state.lineage.mask, len(group), self._run.sizes)
         self._check_finite(group, index, report.bad_steps)
         numbers = self._meter.numbers(report.losses, report.accuracies)
         record = {
@@ -228,7 +228,7 @@ class Recorder:
         self._check_finite(group, index, host["tally"].bad_step.tolist())
         if not is_finite(host["lineage"].params):
             return  # the next step's loss ends the run; the checkpoint before stays the newest
-        layout = self._run.layout
+        layout, parents = self._run.layout, state.parents
         position = Position(
             group=group.number,
             branch=group.branch,
@@ -240,6 +240,8 @@ class Recorder:
             across=sorted({*self._before.across, layout.across}),
             seconds=self.seconds(),
             compile_seconds=self.compile_seconds(),
+            shapes=shapes_of(state.lineage.weights),
+            parent_shapes=[] if parents is None else shapes_of(Weights(*parents.network[::2])),
         )
         checkpoints.save(parts, host, dataclasses.asdict(position))
 

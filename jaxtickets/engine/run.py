@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,12 +15,12 @@ import numpy as np
 from jaxtickets import members
 from jaxtickets.dataset import Dataset
 from jaxtickets.engine.feed import Feeds
+from jaxtickets.engine.network_units import UnitsOf
 from jaxtickets.engine.probes import Probe
 from jaxtickets.engine.programs import Programs
-from jaxtickets.engine.state import Network
+from jaxtickets.engine.state import Network, Weights
 from jaxtickets.engine.steps import child_key
 from jaxtickets.masks.structure import Structure
-from jaxtickets.masks.units import UnitTable
 from jaxtickets.members import Layout
 from jaxtickets.plan import SGD, Optimizer, Plan
 from jaxtickets.task import Task
@@ -94,6 +95,8 @@ class Position:
 
     `networks` are trained in that group, `together` at most in any group, `across` all the ways in
     which the run has laid members out. `seconds` and `compile_seconds` are what it took until here.
+    `shapes` are those of one network's params and model state, leaf by leaf, and `parent_shapes`
+    those of a parent's; a Shrink makes them smaller.
     """
 
     group: int = 0
@@ -106,6 +109,8 @@ class Position:
     across: Sequence[str] = ()
     seconds: float = 0.0
     compile_seconds: float = 0.0
+    shapes: Sequence[Sequence[int]] = ()
+    parent_shapes: Sequence[Sequence[int]] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,8 +125,8 @@ class Run:
       held: the validation split.
       example: one batch of inputs as the network takes them, to draw weights by.
       given: a network trained elsewhere that every lineage starts from.
-      units: the network's units, where a structure of the plan needs them.
-      fork_units: those that its children are cut by, where they are cut by neurons.
+      begins: shapes of one network's weights when it starts.
+      units_of: finds the units of a network of this run.
       x_spec: shape and dtype of one example.
       layout: how members lie on the hardware.
       groups: all groups, in the order in which they are trained.
@@ -136,8 +141,8 @@ class Run:
     held: Dataset | None
     example: PyTree
     given: Network | None
-    units: UnitTable | None
-    fork_units: UnitTable | None
+    begins: Weights
+    units_of: UnitsOf
     x_spec: PyTree
     layout: Layout
     groups: tuple[Group, ...]
@@ -145,12 +150,17 @@ class Run:
     probe: Probe | None
     masks_before: Callable[[int], list[PyTree]]
 
-    def bound(self, part: PyTree) -> PyTree:
-        """A phase or an evolution whose structure, if it has one, is that of this network."""
+    def bound(self, part: PyTree, weights: Weights) -> PyTree:
+        """A phase or an evolution whose structure, if it has one, is that of such a network."""
         structure = getattr(part, "structure", None)
         if not isinstance(structure, Structure) or not structure.needs_units:
             return part
-        return dataclasses.replace(part, structure=structure.bound(self.units))
+        return dataclasses.replace(part, structure=structure.bound(self.units_of(weights)))
+
+    @functools.cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """How many weights each leaf of the params had when the network started."""
+        return tuple(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.begins.params))
 
     def steps_before(self, index: int) -> int:
         """Training steps of one network on the way to phase `index`."""

@@ -26,6 +26,17 @@ class Weights(NamedTuple):
     model_state: PyTree
 
 
+def of_network(network: Network) -> Weights:
+    """Shapes and dtypes of a network's weights."""
+    weights = Weights(network.params, network.model_state)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), weights)
+
+
+def of_one(tree: PyTree) -> PyTree:
+    """Shapes and dtypes of one member of a tree whose leaves have a leading member axis."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)
+
+
 class Lineage(NamedTuple):
     """One network in training; of a group, every leaf has a leading member axis [W].
 

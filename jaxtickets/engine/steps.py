@@ -162,11 +162,13 @@ def train_step(
     penalty: L1 | None,
     cycles_momentum: bool,
     gather: Gather,
+    sizes: tuple[int, ...] | None = None,
 ) -> Callable[..., tuple[Lineage, Tally]]:
     """A training step: `(lineage, tally, key, hyper, coefficients, *batch) -> (lineage, tally)`.
 
     `evolve` is what `compiled_for` leaves of the phase's evolution; `coefficients` are the
-    penalty's, a tree like params; nothing where there is none.
+    penalty's, a tree like params; nothing where there is none. `sizes` are the original counts of
+    weights, leaf by leaf.
     """
 
     def step(
@@ -188,7 +190,7 @@ def train_step(
             tx = penalised(tx, coefficients, hyper.penalty, penalty.decoupled)
         growth_key = jax.random.fold_in(key, GROWTH)
         loss_of = loss_function(task, lineage, model_key, x, y)
-        rule = mask_rule(evolve, EvolvingStep(lineage, grads, growth_key, hyper, loss_of))
+        rule = mask_rule(evolve, EvolvingStep(lineage, grads, growth_key, hyper, loss_of, sizes))
         network = (lineage.moments, lineage.params, lineage.mask)
         stepped = masked_step(tx, grads, *network, rule.next_mask, rule.no_update)
         ever_active = lineage.ever_active
@@ -293,11 +295,13 @@ def prune_step(
     optimizer: Optimizer,
     phase: Prune,
     gather: Gather | None,
+    sizes: tuple[int, ...] | None = None,
 ) -> Callable[..., Lineage]:
     """A pruning, `(lineage, key, sparsity, *batch) -> lineage`, to a sparsity of the original
     count.
 
-    A batch where the phase's scores look at one; `gather` makes it ready.
+    A batch where the phase's scores look at one; `gather` makes it ready. `sizes` are the original
+    counts, leaf by leaf.
     """
 
     def step(lineage: Lineage, key: jax.Array, sparsity: jax.Array, *batch: PyTree) -> Lineage:
@@ -313,6 +317,7 @@ def prune_step(
             rounds=phase.rounds,
             keep_dense=phase.keep_dense,
             structure=phase.structure,
+            sizes=sizes,
         )
         return _under(optimizer, lineage, mask)._replace(mask=mask)
 

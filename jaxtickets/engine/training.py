@@ -18,7 +18,7 @@ from jaxtickets.engine.mask_rules import compiled_for
 from jaxtickets.engine.meter import read_tally
 from jaxtickets.engine.phase_steps import Steps, mask_arrays, run_phase
 from jaxtickets.engine.run import Group, Run, optimizer_before
-from jaxtickets.engine.state import Best, GroupState, StepHyperparams, empty_tally
+from jaxtickets.engine.state import Best, GroupState, StepHyperparams, empty_tally, of_one
 from jaxtickets.engine.steps import fresh_moments, train_steps
 from jaxtickets.plan import Train
 from jaxtickets.plan.parts import short_name
@@ -92,9 +92,17 @@ def _program(training: _Training, args: tuple[PyTree, ...], length: int | None) 
     """The compiled steps. What changes from step to step is not in what they are made from."""
     phase, run, group, index, feed, steps, _ = training
     before, sparsity = run.steps_before(index), run.plan.sparsity_before(index)
-    evolve = compiled_for(run.bound(phase.evolve), steps, before, sparsity)
+    bound = run.bound(phase.evolve, of_one(args[0].weights))
+    evolve = compiled_for(bound, steps, before, sparsity)
     penalty = phase.penalty and dataclasses.replace(phase.penalty, strength=0.0)
-    how = (phase.optimizer, evolve, penalty, phase.momentum is not None, feed.gather(length))
+    how = (
+        phase.optimizer,
+        evolve,
+        penalty,
+        phase.momentum is not None,
+        feed.gather(length),
+        run.sizes,
+    )
     return run.programs.over_members(
         train_steps,
         (feed.advance, run.task, *how),

@@ -31,6 +31,13 @@ class Masked(Protocol):
         ...
 
 
+def are_shrunk(tickets: Any) -> bool:
+    """Whether units were cut out of some of the networks: the same index is another weight in each
+    of them then, and there is nothing to compare.
+    """
+    return any("shrunk" in ticket.info for ticket in getattr(tickets, "members", ()))
+
+
 def mask_iou_matrix(masks: Sequence[PyTree]) -> np.ndarray:
     """Overlap of the masks.
 
@@ -70,6 +77,7 @@ def mask_overlap(tickets: Masked) -> np.ndarray:
 
     Returns:
       float64 [M, M], `mask_iou_matrix(tickets.masks)`; its mean over pairs is `pair_mean` of it.
+        nan where units were cut out of the networks.
 
     Raises:
       EvaluationError: as `mask_iou_matrix`, and where there are no masks.
@@ -88,6 +96,8 @@ def mask_overlap(tickets: Masked) -> np.ndarray:
             f"tickets: got {type(tickets).__name__} without masks, wanted an ensemble. Of mask"
             " trees: mask_iou_matrix."
         )
+    if are_shrunk(tickets):
+        return np.full((len(masks), len(masks)), np.nan)
     return mask_iou_matrix(masks)
 
 

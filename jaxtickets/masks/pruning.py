@@ -34,6 +34,7 @@ def prune_to(
     stacked: Sequence[str] | None = None,
     structure: Structure = UNSTRUCTURED,
     channels: kernels.Channels = "auto",
+    sizes: Sequence[int] | None = None,
 ) -> PyTree:
     """The mask of the largest magnitudes among the surviving weights, at `sparsity`.
 
@@ -52,6 +53,8 @@ def prune_to(
       stacked: see `jaxtickets.masks.sparsity.prunable_shapes`.
       structure: what the mask may look like (see `jaxtickets.masks.structure`).
       channels: where input and output axes stand; see `jaxtickets.masks.sparsity.prunable_shapes`.
+      sizes: N for each leaf of the params, where some of a network's weights were cut out (see
+        `jaxtickets.plan.Shrink`); its own size if None.
 
     Raises:
       MaskError: a mask or scores that do not fit the params; a sparsity outside [0, 1]; an unknown
@@ -86,14 +89,15 @@ def prune_to(
     old, ranks = (
         arrange(structure, [of[i] for i in sparse], shapes, rows) for of in (leaves, ranks)
     )
+    whole = [leaves[i].size if sizes is None else sizes[i] for i in sparse]
     if scope == "global":
-        count = num_kept(sum(m.size for m in old), sparsity)
+        count = num_kept(sum(whole), sparsity)
     else:
         count = [
-            jnp.full(len(m), num_kept(m.size // max(len(m), 1), sparsity))
+            jnp.full(len(m), num_kept(size // max(len(m), 1), sparsity))
             if shape.stack
-            else num_kept(m.size, sparsity)
-            for m, shape in zip(old, shapes, strict=True)
+            else num_kept(size, sparsity)
+            for m, size, shape in zip(old, whole, shapes, strict=True)
         ]
     kept = arrange_back(structure, structure.keep(ranks, count, where=old), shapes)
     for i, m in zip(sparse, kept, strict=True):
@@ -114,6 +118,7 @@ def prune_by_scores(
     stacked: Sequence[str] | None = None,
     structure: Structure = UNSTRUCTURED,
     channels: kernels.Channels = "auto",
+    sizes: Sequence[int] | None = None,
 ) -> PyTree:
     """The mask of the weights with the largest scores, at `sparsity`, in one round or many.
 
@@ -135,6 +140,7 @@ def prune_by_scores(
       stacked: see `jaxtickets.masks.sparsity.prunable_shapes`.
       structure: what the mask may look like.
       channels: see `prune_to`.
+      sizes: see `prune_to`.
 
     Raises:
       MaskError: an unknown score, or one that needs what `inputs_of` does not give; a number of
@@ -159,7 +165,8 @@ def prune_by_scores(
     stays = [any(re.search(p, path) for p in keep_dense) for path in trees.leaf_paths(params)]
     begin = [jnp.ones((), bool) if s else m for m, s in zip(leaves, stays, strict=True)]
     covered = [m for m in begin if m.ndim]
-    size = sum(m.size for m in covered)
+    counts = [m.size for m in begin] if sizes is None else sizes
+    size = sum(n for n, m in zip(counts, begin, strict=True) if m.ndim)
     if not size:
         return mask
 
@@ -174,7 +181,7 @@ def prune_by_scores(
         ):  # one draw for all leaves; growth draws leaf by leaf
             found = jax.tree.unflatten(tree, random_bits(inputs.key, leaves))
             found = jax.tree.map(lambda b, p: jnp.broadcast_to(b, p.shape), found, params)
-        return prune_to(mask, params, sparsity, scope, found, stacked, structure, channels)
+        return prune_to(mask, params, sparsity, scope, found, stacked, structure, channels, sizes)
 
     if rounds == 1:
         pruned = prune(jax.tree.unflatten(tree, begin), sparsity)

@@ -80,13 +80,21 @@ def count(mask: PyTree) -> int:
     return sum(int(np.count_nonzero(m)) for m in jax.device_get(jax.tree.leaves(mask)) if m.ndim)
 
 
-def density(mask: PyTree) -> float:
+def density(mask: PyTree, sizes: Sequence[int] | None = None) -> float:
     """Surviving share of the prunable weights, in (0, 1]; 1.0 where nothing is prunable.
+
+    Args:
+      mask: the mask.
+      sizes: how many weights each leaf of the params had before units were cut out; None for as
+        many as it has.
 
     >>> density({"w": jnp.array([True, False, False, True]), "bias": jnp.ones((), bool)})
     0.5
     """
-    return count(mask) / size(mask) if size(mask) else 1.0
+    whole = size(mask)
+    if sizes is not None:
+        whole = sum(n for n, m in zip(sizes, jax.tree.leaves(mask), strict=True) if m.ndim)
+    return count(mask) / whole if whole else 1.0
 
 
 def iou(a: PyTree, b: PyTree) -> float:

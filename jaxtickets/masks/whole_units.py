@@ -147,7 +147,7 @@ def _unit_scores(
     return jnp.where(alive > 0, found, rest)[:-1]
 
 
-def _positions(*by: jax.Array) -> jax.Array:
+def _positions(*by: jax.Array | np.ndarray) -> jax.Array:
     """Where each unit stands when they are put in order; of a tie the lower number first."""
     order = jnp.lexsort(by[::-1])
     place = jnp.arange(len(order), dtype=jnp.int32)

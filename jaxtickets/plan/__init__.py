@@ -7,7 +7,7 @@ from jaxtickets.plan.optimizers import SGD, Adam, Optax, Optimizer, Override
 from jaxtickets.plan.parts import Part, default_of, describe
 from jaxtickets.plan.penalties import L1
 from jaxtickets.plan.phase import Before, NetworkShapes, Phase
-from jaxtickets.plan.phases import Collect, Escape, Fork, Prune, Remember, Rewind, Start
+from jaxtickets.plan.phases import Collect, Escape, Fork, Prune, Remember, Rewind, Shrink, Start
 from jaxtickets.plan.plan import Plan
 from jaxtickets.plan.training import Train
 
@@ -34,6 +34,7 @@ __all__ = [
     "Prune",
     "Remember",
     "Rewind",
+    "Shrink",
     "Start",
     "Train",
     "as_length",

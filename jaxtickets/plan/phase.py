@@ -77,6 +77,11 @@ class Phase(Part):
         return False
 
     @property
+    def shrinks(self) -> bool:
+        """Whether the networks after it may have fewer units."""
+        return False
+
+    @property
     def remembers(self) -> str | None:
         """The name under which it keeps the weights for a later phase."""
         return None

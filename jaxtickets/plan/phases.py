@@ -196,6 +196,36 @@ class Prune(Phase):
 
 
 @dataclasses.dataclass(frozen=True)
+class Shrink(Phase):
+    """Cut out what is dead: from here on every network is the smaller dense one that computes the
+    same.
+
+    A unit (an output channel, a neuron) is dead where every weight that reads it is pruned. Params,
+    batch statistics, moments, the mask and what is remembered lose it, and what follows trains,
+    prunes, evolves, forks and collects in the smaller network. Sparsities stay shares of the
+    original count. Where nothing is dead it changes nothing, and says so.
+
+    Networks that train together come out in one shape: every layer is as wide as the widest of them
+    needs it, and the others keep a few dead units. Another layout may leave other dead units.
+
+    Args:
+      multiple: widths are rounded up to a multiple of it, by units that are dead: odd widths cost
+        on most hardware what they save. 1 for no such units.
+    """
+
+    multiple: int = 8
+
+    def __post_init__(self) -> None:
+        checks.plain_fields(self)
+        check.positive_int("Shrink's multiple", self.multiple, most=checks.MOST)
+
+    @property
+    def shrinks(self) -> bool:
+        """Yes."""
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
 class Remember(Phase):
     """Keep a copy of the present weights and batch statistics, for a `Rewind` to it."""
 

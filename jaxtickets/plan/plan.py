@@ -19,10 +19,10 @@ from jaxtickets.messages import checks
 from jaxtickets.plan.lengths import Length
 from jaxtickets.plan.parts import Part, check_kind, describe, from_json, to_json
 from jaxtickets.plan.phase import Before, Phase
-from jaxtickets.plan.phases import Collect, Escape, Fork, Prune, Remember, Rewind, Start
+from jaxtickets.plan.phases import Collect, Escape, Fork, Prune, Remember, Rewind, Shrink, Start
 from jaxtickets.plan.training import Train
 
-OURS = (Start, Train, Escape, Collect, Prune, Remember, Rewind, Fork)
+OURS = (Start, Train, Escape, Collect, Prune, Shrink, Remember, Rewind, Fork)
 
 check = checks.Checks(PlanError)
 
@@ -110,6 +110,11 @@ class Plan(Part):
                 remembered=before.remembered | {phase.remembers} - {None},
                 forked=before.forked or phase.forks,
                 previous=phase,
+            )
+        if self.sequential and any(phase.shrinks for phase in self.phases):
+            raise PlanError(
+                "a penalty on='earlier' counts how often every weight survived in earlier tickets,"
+                " which have fewer weights after a Shrink; leave out one of them."
             )
         if not any(phase.tickets for phase in self.phases):
             raise PlanError("nothing is collected: end the plan with Collect().")

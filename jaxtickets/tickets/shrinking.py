@@ -9,6 +9,13 @@ import jax
 import numpy as np
 
 from jaxtickets.errors import MaskError
+from jaxtickets.masks.cutting import (
+    cut,
+    dead_units,
+    lines_left,
+    masks_by_path,
+    staying_units,
+)
 from jaxtickets.masks.units import Leaf, UnitTable, find_units
 from jaxtickets.messages.quoting import shown
 from jaxtickets.tickets.ensemble import TicketEnsemble
@@ -78,16 +85,13 @@ def shrink(tickets: TicketEnsemble) -> TicketEnsemble:
                 tickets.task.prunable,
             )
         units = found[shapes]
-        mask = dict(
-            zip((leaf.path for leaf in units.params), jax.tree.leaves(ticket.mask), strict=True)
-        )
-        dead = _dead(units, mask)
-        if (reason := _in_part(units, mask, dead)) is not None:
+        dead = dead_units(units, ticket.mask)
+        if (reason := _in_part(units, masks_by_path(units, ticket.mask), dead)) is not None:
             raise MaskError(f"member {i} cannot be shrunk: {reason}")
-        gone = _leave_one(units, dead)
-        removed += int(gone.sum())
-        rest.append([len(units), len(units) - int(gone.sum())])
-        smaller.append(_without(units, ticket, gone))
+        (stays,) = staying_units(units, [dead])
+        removed += int((~stays).sum())
+        rest.append([len(units), int(stays.sum())])
+        smaller.append(_without(units, ticket, stays))
     if not removed:
         raise MaskError(
             "there is nothing to remove: every unit is alive. Shrinking is for neuron pruning"
@@ -104,39 +108,6 @@ def shrink(tickets: TicketEnsemble) -> TicketEnsemble:
     return dataclasses.replace(tickets, tickets=tuple(named))
 
 
-def _lines(mask: np.ndarray, axis: int) -> np.ndarray:
-    """Per index along `axis`: is any weight left?"""
-    return np.asarray(mask.any(tuple(d for d in range(mask.ndim) if d != axis)))
-
-
-def _read(units: UnitTable) -> list[tuple[Leaf, int]]:
-    """Every axis along which a product sums over units."""
-    return [
-        (leaf, axis)
-        for leaf in units.params
-        for axis, ids in enumerate(leaf.units)
-        if (leaf.read[axis] & (ids >= 0)).any()
-    ]
-
-
-def _dead(units: UnitTable, mask: dict[str, np.ndarray]) -> np.ndarray:
-    """Which units contribute nothing, bool [U]."""
-    dead = np.zeros(len(units), bool)
-    while True:
-        alive = np.zeros(len(units) + 1, bool)
-        for leaf, axis in _read(units):
-            left = np.broadcast_to(mask[leaf.path], leaf.shape)
-            for d, ids in enumerate(leaf.units):  # what writes dead units needs nothing
-                if not leaf.read[d].any():
-                    left = left & ~(np.append(dead, False)[ids]).reshape(
-                        [-1 if e == d else 1 for e in range(left.ndim)]
-                    )
-            alive[leaf.units[axis][_lines(left, axis) & leaf.read[axis]]] = True
-        if np.array_equal(dead, ~alive[:-1]):
-            return dead
-        dead = ~alive[:-1]
-
-
 def _in_part(units: UnitTable, mask: dict[str, np.ndarray], dead: np.ndarray) -> str | None:
     """What is neuron-pruned but does not follow the units; None if nothing is.
 
@@ -146,7 +117,7 @@ def _in_part(units: UnitTable, mask: dict[str, np.ndarray], dead: np.ndarray) ->
     """
     lines: dict[tuple[str, int], np.ndarray] = {}
     for path, m in mask.items():
-        each = [_lines(m, axis) for axis in range(m.ndim)]
+        each = [lines_left(m, axis) for axis in range(m.ndim)]
         if int(m.sum()) != int(np.prod([vector.sum() for vector in each])):
             return None
         if m.any():
@@ -183,7 +154,7 @@ def _alive_elsewhere(
             places = np.flatnonzero(ids == unit) if other.prunable else np.array([], int)
             if (
                 len(places)
-                and _lines(np.broadcast_to(m, other.shape), d)[places].any()
+                and lines_left(np.broadcast_to(m, other.shape), d)[places].any()
                 and (other.path, d) != (leaf.path, axis)
             ):
                 (readers if other.read[d].any() else writers).append(other.path)
@@ -199,37 +170,13 @@ def _alive_elsewhere(
     return f"{here}, but not everywhere that it is read. {fix}"
 
 
-def _leave_one(units: UnitTable, dead: np.ndarray) -> np.ndarray:
-    """The units to remove: all dead ones, but the first of a group that has no other."""
-    gone, first = dead.copy(), 0
-    for size in units.sizes:
-        if gone[first : first + size].all():
-            gone[first] = False
-        first += size
-    return gone
-
-
-def _without(units: UnitTable, ticket: Ticket, gone: np.ndarray) -> Ticket:
-    stays = np.append(~gone, True)  # the last for what is no unit
-
-    def cut(leaf: Leaf, array: np.ndarray) -> np.ndarray:
-        for axis, ids in enumerate(leaf.units if np.ndim(array) else ()):
-            if not stays[ids].all():
-                array = np.compress(stays[ids], array, axis)
-        return array
-
-    def each(tree: PyTree, leaves: tuple[Leaf, ...]) -> PyTree:
-        return jax.tree.unflatten(
-            jax.tree.structure(tree),
-            [cut(*pair) for pair in zip(leaves, jax.tree.leaves(tree), strict=True)],
-        )
-
-    mask = each(ticket.mask, units.params)
+def _without(units: UnitTable, ticket: Ticket, stays: np.ndarray) -> Ticket:
+    mask = cut(units.params, ticket.mask, stays)
     whole = all(m.all() for m in jax.tree.leaves(mask))
     return ticket._replace(
-        params=each(ticket.params, units.params),
+        params=cut(units.params, ticket.params, stays),
         mask=jax.tree.map(lambda _: np.ones((), bool), mask) if whole else mask,
-        model_state=each(ticket.model_state, units.model_state),
+        model_state=cut(units.model_state, ticket.model_state, stays),
     )
 
 

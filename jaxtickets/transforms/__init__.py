@@ -15,6 +15,7 @@ from jaxtickets.transforms._l1_masking import l1_masking as l1_masking
 from jaxtickets.transforms._l1_masking import l1_penalty as l1_penalty
 from jaxtickets.transforms._l1_masking import penalised as penalised
 from jaxtickets.transforms._masked_update import MaskedStep as MaskedStep
+from jaxtickets.transforms._masked_update import map_moments as map_moments
 from jaxtickets.transforms._masked_update import mask_moments as mask_moments
 from jaxtickets.transforms._masked_update import masked_step as masked_step
 from jaxtickets.transforms._prune_grow import PruneGrowState as PruneGrowState

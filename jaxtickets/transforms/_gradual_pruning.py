@@ -54,6 +54,7 @@ def prune_if(
     structure: Structure = UNSTRUCTURED,
     channels: Channels = "auto",
     scores: Callable[[PyTree], PyTree] = magnitude,
+    sizes: Sequence[int] | None = None,
 ) -> tuple[PyTree, PyTree]:
     """`prune_to` where it is due, as `masked_step` asks for it: the mask, twice.
 
@@ -63,7 +64,7 @@ def prune_if(
     def prune(operand: PyTree) -> PyTree:
         mask, params, sparsity = operand
         found = scores(params)
-        return prune_to(mask, params, sparsity, scope, found, stacked, structure, channels)
+        return prune_to(mask, params, sparsity, scope, found, stacked, structure, channels, sizes)
 
     mask = run_if(due, prune, lambda operand: operand[0], (mask, params, sparsity))
     return mask, mask

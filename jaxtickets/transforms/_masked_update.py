@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxtickets import masks
@@ -99,66 +101,87 @@ def mask_updates(updates: PyTree, params: PyTree, survivors: PyTree) -> PyTree:
 def mask_moments(
     inner: optax.GradientTransformation, state: PyTree, params: PyTree, survivors: PyTree
 ) -> PyTree:
-    """The optimizer's state with every per-weight moment outside `survivors` exactly 0.
+    """The optimizer's state with every per-weight moment outside `survivors` exactly 0."""
+    flags = jax.tree.leaves(survivors)
+
+    def mask_leaf(leaf: int, moment: jax.Array) -> jax.Array:
+        m = flags[leaf]
+        return moment if m.ndim == 0 else jnp.where(m, moment, jnp.zeros((), moment.dtype))
+
+    return map_moments(mask_leaf, inner, state, params)
+
+
+def map_moments(
+    change: Callable[[int, jax.Array], jax.Array],
+    inner: optax.GradientTransformation,
+    state: PyTree,
+    params: PyTree,
+) -> PyTree:
+    """The optimizer's state with every per-weight moment changed.
 
     optax itself says which parts of a state are trees like the params, so no optimizer is known by
     name. Factored moments (Adafactor's and SM3's rows and columns) belong to no single weight and
     are left alone, and so are the holes that `optax.partition` and `optax.masked` leave. Where it
     cannot say (`optax.flatten`, which makes one vector of all params), a moment is known by its
     path and shape, or by being that vector's.
+
+    Args:
+      change: `(leaf, moment)`, the number of a leaf of the params and a moment of its shape, to
+        what takes its place.
+      inner: the optimizer.
+      state: its state.
+      params: the weights.
     """
     weights = {
-        tuple(path): (m, jnp.shape(p))
-        for (path, m), p in zip(_leaves(survivors), jax.tree.leaves(params), strict=True)
+        tuple(path): (leaf, jnp.shape(p))
+        for leaf, (path, p) in enumerate(jax.tree_util.tree_leaves_with_path(params))
     }
 
-    def mask_leaf(path: tuple[Any, ...], moment: Any) -> Any:
+    def change_leaf(path: tuple[Any, ...], moment: Any) -> Any:
         # SM3 has a list in a weight's place, so that a moment's path may go on where the weight's
         # ends.
-        m, shape = next(
-            (weights[path[:i]] for i in range(len(path), -1, -1) if path[:i] in weights),
-            (None, None),
-        )
-        if m is None or m.ndim == 0 or getattr(moment, "shape", None) != shape:
-            return moment
-        return jnp.where(m, moment, jnp.zeros((), moment.dtype))
+        beginnings = (path[:i] for i in range(len(path), -1, -1))
+        return _changed(change, weights, beginnings, moment)
 
-    def mask_tree(moments: PyTree) -> PyTree:
-        return jax.tree_util.tree_map_with_path(mask_leaf, moments)
+    def change_tree(moments: PyTree) -> PyTree:
+        return jax.tree_util.tree_map_with_path(change_leaf, moments)
 
     try:
-        return optax.tree.map_params(inner, mask_tree, state, is_leaf=lambda _: True)
+        return optax.tree.map_params(inner, change_tree, state, is_leaf=lambda _: True)
     except (ValueError, TypeError):
-        return _mask_by_shape(state, weights, survivors, params)
+        return _map_by_shape(change, state, weights)
 
 
-def _leaves(tree: PyTree) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_leaves_with_path(tree)
+def _changed(
+    change: Callable[[int, jax.Array], jax.Array],
+    weights: dict[Any, tuple[int, tuple[int, ...]]],
+    paths: Iterable[tuple[Any, ...]],
+    moment: Any,
+) -> Any:
+    """A moment changed, if one of its paths is a weight's and it has that weight's shape."""
+    leaf, shape = next((weights[path] for path in paths if path in weights), (None, None))
+    if leaf is None or getattr(moment, "shape", None) != shape:
+        return moment
+    return change(leaf, moment)
 
 
-def _mask_by_shape(
-    state: PyTree, weights: dict[Any, Any], survivors: PyTree, params: PyTree
+def _map_by_shape(
+    change: Callable[[int, jax.Array], jax.Array],
+    state: PyTree,
+    weights: dict[Any, tuple[int, tuple[int, ...]]],
 ) -> PyTree:
-    sizes = [p.size for p in jax.tree.leaves(params)]
-    flags = [
-        jnp.broadcast_to(m, p.shape).reshape(-1)
-        for m, p in zip(jax.tree.leaves(survivors), jax.tree.leaves(params), strict=True)
-    ]
+    shapes = [shape for _, shape in weights.values()]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
 
-    def mask_leaf(path: tuple[Any, ...], moment: Any) -> Any:
-        shape = getattr(moment, "shape", None)
-        if shape == (sum(sizes),) and len(sizes) > 1:
-            return jnp.where(jnp.concatenate(flags), moment, jnp.zeros((), moment.dtype))
-        m, of = next(
-            (weights[path[i:]] for i in range(len(path) + 1) if path[i:] in weights), (None, None)
-        )
-        return (
-            moment
-            if m is None or m.ndim == 0 or shape != of
-            else jnp.where(m, moment, jnp.zeros((), moment.dtype))
-        )
+    def change_leaf(path: tuple[Any, ...], moment: Any) -> Any:
+        if len(shapes) > 1 and getattr(moment, "shape", None) == (ends[-1],):
+            pieces = zip(jnp.split(moment, ends[:-1]), shapes, strict=True)
+            changed = [change(i, one.reshape(shape)) for i, (one, shape) in enumerate(pieces)]
+            return jnp.concatenate([one.reshape(-1) for one in changed])
+        endings = (path[i:] for i in range(len(path) + 1))
+        return _changed(change, weights, endings, moment)
 
-    return jax.tree_util.tree_map_with_path(mask_leaf, state)
+    return jax.tree_util.tree_map_with_path(change_leaf, state)
 
 
 def is_placeholder(params: PyTree) -> bool:

@@ -13,7 +13,7 @@ if __name__ == "__main__":
         process, processes, port = map(int, distributed)
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(f"localhost:{port}", processes, process)
-    from tiny_task import dst, edst, fit, ltr, pat
+    from tiny_task import dst, edst, fit, ltr, pat, shrunk
 
     from jaxtickets.engine.checkpoints import Checkpoints
     from jaxtickets.members import Layout, default_layout, member_mesh
@@ -37,7 +37,11 @@ if __name__ == "__main__":
     )
     if not distributed:
         # Children over more rows of the mesh than their parent, stopped among the children and gone on with.
-        for name, plan, saves in (("pat", pat(4), 9), ("ltr", ltr(4), 16)):
+        for name, plan, saves in (
+            ("pat", pat(4), 9),
+            ("ltr", ltr(4), 16),
+            ("shrunk", shrunk(4), 9),
+        ):
             real, left = Checkpoints.save, iter(range(saves - 1, -1, -1))
 
             def save(self, *args, real=real, left=left):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_task import dst, edst, fit, leaves, ltr, pat, task
+from tiny_task import dst, edst, fit, leaves, ltr, pat, shrunk, task
 
 import jaxtickets as jt
 
@@ -48,7 +48,7 @@ def check(folder, process=0):
 def test_four_devices_train_as_one(tmp_path, compile_cache):
     finish(start(tmp_path, compile_cache, 4))
     check(tmp_path)
-    for name, plan in (("pat", pat(4)), ("ltr", ltr(4))):
+    for name, plan in (("pat", pat(4)), ("ltr", ltr(4)), ("shrunk", shrunk(4))):
         assert_close(jt.load(tmp_path / name / "tickets.safetensors", task()), fit(plan))
 
 

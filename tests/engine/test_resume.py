@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny_task import CLASSES, HIDDEN, IN, data, dst, edst, fit, same, task
+from tiny_task import CLASSES, HIDDEN, IN, data, dst, edst, fit, same, shrunk, task
 
 import jaxtickets as jt
 from jaxtickets.engine import read_metrics
@@ -40,6 +40,7 @@ PLANS = {
         ),
         16,
     ),
+    "shrunk": shrunk(),
 }
 
 
@@ -99,7 +100,8 @@ def assert_equal_runs(folder, reference):
     assert seconds == sorted(seconds)
 
 
-# Steps of "best": explore 4, three refinements of 4; of "groups": 12 for each of two lineages; of "optimizers": 3 and 3.
+# Steps of "best": explore 4, three refinements of 4; of "groups": 12 for each of two lineages; of "optimizers": 3 and 3;
+# of "shrunk": 6 wide and 9 narrow for each of two lineages, 3 of the 9 before a Rewind.
 @pytest.mark.parametrize(
     ("name", "saves"),
     [
@@ -111,6 +113,10 @@ def assert_equal_runs(folder, reference):
         ("groups", 17),
         ("optimizers", 3),
         ("optimizers", 4),
+        ("shrunk", 6),
+        ("shrunk", 8),
+        ("shrunk", 11),
+        ("shrunk", 23),
     ],
 )
 def test_a_stopped_run_ends_in_the_same_bits(

@@ -11,8 +11,9 @@ import jaxtickets as jt
 from jaxtickets.engine.checkpoints import Checkpoints
 from jaxtickets.engine.progress import ProgressLine
 from jaxtickets.errors import RunError
+from jaxtickets.masks import Units
 from jaxtickets.members import Layout
-from jaxtickets.plan import Collect, Fork, Length, Plan, Prune, Start, Train
+from jaxtickets.plan import Collect, Fork, Length, Plan, Prune, Shrink, Start, Train
 from jaxtickets.schedules import Constant
 
 THREE = Train(Length(3, "steps"), Constant(0.1))
@@ -34,6 +35,25 @@ PLANS = {
                 Fork(3, "random", keep_dense=("w2",)),
                 THREE,
                 Prune(0.8),
+                THREE,
+                Collect(),
+            ),
+            16,
+        ),
+        Layout(2, "vmap"),
+    ),
+    # Parents of half the units, and children of a quarter.
+    "narrow": (
+        Plan(
+            "narrow",
+            (
+                Start(2),
+                THREE,
+                Prune(0.5, structure=Units()),
+                Shrink(1),
+                THREE,
+                Fork(3, "random", unit="neuron"),
+                Shrink(2),
                 THREE,
                 Collect(),
             ),
@@ -80,6 +100,9 @@ def lines():
             14,
         ),  # in the second group of children of the first group of parents, after their Prune
         ("wide", 24),  # at the end of the parents of the second group
+        ("narrow", 5),  # in the shrunk parents' training
+        ("narrow", 8),  # in the first group of children, whose parents are shrunk, too
+        ("narrow", 14),  # in the last group of children
     ],
 )
 def test_a_stopped_run_ends_in_the_same_bits(

@@ -10,6 +10,20 @@ import numpy as np
 
 import jaxtickets as jt
 from jaxtickets.dataset import Dataset
+from jaxtickets.masks import Units
+from jaxtickets.plan import (
+    Adam,
+    Collect,
+    Length,
+    Plan,
+    Prune,
+    Remember,
+    Rewind,
+    Shrink,
+    Start,
+    Train,
+)
+from jaxtickets.schedules import Constant
 
 IN, HIDDEN, CLASSES = 8, 16, 3
 
@@ -99,6 +113,29 @@ def pat(members=4, **options):
     """A parent of one epoch, children of one more."""
     how = {"parent": 1, "tune": 1, "keep_dense": ("w2",), "batch_size": 16}
     return jt.prune_and_tune(members, **(how | options))
+
+
+def shrunk(width=2, **options):
+    """Six steps wide, of which the middle three are pruned; six of half the units, the last three rewound."""
+    three = Train(Length(3, "steps"), Constant(0.05), Adam())
+    return Plan(
+        "shrunk",
+        (
+            Start(width),
+            Remember("first weights"),
+            three,
+            Prune(0.5, scope="layerwise", structure=Units()),
+            three,
+            Shrink(**({"multiple": 4} | options)),
+            three,
+            Rewind("first weights"),
+            three,
+            Prune(0.7),
+            three,
+            Collect(),
+        ),
+        16,
+    )
 
 
 def ltr(members=2, **options):
