@@ -76,7 +76,8 @@ def fit(
       layout: how members lie on the hardware; by default chosen for the backend.
       start_from: a network trained elsewhere, in place of fresh weights: a tree of params,
         `(params, model_state)` where there are batch statistics, a `Ticket`, an ensemble of one, or
-        a ticket file.
+        a ticket file. A ticket whose dead units were cut out starts as the smaller network that it
+        is.
       checkpoint_every: seconds between checkpoints; 0 for one after every call of the compiled
         step.
       progress: show a progress line (on standard error).

@@ -50,9 +50,10 @@ def given_network(
                 " tickets[0]."
             )
         source = source.tickets[0]
-    state, mask = None, None
+    state, mask, shrunk = None, None, False
     if isinstance(source, Ticket):
         found, state, mask = source.params, source.model_state, source.mask
+        shrunk = "shrunk" in source.info
     elif isinstance(source, tuple) and len(source) == 2:
         found, state = source
     else:
@@ -63,7 +64,7 @@ def given_network(
         )
     except DataError as error:
         raise TicketError(f"start_from is no network of {task.name}: {error}.") from error
-    _check("params", task, found, params)
+    _check("params", task, found, params, shrunk)
     if not jax.tree.leaves(state):
         if jax.tree.leaves(model_state):
             raise TicketError(
@@ -71,7 +72,7 @@ def given_network(
                 " model_state), or a ticket."
             )
         state = model_state  # no statistics, whatever kind of tree has none
-    _check("model state", task, state, model_state)
+    _check("model state", task, state, model_state, shrunk)
     for path, leaf in zip(
         masks.leaf_paths((found, state)), jax.tree.leaves((found, state)), strict=True
     ):
@@ -101,7 +102,8 @@ def given_network(
     return jax.tree.map(jax.numpy.asarray, Network(found, mask, state))
 
 
-def _check(what: str, task: Task, found: PyTree, wanted: PyTree) -> None:
+def _check(what: str, task: Task, found: PyTree, wanted: PyTree, shrunk: bool) -> None:
+    """Raise `TicketError` unless the trees are alike; a shrunk ticket may be narrower."""
     there, here = (
         dict(zip(masks.leaf_paths(tree), jax.tree.leaves(tree), strict=True))
         for tree in (found, wanted)
@@ -124,7 +126,10 @@ def _check(what: str, task: Task, found: PyTree, wanted: PyTree) -> None:
                 f"start_from is no network of {task.name}: {path!r} is a {type(given).__name__}"
                 " there, not an array."
             )
-        if tuple(given.shape) != tuple(leaf.shape) or given.dtype != leaf.dtype:
+        fits = tuple(given.shape) == tuple(leaf.shape)
+        if shrunk and len(given.shape) == len(leaf.shape):
+            fits = all(n <= m for n, m in zip(given.shape, leaf.shape, strict=True))
+        if not fits or given.dtype != leaf.dtype:
             there_is, here_is = (f"{a.dtype}{list(a.shape)}" for a in (given, leaf))
             raise TicketError(
                 f"start_from is no network of {task.name}: {path!r} is {there_is} there and"
