@@ -54,6 +54,10 @@ class Config(cifar.ScheduledConfig):
     """Share of zeros of random masks; 0.5 if not given. The other kinds of masks have their own."""
     unit: Literal["connection", "neuron"] = "connection"
     """Prune weights or whole units."""
+    shrink: bool = True
+    """Tune children of whole units as the smaller networks that they are; otherwise their units stay
+    masked.
+    """
     scope: Literal["layerwise", "global"] = "layerwise"
     """The same share in every layer, or one draw over all layers."""
     keep_dense: tuple[str, ...] | None = None
@@ -96,7 +100,7 @@ class Config(cifar.ScheduledConfig):
                 "--cycle-momentum cycles it along with --tune-lr one_cycle; leave one of the two"
                 " out."
             )
-        names = ("members", "masks", "sparsity", "unit", "scope", "keep_dense", "bag")
+        names = ("members", "masks", "sparsity", "unit", "scope", "keep_dense", "shrink", "bag")
         return jt.prune_and_tune(
             parent=0 if self.parent else self.parent_epochs,
             tune=self.tune_epochs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -21,15 +22,21 @@ class Layers:
 
     Where a threshold or a draw runs over all layers together, or the weights decide, nobody knows
     beforehand what each layer keeps: the same share is assumed.
+
+    Args:
+      flops: of the network as it is.
+      sizes: how many weights each prunable layer of it has.
+      whole: how many each had before units were cut out, of which sparsities are shares.
     """
 
     flops: ForwardFlops
     sizes: dict[str, int]
+    whole: dict[str, int]
 
     @property
     def total(self) -> int:
-        """All prunable weights."""
-        return sum(self.sizes.values())
+        """All prunable weights of the whole network."""
+        return sum(self.whole.values())
 
     def forward(self, kept: dict[str, int]) -> float:
         """FLOPs of one example."""
@@ -41,19 +48,17 @@ class Layers:
         """What is kept at that sparsity of the original count."""
         whole = {path for path in before if any(re.search(pattern, path) for pattern in keep_dense)}
         return {
-            path: n if path in whole else min(n, num_kept(self.sizes[path], sparsity))
+            path: n if path in whole else min(n, num_kept(self.whole[path], sparsity))
             for path, n in before.items()
         }
 
     def without_units(
-        self, before: dict[str, int], units: UnitTable, sparsity: float
+        self, before: dict[str, int], units: UnitTable, widths: Sequence[int]
     ) -> dict[str, int]:
-        """What is kept where that share of every group of units goes, with all that writes or reads
-        it.
+        """What is kept where so many units of every group live, with all that writes and reads
+        them.
         """
-        alive = np.concatenate(
-            [np.full(size, num_kept(size, sparsity) / size) for size in units.sizes] + [np.ones(1)]
-        )
+        alive = _alive(units, widths)
         left = dict(before)
         for leaf in units.params:
             if leaf.path in left:
@@ -82,6 +87,34 @@ class Layers:
             flop += 3 * self.forward(kept) * (step - since)
             kept, since = self.pruned(before, round(float(sparsity_at(step)), 6)), step
         return flop + 3 * self.forward(kept) * (steps - since), kept
+
+
+def _alive(units: UnitTable, widths: Sequence[int]) -> np.ndarray:
+    """The share of every unit's group that lives, [U + 1]; 1 for what is no unit."""
+    shares = [np.full(size, n / size) for size, n in zip(units.sizes, widths, strict=True)]
+    return np.concatenate([*shares, np.ones(1)])
+
+
+def widths_that_fit(units: UnitTable, count: int) -> tuple[int, ...]:
+    """How many units of every group live if they are the same share of each and have at most that
+    many prunable weights together (`jaxtickets.masks.Units`); at least one.
+    """
+    shares = np.concatenate([(np.arange(size) + 1) / size for size in units.sizes])
+    group = np.repeat(np.arange(len(units.sizes)), units.sizes)
+    in_order = group[np.lexsort((np.arange(len(group)), shares))]
+    first = len(units.sizes)  # of every group one, whatever it has
+    in_order = np.concatenate([np.arange(first), in_order[first:]])
+
+    def widths(lives: int) -> list[int]:
+        return np.bincount(in_order[:lives], minlength=first).tolist()
+
+    def weights(lives: int) -> float:
+        alive = _alive(units, widths(lives))
+        covered = (leaf for leaf in units.params if leaf.prunable)
+        return sum(float(np.prod([alive[axis].sum() for axis in leaf.units])) for leaf in covered)
+
+    fits = bisect.bisect_right(range(first, len(group) + 1), count + 0.5, key=weights)
+    return tuple(widths(first + max(fits - 1, 0)))
 
 
 def sparse_forward(flops: ForwardFlops, kept: dict[str, int], sizes: dict[str, int]) -> float:

@@ -10,12 +10,18 @@ where it trains 3 forward passes a step.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jaxtickets.ledger.layers import Layers
+import jax
+import numpy as np
+
+from jaxtickets.ledger.layers import Layers, widths_that_fit
 from jaxtickets.masks import scores
 from jaxtickets.masks.children import kept_dense, units_for
-from jaxtickets.masks.sparsity import layer_budgets
+from jaxtickets.masks.counting import num_kept
+from jaxtickets.masks.cutting import cut_shape, staying_units
+from jaxtickets.masks.sparsity import layer_budgets, prunable_shapes
+from jaxtickets.masks.units import Leaf, UnitTable, find_units
 from jaxtickets.plan import (
     Escape,
     Evolve,
@@ -25,9 +31,12 @@ from jaxtickets.plan import (
     NetworkShapes,
     Phase,
     Prune,
+    Shrink,
     Start,
     Train,
 )
+
+PyTree = Any
 
 
 class BeforePhase(NamedTuple):
@@ -38,12 +47,25 @@ class BeforePhase(NamedTuple):
       layers: FLOPs by layer.
       kept: how many weights of each prunable layer survive, by path.
       steps_per_epoch: of an epoch over all examples.
+      widths: how many units of every group live, as far as one knows; None for all.
     """
 
     network: NetworkShapes
     layers: Layers
     kept: dict[str, int]
     steps_per_epoch: int
+    widths: tuple[int, ...] | None = None
+
+    @property
+    def units(self) -> UnitTable:
+        """The network's units."""
+        return find_units(
+            self.network.task.apply,
+            self.network.params,
+            self.network.model_state,
+            self.network.x_spec,
+            self.network.task.prunable,
+        )
 
     @property
     def dense(self) -> float:
@@ -63,10 +85,14 @@ class Costs(NamedTuple):
       kept: how many weights of each prunable layer survive it.
       flops: of one example of every batch, added up over the phase, for one network; None where the
         phase is not worth a line.
+      widths: how many units of every group live; None for as many as before.
+      network: the smaller network that it leaves; None for the one before.
     """
 
     kept: dict[str, int]
     flops: float | None = None
+    widths: tuple[int, ...] | None = None
+    network: NetworkShapes | None = None
 
 
 @functools.singledispatch
@@ -83,6 +109,8 @@ def _(phase: Start, before: BeforePhase) -> Costs:
     if phase.scores != "random":
         pruning = Prune(phase.sparsity, phase.scores, keep_dense=phase.keep_dense)
         return phase_cost(pruning, before)
+    if phase.structure.needs_units:
+        return _by_units(before, phase.sparsity)
     how = (phase.sparsity, phase.distribution, phase.keep_dense)
     return Costs(layer_budgets(before.network.prunable, *how))
 
@@ -96,9 +124,43 @@ def _(phase: Train, before: BeforePhase) -> Costs:
 def _(phase: Prune, before: BeforePhase) -> Costs:
     """Where scores look at a batch: a gradient of all weights a round."""
     score = scores.get(phase.scores)
-    kept = before.layers.pruned(before.kept, phase.sparsity, phase.keep_dense)
-    looks = 3 * before.dense * (phase.rounds or score.rounds)
-    return Costs(kept, looks if score.needs_batch else None)
+    rounds = 3 * before.dense * (phase.rounds or score.rounds)
+    looks = rounds if score.needs_batch else None
+    if phase.structure.needs_units:
+        return _by_units(before, phase.sparsity)._replace(flops=looks)
+    return Costs(before.layers.pruned(before.kept, phase.sparsity, phase.keep_dense), looks)
+
+
+def _by_units(before: BeforePhase, sparsity: float) -> Costs:
+    """What is left where whole units go, the same share of every layer's."""
+    units = before.units
+    widths = widths_that_fit(units, num_kept(before.layers.total, sparsity))
+    return Costs(before.layers.without_units(before.kept, units, widths), widths=widths)
+
+
+@phase_cost.register
+def _(phase: Shrink, before: BeforePhase) -> Costs:
+    """The smaller network, as far as one knows which units are dead."""
+    if before.widths is None:
+        return Costs(before.kept)
+    units, network = before.units, before.network
+    alive = np.concatenate(
+        [np.arange(size) < width for size, width in zip(units.sizes, before.widths, strict=True)]
+    )
+    (stays,) = staying_units(units, [~alive], phase.multiple)
+
+    def narrower(leaves: tuple[Leaf, ...], tree: PyTree) -> PyTree:
+        arrays, structure = jax.tree.flatten(tree)
+        cut = zip(leaves, arrays, strict=True)
+        return structure.unflatten(
+            [jax.ShapeDtypeStruct(cut_shape(leaf, stays), a.dtype) for leaf, a in cut]
+        )
+
+    params = narrower(units.params, network.params)
+    model_state = narrower(units.model_state, network.model_state)
+    prunable = prunable_shapes(params, network.task.prunable)
+    smaller = network._replace(params=params, model_state=model_state, prunable=prunable)
+    return Costs(before.kept, network=smaller)
 
 
 @phase_cost.register
@@ -109,7 +171,8 @@ def _(phase: Fork, before: BeforePhase) -> Costs:
     network = (task.apply, params, state, x_spec, task.prunable)
     if phase.unit == "neuron":
         units = units_for(*network, phase.keep_dense)
-        return Costs(before.layers.without_units(before.kept, units, phase.child_sparsity))
+        widths = tuple(num_kept(size, phase.child_sparsity) for size in units.sizes)
+        return Costs(before.layers.without_units(before.kept, units, widths), widths=widths)
     keep = kept_dense(phase.keep_dense, *network)
     return Costs(before.layers.pruned(before.kept, phase.child_sparsity, keep))
 
@@ -142,4 +205,14 @@ def _(evolve: Evolve, before: BeforePhase, steps: int) -> Costs:
 @evolution_cost.register
 def _(evolve: Gradual, before: BeforePhase, steps: int) -> Costs:
     flops, kept = before.layers.gradually(before.kept, evolve, steps)
-    return Costs(kept, flops)
+    widths = _by_units(before, evolve.sparsity).widths if evolve.structure.needs_units else None
+    return Costs(kept, flops, widths)
+
+
+def executed_flops(phase: Phase, before: BeforePhase) -> float | None:
+    """FLOPs of one example of every batch, added up over the phase, of which none are left out for
+    zeros: what dense hardware multiplies.
+    """
+    if steps := phase.steps(before.steps_per_epoch):
+        return 3 * before.dense * steps
+    return phase_cost(phase, before._replace(kept=dict(before.layers.sizes))).flops

@@ -16,7 +16,7 @@ from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.dataset.arrays import as_dataset
 from jaxtickets.errors import PlanError
 from jaxtickets.ledger.layers import Layers
-from jaxtickets.ledger.phase_costs import BeforePhase, phase_cost
+from jaxtickets.ledger.phase_costs import BeforePhase, executed_flops, phase_cost
 from jaxtickets.masks.sparsity import prunable_shapes
 from jaxtickets.messages.printing import printed
 from jaxtickets.messages.quoting import shown
@@ -33,26 +33,36 @@ MOST_ROWS = 100
 
 @dataclasses.dataclass(frozen=True)
 class PhaseCost:
-    """Cost of one phase over all lineages: training steps and theoretical FLOPs."""
+    """Cost of one phase over all lineages.
+
+    Args:
+      name: what it is, in a few words.
+      steps: of training.
+      flops: theoretical, zeros left out.
+      executed: FLOPs that dense hardware multiplies.
+    """
 
     name: str
     steps: int
     flops: float
+    executed: float
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanCost:
     """The ledger of a plan. Print it.
 
-    FLOPs are *theoretical*: twice the multiply-adds of convolutions and products, zeros left out.
-    Masks simulate sparsity, the hardware multiplies by the zeros, so measured seconds do not fall
-    with them.
+    FLOPs are twice the multiply-adds of convolutions and products. *Theoretical* ones leave out the
+    zeros. Masks simulate sparsity: dense hardware multiplies by the zeros, and what it *executes*
+    falls only where a `Shrink` cuts units out; measured seconds follow these.
 
     Args:
       plan: what was read.
       phases: cost of every phase that trains or looks at gradients.
       training: ratio of the whole plan to one dense training run of `plan.reference`.
       inference: ratio of one prediction by all members to one forward pass of the dense network.
+      training_executed: `training` in executed FLOPs.
+      inference_executed: `inference` in executed FLOPs.
       density: surviving share of the prunable weights.
       forward_dense: FLOPs of the dense network (`Task.plain`, where there is one) for one example.
       forward_sparse: FLOPs of one ticket for one example, all its heads.
@@ -67,6 +77,8 @@ class PlanCost:
     phases: tuple[PhaseCost, ...]
     training: float
     inference: float
+    training_executed: float
+    inference_executed: float
     density: float
     forward_dense: float
     forward_sparse: float
@@ -79,6 +91,8 @@ class PlanCost:
         names = (
             "training",
             "inference",
+            "training_executed",
+            "inference_executed",
             "density",
             "forward_dense",
             "forward_sparse",
@@ -97,7 +111,7 @@ class PlanCost:
         scale, prefix = _prefix(total)
         table = Table()
         table.add_column("phase", overflow="fold")
-        for name in ("steps", f"{prefix}FLOP", "share"):
+        for name in ("steps", f"{prefix}FLOP", "share", f"executed {prefix}FLOP"):
             table.add_column(name, justify="right")
         rows, left_out = (
             (len(self.phases), 0)
@@ -111,7 +125,11 @@ class PlanCost:
             table.add_row(*_row(self.phases[-1], total, scale))
         table.add_section()
         table.add_row(
-            "total", f"{sum(phase.steps for phase in self.phases):,}", f"{total / scale:.4g}", ""
+            "total",
+            f"{sum(phase.steps for phase in self.phases):,}",
+            f"{total / scale:.4g}",
+            "",
+            f"{sum(phase.executed for phase in self.phases) / scale:.4g}",
         )
         members = self.plan.members
         tickets = f"{members} tickets" if members > 1 else "1 ticket"
@@ -120,9 +138,10 @@ class PlanCost:
             f"{tickets} of density {self.density:.3f}: {_bytes(self.ticket_bytes)} stored; one"
             f" dense network: {_bytes(self.dense_bytes)}.\nA prediction by"
             f" {'all of them' if members > 1 else 'it'} is {self.inference:.2f}x of one by the"
-            f" dense network, {self.forward_dense / scale:.4g} {prefix}FLOP an example.\nFLOPs are"
-            " theoretical: masks simulate sparsity with dense compute, and seconds do not fall"
-            " with them."
+            f" dense network, {self.forward_dense / scale:.4g} {prefix}FLOP an example.\nThese"
+            " FLOPs are theoretical: masks simulate sparsity with dense compute. Executed are"
+            f" {self.training_executed:.2f}x in training and {self.inference_executed:.2f}x in a"
+            " prediction; seconds follow them."
         )
         return Group(Text(head), table, Text(below))
 
@@ -175,9 +194,6 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
     params, state = jax.eval_shape(task.init, _key(), x)
     shapes = prunable_shapes(params, task.prunable)
     sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
-    layers, predicting = (
-        Layers(_forward(task, params, state, x, train), sizes) for train in (True, False)
-    )
     ordinary = task.plain or task
     reference_params, reference_state = jax.eval_shape(ordinary.init, _key(), x)
     reference_dense = float(_forward(ordinary, reference_params, reference_state, x, False).total)
@@ -185,39 +201,46 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
     _check_steps(plan, steps_per_epoch)
     x_spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
     network = NetworkShapes(task, params, state, x_spec, shapes)
-    kept = dict(sizes)
+    before = BeforePhase(network, _layers(network, x, True, sizes), dict(sizes), steps_per_epoch)
+    predicting = _layers(network, x, False, sizes)
     phases: list[PhaseCost] = []
-    tickets: list[tuple[int, dict[str, int]]] = []
+    tickets: list[tuple[int, dict[str, int], Layers]] = []
     for index, phase in enumerate(plan.phases):
-        costs = phase_cost(phase, BeforePhase(network, layers, kept, steps_per_epoch))
-        copies, kept, steps = plan.copies(index), costs.kept, phase.steps(steps_per_epoch)
-        tickets += [(copies, kept)] * phase.tickets
+        costs, executed = phase_cost(phase, before), executed_flops(phase, before)
+        copies, steps = plan.copies(index), phase.steps(steps_per_epoch)
         if costs.flops is not None:
-            flops = copies * plan.batch_size * costs.flops
-            phases.append(PhaseCost(short_name(phase), copies * steps, flops))
+            flops, executed = (copies * plan.batch_size * (n or 0) for n in (costs.flops, executed))
+            phases.append(PhaseCost(short_name(phase), copies * steps, flops, executed))
+        before = before._replace(kept=costs.kept, widths=costs.widths or before.widths)
+        if costs.network is not None:
+            before = _in(costs.network, before, x, sizes)
+            predicting = _layers(costs.network, x, False, sizes)
+        tickets += [(copies, before.kept, predicting)] * phase.tickets
     reference_steps = (
         plan.reference.steps(steps_per_epoch) if plan.reference else plan.all_steps(steps_per_epoch)
     )
     one_dense_run = 3 * reference_dense * plan.batch_size * reference_steps
-    members = sum(copies for copies, _ in tickets)
+    members = sum(copies for copies, _, _ in tickets)
+    forward = sum(copies * layers.forward(kept) for copies, kept, layers in tickets)
+    whole = sum(sizes.values())
     ticket_bytes = _bytes_of(params)
     masked = plan.masked_at(len(plan.phases))
-    bits = sum((n + 7) // 8 for n in layers.sizes.values())
+    bits = sum((n + 7) // 8 for n in sizes.values())
     return PlanCost(
         plan=plan,
         phases=tuple(phases),
         training=sum(phase.flops for phase in phases) / one_dense_run,
-        inference=sum(copies * predicting.forward(kept) for copies, kept in tickets)
+        inference=forward / reference_dense,
+        training_executed=sum(phase.executed for phase in phases) / one_dense_run,
+        inference_executed=sum(copies * layers.flops.total for copies, _, layers in tickets)
         / reference_dense,
-        density=sum(copies * sum(kept.values()) for copies, kept in tickets)
-        / (members * layers.total),
+        density=sum(copies * sum(kept.values()) for copies, kept, _ in tickets) / (members * whole),
         forward_dense=reference_dense,
-        forward_sparse=sum(copies * predicting.forward(kept) for copies, kept in tickets) / members,
+        forward_sparse=forward / members,
         dense_bytes=_bytes_of(reference_params),
         ticket_bytes=sum(
-            copies
-            * (ticket_bytes - (4 * (layers.total - sum(kept.values())) - bits if masked else 0))
-            for copies, kept in tickets
+            copies * (ticket_bytes - (4 * (whole - sum(kept.values())) - bits if masked else 0))
+            for copies, kept, _ in tickets
         ),
         reference={
             "network": ordinary.name,
@@ -226,6 +249,22 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
             "forward": reference_dense,
         },
     )
+
+
+def _layers(network: NetworkShapes, x: PyTree, train: bool, whole: dict[str, int]) -> Layers:
+    """FLOPs by layer of a network that had so many weights before units were cut out."""
+    flops = _forward(network.task, network.params, network.model_state, x, train)
+    sizes = {path: int(np.prod(shape)) for path, shape in network.prunable.items()}
+    return Layers(flops, sizes, whole)
+
+
+def _in(
+    network: NetworkShapes, before: BeforePhase, x: PyTree, whole: dict[str, int]
+) -> BeforePhase:
+    """What there is before a phase that follows a Shrink to that network."""
+    layers = _layers(network, x, True, whole)
+    kept = {path: min(n, layers.sizes[path]) for path, n in before.kept.items()}
+    return before._replace(network=network, layers=layers, kept=kept, widths=None)
 
 
 def _check_steps(plan: Plan, steps_per_epoch: int) -> None:
@@ -240,12 +279,13 @@ def _check_steps(plan: Plan, steps_per_epoch: int) -> None:
         )
 
 
-def _row(phase: PhaseCost, total: float, scale: float) -> tuple[str, str, str, str]:
+def _row(phase: PhaseCost, total: float, scale: float) -> tuple[str, str, str, str, str]:
     return (
         phase.name,
         f"{phase.steps:,}",
         f"{phase.flops / scale:.4g}",
         f"{phase.flops / (total or 1):.1%}",
+        f"{phase.executed / scale:.4g}",
     )
 
 

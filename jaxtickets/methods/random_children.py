@@ -16,6 +16,7 @@ from jaxtickets.plan import (
     Phase,
     Plan,
     PlanError,
+    Shrink,
     Start,
     Train,
     as_length,
@@ -38,6 +39,7 @@ def prune_and_tune(
     unit: Literal["connection", "neuron"] = "connection",
     scope: Literal["layerwise", "global"] = "layerwise",
     keep_dense: tuple[str, ...] | None = None,
+    shrink: bool = True,
     lr: Schedule = PARENT,
     tune_lr: Schedule | Literal["one_cycle", "constant"] = "one_cycle",
     tune_momentum: Schedule | None = None,
@@ -58,10 +60,13 @@ def prune_and_tune(
       masks: "random", "anti_random" (pairs of a mask at 50 % and its complement: an even number of
         members) or "partition" (each child has its own 1 / members of the weights).
       sparsity: share of zeros of random masks, 0.5 if None; given by the kind of masks otherwise.
-      unit: prune "connection" (weights) or "neuron" (whole units, which `shrink` can cut away).
+      unit: prune "connection" (weights) or "neuron" (whole units).
       scope: "layerwise" (the same share in every layer) or "global".
       keep_dense: path patterns of layers that are not pruned; None for the last, which is found by
         following the network's operations.
+      shrink: whether children of whole units are tuned, and collected, as the smaller networks that
+        they are (see `jaxtickets.plan.Shrink`); False leaves their units masked. Of connections
+        nothing is cut out.
       lr: learning rate over the parent's training.
       tune_lr: learning rate over a tuning: "one_cycle" (0.001 up to 0.1 over the first 10 %, down
         to 1e-7), "constant" (the parent's last one), or a schedule.
@@ -127,6 +132,7 @@ optimizer=SGD(nesterov=True, weight_decay=0.0005))
     fork = Fork(members, masks, sparsity, unit, scope, keep_dense)
     phases += [
         fork,
+        *([Shrink()] if unit == "neuron" and shrink else []),
         Train(length, tuning, optimizer, bag=bag, momentum=tune_momentum),
         Collect(collect),
     ]
