@@ -1,4 +1,4 @@
-"""The papers' ablations: one setting is swept, every point is a plan, every sweep a figure.
+"""The papers' ablations: a sweep varies one setting, trains its points and draws a figure.
 
     # digits, a minute or two on two CPU cores
     python experiments/ablations_cifar.py --sweep sparsity
@@ -33,7 +33,7 @@ from jaxtickets import engine, evaluation, report
 
 @dataclasses.dataclass(frozen=True)
 class Config(SeedsConfig):
-    """Which sweep, on what."""
+    """Flags of ablations_cifar.py: which sweep, and on what."""
 
     preset: Literal["demo", "small", "paper"] = "demo"
     """demo: digits, no download, a minute or two a sweep. small: CIFAR-10 with LeNet on a CPU.
@@ -58,17 +58,17 @@ class Config(SeedsConfig):
 
 
 def main() -> None:
-    """Parse and sweep."""
+    """Parse the flags and run the sweep that they name."""
     command.main(sweep, presets(), __doc__)
 
 
 def presets() -> dict[str, Config]:
-    """Flags' defaults by preset."""
+    """The default flags of each preset."""
     return {name: Config(preset=name) for name in SCALES}  # pyright: ignore[reportArgumentType]
 
 
 def sweep(config: Config) -> None:
-    """Train or load every point, write, show and draw."""
+    """Train or load every point of a sweep, write the results, show a table and draw a figure."""
     console = Console()
     what = SWEEPS[config.sweep]
     points = what.points(SCALES[config.preset])
@@ -162,8 +162,9 @@ def measure(
     out: Path,
     points: list[Point],
 ) -> dict[str, Any]:
-    """Scores of a point: read where they have been written, else after training what is left of its
-    run.
+    """Scores of a point from one seed: read where they are written, else measured after training.
+
+    A run that was interrupted goes on from its last checkpoint.
     """
     folder = out / f"{point.run}-seed{seed}"
     sizes = {str(p.first): p.first for p in points if p.run == point.run}
@@ -197,7 +198,7 @@ def measure(
 def train(
     config: Config, point: Point, seed: int, train: jt.Dataset, out: Path, folder: Path
 ) -> jt.TicketEnsemble:
-    """The tickets of a point's run, trained or loaded; its parent before it."""
+    """The tickets of a point's run, trained or loaded, after its parent where it has one."""
     experiment = config.override(point.experiment, seed)
     if not experiment.augment:
         train = dataclasses.replace(train, augment=None)
@@ -218,7 +219,7 @@ def train(
 
 
 def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds, and the standard error of the accuracy."""
+    """Means over the runs of several seeds, and the standard error of the accuracy."""
     means = {}
     for name in runs[0]:
         values = [run[name] for run in runs]

@@ -1,5 +1,4 @@
-"""The papers' tables, with ours beside them: a list of methods at one budget, each trained by its
-own plan.
+"""The papers' tables with ours beside them: methods at one budget, each with a plan of its own.
 
     python experiments/compare_cifar.py  # every method on digits, minutes on two CPU cores
     python experiments/compare_cifar.py --preset table1 --data-dir DIR --seeds 0 1 2
@@ -48,7 +47,7 @@ ALL = tuple(TITLES)
 
 @dataclasses.dataclass(frozen=True)
 class Config(SeedsConfig):
-    """Which methods, on what, how often."""
+    """Flags of compare_cifar.py: which methods, on what, from which seeds."""
 
     preset: Literal["digits", "small", "table1", "paper"] = "digits"
     """digits: no method costs more theoretical FLOPs than one dense network of 24 epochs. table1:
@@ -69,7 +68,7 @@ class Config(SeedsConfig):
     """Folder of the run folders; runs/compare-PRESET if not given. The same command resumes."""
 
     def experiment(self, method: str, seed: int) -> cifar.Config:
-        """The experiment of one row and seed."""
+        """The experiment of one method and seed."""
         return self.override(
             PRESETS[self.preset].methods[method](), seed, "model", "depth", "initial", "batch_size"
         )
@@ -77,8 +76,9 @@ class Config(SeedsConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Methods at one budget: how to make the experiment of each, and the dense run that costs are
-    compared with.
+    """The methods of a table, all at one budget.
+
+    It says how to make the experiment of each, and the dense run that costs are compared with.
     """
 
     budget: str
@@ -89,7 +89,7 @@ class Preset:
 def pat(
     base: prune_and_tune_cifar.Config, **settings: Any
 ) -> dict[str, Callable[[], cifar.Config]]:
-    """The three kinds of masks of Prune and Tune."""
+    """Experiments of Prune and Tune with each of the three kinds of masks."""
     return {
         name: lambda masks=masks: dataclasses.replace(base, **masks, **settings)
         for name, masks in MASKS.items()
@@ -99,7 +99,7 @@ def pat(
 def baselines(
     preset: str, names: tuple[str, ...] = tuple(baselines_cifar.DEMO), **settings: Any
 ) -> dict[str, Callable[[], cifar.Config]]:
-    """Baselines as that preset of their script has them."""
+    """Experiments of those baselines, as that preset of their script has them."""
     return {
         name: lambda name=name: dataclasses.replace(
             baselines_cifar.default(preset, name), **settings
@@ -109,7 +109,10 @@ def baselines(
 
 
 def table1() -> dict[str, Callable[[], cifar.Config]]:
-    """Prune and Tune's table 1: all trained by Adam at a fixed rate, without augmentation."""
+    """Experiments of Prune and Tune's table 1.
+
+    All are trained by Adam at a fixed rate, without augmentation.
+    """
     shared = {
         field.name: getattr(PAT["table1"], field.name)
         for field in dataclasses.fields(cifar.ScheduledConfig)
@@ -167,17 +170,17 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def main() -> None:
-    """Parse and compare."""
+    """Parse the flags and compare the methods that they name."""
     command.main(compare, presets(), __doc__)
 
 
 def presets() -> dict[str, Config]:
-    """Flags' defaults by preset."""
+    """The default flags of each preset."""
     return {name: Config(preset=name) for name in PRESETS}  # pyright: ignore[reportArgumentType]
 
 
 def compare(config: Config) -> None:
-    """Train or load every method, write, show and draw."""
+    """Train or load every method, write the results, show the table and draw the figure."""
     console = Console()
     preset = PRESETS[config.preset]
     unknown = [name for name in config.methods if name not in preset.methods]
@@ -288,7 +291,7 @@ def plain_network(config: cifar.Config) -> cifar.Config:
 
 
 def augmented(train: jt.Dataset, experiment: cifar.Config) -> jt.Dataset:
-    """The training data as the experiment wants them."""
+    """The training data, without their augmentation if the experiment wants none."""
     return train if experiment.augment else dataclasses.replace(train, augment=None)
 
 

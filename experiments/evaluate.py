@@ -1,4 +1,4 @@
-"""Everything the papers measure, from stored tickets: a table with a row for each run, pictures.
+"""Evaluates stored tickets by all that the papers measure: a table of the runs, and pictures.
 
     python experiments/evaluate.py runs/edst runs/dst --suite clean,diversity
     python experiments/evaluate.py runs/edst t.safetensors p.npz --dataset cifar10 --data-dir DIR
@@ -37,12 +37,12 @@ NO_SETS: Any = jt.data.CorruptedSets("none", (), lambda corruption, severity: No
 
 
 def main() -> None:
-    """Parse and evaluate."""
+    """Parse the flags and evaluate the sources that they name."""
     command.main(evaluate, Config, __doc__)
 
 
 def evaluate(config: Config) -> dict[str, Any]:
-    """Measure what is not measured yet, write, show and draw."""
+    """Measure what is not measured yet, write it, show the table and draw the pictures."""
     console, parts = Console(), config.parts
     suites.check_names(config)
     if not config.sources:
@@ -119,7 +119,7 @@ def evaluate(config: Config) -> dict[str, Any]:
 
 
 def correlation(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """How mean accuracy of members and accuracy of ensembles go together over the rows.
+    """Correlation of the members' mean accuracy with the ensemble's, over the rows.
 
     Of several members (FreeTickets, table 8).
     """

@@ -1,5 +1,6 @@
-"""Multi-Ticket ensembles on GLUE: winning tickets of one pretrained BERT or RoBERTa, beside
-fine-tuning and bagging.
+"""Multi-Ticket ensembles on GLUE: winning tickets of one pretrained BERT or RoBERTa.
+
+Fine-tuning and bagging stand beside them.
 
 Paper: Kobayashi, Kiyono, Suzuki and Inui, Diverse Lottery Tickets Boost Ensemble from a Single
 Pretrained Model, 2022, arXiv:2205.11833.
@@ -34,12 +35,12 @@ from jaxtickets.plan import Plan
 
 
 def main() -> None:
-    """Parse and run."""
+    """Parse the flags and run the schemes that they name."""
     command.main(run_and_report, PRESETS, __doc__)
 
 
 def run_and_report(config: Config) -> None:
-    """Whether all of it can be, and then what is asked for."""
+    """Check the flags and plans, then show the costs, sweep the penalty or run the schemes."""
     check(config)
     if not config.cost:
         command.out_folder(
@@ -60,7 +61,7 @@ def run_and_report(config: Config) -> None:
 
 
 def check(config: Config) -> None:
-    """What no plan can know."""
+    """Raise `PlanError` for flags that do not fit each other, which no plan can notice."""
     if config.seeds % config.groups or config.groups < 1:
         raise jt.PlanError(
             f"--groups: {config.seeds} seeds do not divide into {config.groups} groups; take"
@@ -89,13 +90,13 @@ def check(config: Config) -> None:
 
 
 def plans(config: Config) -> dict[Scheme, Plan]:
-    """The plan of every scheme."""
+    """The plan of every scheme that the flags name."""
     with command.planning():
         return {scheme: config.plan(scheme) for scheme in config.schemes}
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
-    """All schemes: trained or loaded, measured, compared."""
+    """Train or load the schemes, measure and compare them, and write the tables and figures."""
     console = Console()
     running.share_programs(config.folder / "programs")
     given = texts.prepare(config, console)
@@ -170,7 +171,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def sweep(config: Config) -> None:
-    """The scheme at several strengths of the penalty, beside one without (base_lt)."""
+    """Run the scheme at several strengths of its penalty, beside one without (base_lt)."""
     points, found = [], {}
     for tau in (0.0, *config.tau_sweep):
         scheme: Any = config.scheme if tau else ("base_lt",)

@@ -1,5 +1,6 @@
-"""Whether the committed files in experiments/results are still what this commit gives: a second or
-two a file, nothing is trained in full.
+"""Checks that the committed files in experiments/results are what this commit gives.
+
+It takes a second or two a file; nothing is trained in full.
 
     # every file: plans, networks, data and costs as the present code has them
     python experiments/results.py
@@ -43,14 +44,14 @@ TOLERANCE = 1e-9
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is looked at."""
+    """Flags of results.py: whose canaries are computed anew."""
 
     canaries: Annotated[tuple[str, ...], Different(empty=True)] = ()
     """Rows of the digits table whose canary is computed anew; or all."""
 
 
 def main(config: Config) -> None:
-    """Look and tell."""
+    """Check every results file and print what does not fit."""
     console = Console()
     wrong = []
     for file in sorted(HERE.glob("*.json")):
@@ -71,8 +72,9 @@ def main(config: Config) -> None:
 
 
 def check(found: Mapping[str, Any]) -> list[str]:
-    """What of a results file the present code would write otherwise, in words; nothing where it can
-    tell nothing.
+    """What the present code would write otherwise than a results file has it, in words.
+
+    An empty list where nothing differs, or where nothing can be told.
 
     Args:
       found: its contents.
@@ -94,7 +96,7 @@ def check(found: Mapping[str, Any]) -> list[str]:
 
 
 def check_canaries(found: Mapping[str, Any], methods: tuple[str, ...]) -> list[str]:
-    """Rows of a comparison on digits whose canary is missing, or is another now.
+    """Rows of a comparison on digits whose canary is missing or has changed, in words.
 
     Args:
       found: what `compare_cifar.py` writes.
@@ -202,7 +204,7 @@ def _costs(flops: float, experiment: cifar.Config) -> list[str]:
 
 
 def _flags(shown: str) -> Any:
-    """The flags of a command as a results file shows it, without the folders that it leaves out."""
+    """The parsed flags of a command as a results file shows it, without its folders."""
     script, *words = shlex.split(shown)[1:]
     for flag in ("--data-dir", "--parent"):
         if flag in words:

@@ -26,13 +26,13 @@ bare = functools.partial(runs, notes=False)
 
 
 def schemes(record: dict[str, Any]) -> str:
-    """Both tables of a comparison of schemes."""
+    """Both tables of a comparison of schemes, in Markdown."""
     tables = (report.gains_table(record), report.members_table(record))
     return "\n\n".join(map(bare, tables))
 
 
 def benchmark(record: dict[str, Any]) -> str:
-    """The table of a benchmark; its corner alone is one space wide."""
+    """The table of a benchmark in Markdown; its corner alone is one space wide."""
     return runs(report.benchmark_table(record)).replace("|  |", "| |", 1)
 
 
@@ -61,14 +61,14 @@ BLOCKS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Which way."""
+    """Flags of tables.py: whether the tables are rewritten or only checked."""
 
     check: bool = False
     """Change nothing; end with status 1 if a table is not what the result files say."""
 
 
 def main(config: Config) -> None:
-    """Rewrite or compare."""
+    """Rewrite the tables, or say which of them are not up to date."""
     tables = {"results": runs(report.runs_table(report.read_results(HERE / "results")))}
     for name, (file, write) in BLOCKS.items():
         measured = HERE / "results" / file

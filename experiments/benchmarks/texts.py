@@ -1,6 +1,4 @@
-"""Parts of `benchmark.py` about text: a fine-tuning step, members in one run, pruning a large tree,
-what buckets gain.
-"""
+"""Parts of `benchmark.py` about text: fine-tuning, members in one run, pruning, buckets."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 def network(sizes: TransformerConfig) -> jt.Task:
-    """A classifier of those sizes, with the paper's prunable weights."""
+    """A text classifier of those sizes, with the paper's prunable weights."""
     return jt.classification(TextClassifier(sizes), prunable=ENCODER_KERNELS, name=str(sizes))
 
 
@@ -51,7 +49,7 @@ def token_batch(
 
 
 def masked_step(batch: tuple[dict[str, np.ndarray], np.ndarray]) -> Stepper:
-    """Fine-tuning of the small BERT: AdamW on masked weights, with dropout."""
+    """A stepper that fine-tunes the small BERT: AdamW on masked weights, with dropout."""
     task = network(SMALL)
     params, _ = jax.eval_shape(task.init, jax.random.key(0), batch[0])
     mask = sparsity.random_mask(jax.random.key(0), params, SHARE, rules=task.prunable)
@@ -82,8 +80,9 @@ def fine_tuning_step(rounds: int, examples: int = 32, tokens: int = 128) -> list
 
 
 def huge_pages(rounds: int) -> list[Row]:
-    """The step in processes of its own, without and with huge pages for what malloc gives: XLA asks
-    for its memory anew in every step.
+    """The fine-tuning step without and with huge pages, each in a process of its own.
+
+    The pages are for what malloc gives: XLA asks for its memory anew in every step.
     """
     if not sys.platform.startswith("linux"):
         return []
@@ -110,13 +109,14 @@ def huge_pages(rounds: int) -> list[Row]:
 
 
 def print_step() -> None:
-    """Seconds of a step, for a process of its own."""
+    """Print the seconds of a fine-tuning step, in a process of its own."""
     print(take_turns({"step": masked_step(token_batch(SMALL, 32, 128))}, 5)["step"])
 
 
 def members_in_one_run(rounds: int) -> list[Row]:
-    """Four members of a BERT in one `fit` against four lone ones, seconds of training per member:
-    medians over rounds.
+    """Four members of a BERT in one `fit` against four lone ones.
+
+    Seconds of training per member, medians over rounds.
 
     They take turns, each first in every second round, after a lone run that is not measured: the
     first run of a process also pays for what JAX and the allocator do once.
@@ -158,8 +158,9 @@ def members_in_one_run(rounds: int) -> list[Row]:
 
 
 def global_pruning(rounds: int) -> list[Row]:
-    """The smallest tenth of the 85 M prunable weights of a BERT-base, by one threshold: seconds,
-    and times faster than a sort.
+    """Pruning the smallest tenth of a BERT-base's 85 M prunable weights, by one threshold.
+
+    In seconds, and in times faster than a sort.
     """
     task = network(TransformerConfig())
     shapes, _ = jax.eval_shape(task.init, jax.random.key(0), token_batch(SMALL, 1, 8)[0])
@@ -200,8 +201,9 @@ def global_pruning(rounds: int) -> list[Row]:
 
 
 def buckets(rounds: int, data_dir: Path | None) -> list[Row]:
-    """An epoch of MRPC at the lengths of its batches against one at 128 tokens throughout, from the
-    times of a step at each length.
+    """An epoch of MRPC at the lengths of its batches against one at 128 tokens throughout.
+
+    Both are computed from the times of a step at each length.
     """
     from jaxtickets.dataset.buckets import lengths
 

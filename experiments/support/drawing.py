@@ -1,4 +1,4 @@
-"""All pictures of an evaluation, and what to say of them."""
+"""All pictures of an evaluation, and their titles and captions."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def beside(evaluation: Path) -> list[html.Figure]:
 
 
 def draw_all(found: Mapping[str, Any], sources: Mapping[str, Source], folder: Path) -> list[Path]:
-    """What can be drawn of an evaluation.json and its sources; the pictures' paths.
+    """Draw what can be drawn of an evaluation.json and its sources; the pictures' paths.
 
     Args:
       found: contents of evaluation.json.
@@ -103,7 +103,7 @@ def draw_all(found: Mapping[str, Any], sources: Mapping[str, Source], folder: Pa
 
 
 def draw_row(row: Mapping[str, Any], source: Source, folder: Path) -> list[Path | None]:
-    """The pictures of one row."""
+    """Draw the pictures of one row; their paths, None for what could not be drawn."""
     scores, name = row["evaluation"], row["name"]
     drawn = [report.draw_reliability(scores, folder / "reliability.png", title=name)]
     several = len(scores["members"]) > 1

@@ -16,7 +16,7 @@ PARTS = ("clean", "corrupted", "ood", "adversarial", "diversity", "features", "l
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Of what, on what, what to measure."""
+    """Flags of evaluate.py: what is evaluated, on which data, and what is measured."""
 
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
     """Run folders, folders of run folders, ticket files, .npz files of predictions."""
@@ -78,7 +78,7 @@ class Config:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What the suite asks beside the clean scores."""
+        """Names of the suite's parts that are asked for beside the clean scores."""
         asked = [part.strip() for part in self.suite.split(",") if part.strip()]
         if "all" in asked:
             return PARTS[1:]

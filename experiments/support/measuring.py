@@ -1,4 +1,4 @@
-"""What is measured of one source, written down as it comes."""
+"""The measurements of one source, written to a file as they come."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_NETWORKS = "predictions are all that there is of it"
 
 
 class Row:
-    """What is measured of one source, kept in a file as it comes."""
+    """The measurements of one source, kept in a file as they come."""
 
     def __init__(self, config: Config, source: Source, test: jt.Dataset) -> None:
         self.config, self.source, self.test = config, source, test
@@ -42,7 +42,7 @@ class Row:
             self._kept = json.loads(self._file.read_bytes())
 
     def measure(self, name: str, part: Any) -> None:
-        """One part, if it is not there yet for these settings."""
+        """Measure one part of the suite, if it is not there yet for these settings."""
         settings = self._settings(name)
         if self._kept.get(name, {}).get("settings") == settings:
             return
@@ -76,7 +76,7 @@ class Row:
         )
 
     def corrupted(self, one: Any) -> None:
-        """One corrupted set more."""
+        """Measure one corrupted set more."""
         how: dict[str, Any] = {
             "bins": self.config.bins,
             "combine": self.config.combine,
@@ -93,7 +93,7 @@ class Row:
         )
 
     def result(self) -> dict[str, Any]:
-        """The row of evaluation.json."""
+        """The source's row of evaluation.json."""
         source, clean = self.source, dict(self._kept["clean"]["result"])
         subsets = clean.pop("subsets")
         parts = {
@@ -137,7 +137,7 @@ class Row:
         )
 
     def _settings(self, name: str, generated: bool = False) -> list[Any]:
-        """What the result of a part hangs on, beside the tickets and the test set."""
+        """The settings that the result of a part hangs on, beside the tickets and the test set."""
         config = self.config
         settings: Mapping[str, list[Any]] = {
             "corrupted": [generated, config.seed],

@@ -1,4 +1,4 @@
-"""Networks of the user's own, by `file.py:factory` or `module:factory`."""
+"""Networks of the user's own, named as `file.py:factory` or `module:factory`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jaxtickets.files import paths
 
 @dataclasses.dataclass(frozen=True)
 class OwnNetwork:
-    """A task, and a digest of the file that it is from.
+    """A task of the user's own, and a digest of the file that it is from.
 
     Args:
       task: what a factory returned, or `jt.classification` made of it.
@@ -32,7 +32,7 @@ class OwnNetwork:
 
 
 def load(name: str) -> OwnNetwork:
-    """The network that a factory makes; the file's code is run.
+    """The network that a user's factory makes; the file's code is run.
 
     Args:
       name: `path/to/file.py:factory`, or `module:factory` of a module that Python finds, the

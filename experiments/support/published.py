@@ -1,4 +1,4 @@
-"""The papers' own numbers, to print beside ours: `papers.toml`, read."""
+"""The papers' own numbers, read from `papers.toml`, to print beside ours."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def published(preset: str, dataset: str, network: str, method: str) -> Published
 
 
 def multi_ticket_gain(family: str, task: str, scheme: str) -> dict[str, float | str] | None:
-    """Single and ensemble score, in per cent, of BERT-base or RoBERTa-base; None if none.
+    """A scheme's single and ensemble score in the paper, in per cent; None if it has none.
 
     Args:
       family: "bert" or "roberta".
@@ -86,7 +86,7 @@ def multi_ticket_gain(family: str, task: str, scheme: str) -> dict[str, float | 
 
 
 def multi_ticket_diversity(family: str, task: str, scheme: str) -> tuple[float, ...] | None:
-    """Its five measures of diversity (table 2): Q, R, ND, D, C."""
+    """A scheme's five measures of diversity in the paper (table 2): Q, R, ND, D, C."""
     row = _multi_ticket(family, task, scheme, "q")
     return None if row is None else tuple(row.scores.values())
 

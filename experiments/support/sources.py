@@ -1,4 +1,4 @@
-"""What can be evaluated: run folders, ticket files, and predictions from elsewhere."""
+"""Sources of an evaluation: run folders, ticket files, and predictions from elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One row to be.
+    """Something to be evaluated, which becomes a row of the table.
 
     Args:
       name: in tables.
@@ -66,12 +66,12 @@ class Source:
 
     @property
     def stored(self) -> bool:
-        """Whether there are predictions and no networks."""
+        """Whether the source holds predictions and no networks."""
         return isinstance(self.tickets, Predictions)
 
     @property
     def dataset(self) -> str | None:
-        """The data set that the run was of, if that is known."""
+        """The data set of the source's run, if that is known."""
         return None if self.run is None else str((self.run.get("dataset") or {}).get("name"))
 
 
@@ -168,7 +168,7 @@ def _tickets(file: Path, folder: Path | None, own: Sequence[OwnNetwork]) -> Sour
 
 
 def _predictions(file: Path) -> Source:
-    """An .npz of probabilities [M, B, C] or [B, C], and the labels `y` [B].
+    """The source in an .npz of probabilities [M, B, C] or [B, C], and labels `y` [B].
 
     They are called `log_proba`, `proba` or `predictions` (probabilities).
     """

@@ -1,4 +1,4 @@
-"""On what tickets are evaluated, and the parts of an evaluation as the flags say."""
+"""The test sets that tickets are evaluated on, and the parts of an evaluation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OOD = {
 
 
 def check_names(config: Config) -> None:
-    """Whether the corruptions and sets named are any, before anything is read.
+    """Check that the corruptions and sets that the flags name exist, before anything is read.
 
     Raises:
       ReportError: a name that is none.
@@ -86,7 +86,7 @@ def test_set(config: Config, found: list[Source]) -> jt.Dataset:
 
 
 def make_parts(config: Config, test: jt.Dataset, names: tuple[str, ...]) -> dict[str, Any]:
-    """The parts of the suite, by name.
+    """The parts of the suite that the flags ask for, by name.
 
     Sets that are missing are missed before anything is predicted.
     """
@@ -106,12 +106,12 @@ def make_parts(config: Config, test: jt.Dataset, names: tuple[str, ...]) -> dict
 
 
 def test_name(test: jt.Dataset) -> str:
-    """What the whole test set is called."""
+    """The name of the whole test set."""
     return test.name.partition(",")[0]
 
 
 def corrupted_sets(config: Config, test: jt.Dataset) -> Any:
-    """The published sets, or generated ones."""
+    """The corrupted test sets that the flags ask for: published or generated ones."""
     published = {"cifar10": jt.data.cifar10_c, "cifar100": jt.data.cifar100_c}.get(test_name(test))
     which = {"corruptions": config.corruptions} if config.corruptions else {}
     if config.corrupted != "generated" and len(test) == 10_000 and published is not None:
@@ -167,7 +167,7 @@ class Lines:
     def __call__(
         self, tickets: Any, test: jt.Dataset, *, batch_size: int, **_: Any
     ) -> dict[str, Any]:
-        """Walk the lines; none where there is one ticket."""
+        """Scores along the lines from the first ticket; none where there is one ticket."""
         ways = range(1, min(len(tickets), 8))
         options = {"recalibrate": self.recalibrate, "batch_size": batch_size}
         return {

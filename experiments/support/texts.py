@@ -1,6 +1,4 @@
-"""What the text experiment is made of: model, data and layout as the flags say, and what is
-measured of a scheme.
-"""
+"""Model, data and measurements of the text experiment, as its flags say."""
 
 from __future__ import annotations
 
@@ -62,7 +60,7 @@ class Given:
 
 
 def prepare(config: Config, console: Console) -> Given:
-    """Model and data as the flags say."""
+    """The model and the data that the flags name."""
     if config.task == "paraphrases":
         console.print(
             "The demo's language, its text and its paraphrases are synthetic: made up. They rank"
@@ -118,8 +116,9 @@ def pretrain(config: Config) -> Any:
 
 
 def blank(config: Config) -> tuple[jt.Task, jt.Dataset]:
-    """A task and data of the right sizes that hold nothing: enough to count FLOPs. Reads a model
-    only where its sizes are not known.
+    """A task and data of the right sizes that hold nothing: enough to count FLOPs.
+
+    A model is read only where its sizes are not known.
     """
     sizes, examples, classes = jt.models.TransformerConfig(), EXAMPLES.get(config.task, 635), 2
     if config.task == "paraphrases":
@@ -147,12 +146,12 @@ def blank(config: Config) -> tuple[jt.Task, jt.Dataset]:
 
 
 def metric(config: Config) -> str:
-    """What the task is judged by."""
+    """The name of the score that the task is judged by."""
     return "accuracy" if config.task == "paraphrases" else GLUE_TASKS[config.task].metrics[0]
 
 
 def export(tickets: jt.TicketEnsemble, sizes: Any, folder: Path) -> None:
-    """Every ticket as a Hugging Face checkpoint; those that are there are left alone."""
+    """Write every ticket as a Hugging Face checkpoint; those that are there are left alone."""
     for number, ticket in enumerate(tickets.tickets):
         if not (folder / str(number) / "config.json").exists():
             jt.models.save_pretrained(ticket, sizes, folder / str(number))
@@ -161,8 +160,10 @@ def export(tickets: jt.TicketEnsemble, sizes: Any, folder: Path) -> None:
 def stored_predictions(
     tickets: jt.TicketEnsemble, validation: jt.Dataset, file: Path
 ) -> np.ndarray:
-    """Probabilities [M, N, C] (of a regression values [M, N]) of all members, computed once and
-    kept in `file` with the labels y.
+    """Predictions of all members on the validation set, computed once.
+
+    Probabilities [M, N, C], of a regression values [M, N]; they are kept in `file` with the labels
+    y.
     """
     if file.exists():
         with np.load(file, allow_pickle=False) as stored:
@@ -186,7 +187,7 @@ def row(
     cost: Any,
     folder: Path,
 ) -> dict[str, Any]:
-    """What is measured of one scheme, as JSON."""
+    """The measurements of one scheme, as JSON."""
     y, pruned = validation.y, scheme.endswith("_lt")
     classes = validation.num_classes is not None
     overlap = evaluation.mask_overlap(tickets) if pruned and len(tickets) > 1 else None
@@ -232,7 +233,7 @@ def compare(
     gains: dict[str, evaluation.EnsembleGain],
     y: np.ndarray,
 ) -> None:
-    """Adds the tests of every row's largest ensembles against those of BASELINE and BASE-LT."""
+    """Add the tests of every row's largest ensembles against those of BASELINE and BASE-LT."""
     size = max(config.sizes)
     scores = {scheme: gain.ensemble_scores[size].ravel() for scheme, gain in gains.items()}
     for other in ("baseline", "base_lt"):

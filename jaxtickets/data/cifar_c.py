@@ -27,7 +27,7 @@ Pair = tuple[str, int]
 
 @dataclasses.dataclass(frozen=True)
 class PublishedC:
-    """A corrupted test set as published.
+    """A corrupted test set as published: its names, files and address.
 
     Args:
       name: with the corruption and the severity, what a table calls a set.
@@ -136,7 +136,7 @@ def corrupted_sets(
     corruptions: Sequence[str],
     severities: Sequence[int],
 ) -> CorruptedSets[CorruptedSet]:
-    """The sets from wherever they are found; see `cifar10_c`."""
+    """The corrupted sets, from wherever they are found; see `cifar10_c`."""
     pairs, clean = pairs_of(function, corruptions, severities), published.clean
     source, looked = search(
         data_dir,
@@ -176,7 +176,7 @@ def corrupted_sets(
 def _search(
     published: PublishedC, pairs: list[Pair], root: Path, remarks: list[str]
 ) -> _Files | _Prepared | None:
-    """Where all of the pairs are, or None, with remarks on what is there but lacks some."""
+    """The files of all pairs in one place, or None, with remarks on what lacks some."""
     names = [LABELS, *dict.fromkeys(f"{corruption}.npy" for corruption, _ in pairs)]
     candidates = {str(base): in_folder(base, names) for base in (root / published.folder, root)}
     if (root / published.archive).is_file():
@@ -240,13 +240,13 @@ class _Files:
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
-    """Folders of tensorflow-datasets."""
+    """The corrupted sets as folders of tensorflow-datasets."""
 
     published: PublishedC
     folders: dict[Pair, Path]
 
     def read(self, corruption: str, severity: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `_Files.read`."""
+        """Images uint8 [N, 32, 32, 3] and labels int32 [N], as of `_Files.read`."""
         folder = self.folders[corruption, severity]
         found = read_prepared(folder, "test", self.published.clean.num_classes)
         if found is None:

@@ -1,4 +1,4 @@
-"""Folders of pictures, one folder per class: what is in them, and what is wrong with them."""
+"""Reads folders of pictures, one folder per class, and says what is wrong with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGES = "images"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
-    """Files and their labels; nothing is decoded.
+    """Files of pictures and their labels; nothing is decoded.
 
     Args:
       root: the folder that they are in.
@@ -42,12 +42,12 @@ class Pictures:
         return f"Pictures({self.root}: {len(self)} files, {len(self.class_names)} classes)"
 
     def path(self, index: int) -> str:
-        """Where picture `index` is."""
+        """The path of picture `index`."""
         return os.path.join(self.root, self.files[index])
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of names, sizes in bytes and labels.
+        """A digest of the files' names, sizes in bytes and labels.
 
         The pixels are not read, nor does it matter where the folder lies.
         """
@@ -123,7 +123,7 @@ def scan(root: Path) -> Pictures:
 
 
 def _class(folder: Path, left: LeftOut) -> list[str]:
-    """Names of a class's pictures in order, below its folder."""
+    """Names of a class's pictures in order, relative to the class's folder."""
     entries = [entry for entry in listed(folder) if not entry.name.startswith(".")]
     found = sorted(entry.name for entry in entries if is_picture(entry))
     images = folder / IMAGES
@@ -140,14 +140,14 @@ def _class(folder: Path, left: LeftOut) -> list[str]:
 
 
 class LeftOut:
-    """Files that are not read: how many of each kind, and the first of each."""
+    """A count of the files that are not read, by kind, with the first of each."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self._first: dict[str, str] = {}
 
     def add(self, entry: os.DirEntry[str], name: str) -> None:
-        """One more, of that name below the folder."""
+        """Count one more file, of that name below the folder."""
         if leads_nowhere(entry):
             kind = "links that lead nowhere"
         elif entry.is_dir():
@@ -160,7 +160,7 @@ class LeftOut:
         self._count(kind, 1, name)
 
     def take(self, others: LeftOut, folder: str) -> None:
-        """Those of a folder, too."""
+        """Count the files that were left out of a folder, too."""
         for kind, count in others.counts.items():
             self._count(kind, count, f"{folder}/{others._first[kind]}")
 
@@ -169,7 +169,7 @@ class LeftOut:
         self._first.setdefault(kind, name)
 
     def __str__(self) -> str:
-        """Such as ` 3 .webp files (a/1.webp, ...)`; empty where nothing was left out."""
+        """The counts in words, as ` 3 .webp files (a/1.webp, ...)`; empty if there are none."""
         most = sorted(self.counts, key=lambda kind: -self.counts[kind])
         parts = []
         for kind in most[:6]:
@@ -179,7 +179,7 @@ class LeftOut:
         return ",".join(parts) + (f" and {len(most) - 6} kinds more" if len(most) > 6 else "")
 
     def tell(self, root: Path) -> None:
-        """Warn, if there are any."""
+        """Warn of the files that are left out, if there are any."""
         if self.counts:
             total = sum(self.counts.values())
             are = "entry is" if total == 1 else "entries are"
@@ -198,7 +198,7 @@ _SINGULAR = {
 
 
 def listed(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, in the order of the names.
+    """The entries of a folder, in the order of their names.
 
     Raises:
       DataError: it cannot be read.
@@ -211,12 +211,12 @@ def listed(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a link to what is not there."""
+    """Whether an entry is a link to something that is not there."""
     return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def is_picture(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file that is named as a picture, and not hidden."""
+    """Whether an entry is a file that is named as a picture, and not hidden."""
     return (
         entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and entry.is_file()
     )
@@ -237,7 +237,7 @@ def pictures_in(folder: Path, left: LeftOut | None = None, above: str = "") -> l
 
 
 def among(pictures: Pictures, class_names: Sequence[str], all_of_them: bool) -> Pictures | None:
-    """The pictures labelled by places in `class_names`; None where the classes are these already.
+    """The pictures labelled by places in `class_names`; None where these are their classes.
 
     Raises:
       DataError: classes that are not among them; with `all_of_them`, also classes that are missing.

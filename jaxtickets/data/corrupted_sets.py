@@ -1,4 +1,4 @@
-"""Corrupted test sets: a series of which one is in memory at a time, and those made here."""
+"""Corrupted test sets: a series of which one is in memory at a time, and sets made here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CorruptedSet(Dataset):
 
 
 class CorruptedSets(Generic[T]):
-    """Corrupted test sets, each made or read when it is asked for.
+    """A series of corrupted test sets, each made or read when it is asked for.
 
     `len`, `sets[i]`, and iteration, any number of times.
 
@@ -171,7 +171,9 @@ def corrupted(
 def noisy(
     test: Dataset, standard_deviation: float, *, seed: int, scale: float | None = None
 ) -> Dataset:
-    """Test images with Gaussian noise, to see whether a network notices that they are not its own.
+    """Test images with Gaussian noise, as an out-of-distribution set.
+
+    To see whether a network notices that they are not its own.
 
     Noise is independent for each value, and the sum is clipped. Each image draws from a generator
     of its own.
@@ -221,7 +223,7 @@ def noisy(
 def pairs_of(
     function: str, corruptions: Sequence[str], severities: Sequence[int]
 ) -> list[tuple[str, int]]:
-    """Every corruption with every severity, once.
+    """Every corruption with every severity, once, checked.
 
     Raises:
       DataError: an unknown corruption or severity, or none.
@@ -273,6 +275,6 @@ def pixels_of(
 
 
 def check_seed(function: str, seed: int) -> None:
-    """Raises `DataError` for what is no seed."""
+    """Raise `DataError` for what is no seed."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise DataError(f"{function}: seed is an integer >= 0; got {seed!r}")

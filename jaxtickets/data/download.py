@@ -1,4 +1,4 @@
-"""One file from the network to the disk: whole and checked, or not at all."""
+"""Downloads one file to the disk: whole and checked, or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIMIT = 2**30
 
 
 def fetch(url: str, md5: str, target: Path, timeout: float = 10.0) -> Path:
-    """Downloads a file, unless something fails.
+    """Download a file whole and checked, or raise an error and leave nothing behind.
 
     It gets its name only when its md5 is right. The progress is shown on a terminal.
 

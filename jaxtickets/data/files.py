@@ -1,4 +1,4 @@
-"""The bytes of files in a folder or tar archive, never more of them than a real one has."""
+"""Reads files of a folder or tar archive, never more bytes of them than a real one has."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _bounded(raw: bytes, where: str, size: int, limit: int) -> bytes:
 
 
 class _Limited(io.RawIOBase):
-    """What is unpacked, until it is more than any real archive has."""
+    """The unpacked contents of a file, up to the size that no real archive exceeds."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file, self._left, self._patience = file, MOST_UNPACKED, 100

@@ -1,4 +1,4 @@
-"""Validation pictures as published, in one folder: of ImageNet and Tiny ImageNet.
+"""Validation pictures as published in one folder: of ImageNet and Tiny ImageNet.
 
 ImageNet's are labelled by the development kit, Tiny ImageNet's by a table.
 """
@@ -137,7 +137,7 @@ def scan_annotated(folder: Path, class_names: Sequence[str] | None = None) -> Pi
 
 
 def _text(file: Path) -> str:
-    """A text file, of which a real one has less than a megabyte."""
+    """The contents of a text file, of which a real one has less than a megabyte."""
     try:
         with file.open("rb") as opened:
             raw = opened.read(_MOST_TEXT + 1)
@@ -151,7 +151,7 @@ def _text(file: Path) -> str:
 
 
 def _names_of_numbers(truth: Path) -> dict[int, str]:
-    """What the kit's `meta.mat` calls its classes: number to folder name.
+    """The class folder's name for each class number of the kit's `meta.mat`.
 
     Its numbers are not in the order of the names.
     """

@@ -21,7 +21,7 @@ _LIMIT = 2**30
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Texts:
-    """A split as it is written.
+    """The texts and labels of a split, before they are tokenised.
 
     Args:
       first: N texts.
@@ -99,7 +99,7 @@ def read_tsv(task: GlueTask, path: Path) -> Texts:
 
 
 def read_rows(task: GlueTask, rows: Iterable[Mapping[str, Any]], where: str) -> Texts:
-    """The examples of a library's data set.
+    """The examples of a library's data set, row by row.
 
     Args:
       task: what it is.
@@ -142,7 +142,7 @@ def _texts(
 
 
 def _places(task: GlueTask, header: list[str], where: str) -> list[int]:
-    """Where the header has the text columns, and the label."""
+    """The columns of a header that hold the texts and the label."""
     wanted = [*task.columns, task.label]
     if lacking := [name for name in wanted if name not in header]:
         hint = (
@@ -189,7 +189,7 @@ def _label(task: GlueTask, written: str, where: str) -> int | float:
 
 
 def _number(task: GlueTask, value: Any, where: str) -> int | float:
-    """A label as a library gives it: a number."""
+    """A label as a number, checked, from what a library gives."""
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""GLUE's nine tasks as token ids: found, checked, tokenised once."""
+"""Loads GLUE's nine tasks as token ids: found, checked, tokenised once."""
 
 from __future__ import annotations
 

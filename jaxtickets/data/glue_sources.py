@@ -1,4 +1,4 @@
-"""Where GLUE's examples come from: TSV files, tensorflow-datasets or Hugging Face's `datasets`."""
+"""Reads GLUE's examples from TSV files, tensorflow-datasets or Hugging Face's `datasets`."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def read_glue(
 def _search(
     task: GlueTask, splits: tuple[str, ...], root: Path, source: str, remarks: list[str]
 ) -> Splits | None:
-    """All of the splits from this place, or None, with remarks on what is there but lacks one."""
+    """All of the splits from one place, or None, with remarks on what is there but lacks one."""
     if source in ("auto", "files"):
         for base in dict.fromkeys((root / "glue_data" / task.folder, root / task.folder, root)):
             if base == root and root.name != task.folder:
@@ -121,7 +121,7 @@ def _prepared(task: GlueTask, split: str, folder: Path) -> Texts | None:
 
 
 def _hub(task: GlueTask, splits: tuple[str, ...]) -> Splits:
-    """From the Hugging Face hub, or what `datasets` has kept of it; no repository's code is run."""
+    """The splits from the Hugging Face hub or its cache; no repository's code is run."""
     try:
         import datasets
     except ImportError as error:
@@ -144,7 +144,7 @@ def _hub(task: GlueTask, splits: tuple[str, ...]) -> Splits:
 def _clone(
     task: GlueTask, splits: tuple[str, ...], folder: Path, remarks: list[str]
 ) -> Splits | None:
-    """From the parquet files of a clone of the repository."""
+    """The splits from the parquet files of a clone of the repository."""
     files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in splits}
     if not all(files.values()):
         remarks.append(

@@ -79,7 +79,7 @@ def hf_images(
 
 
 def _folder(root: Path, repository: str) -> Path | None:
-    """A clone of the repository, or what `save_to_disk` wrote, under its name."""
+    """The folder of a clone of the repository, or of what `save_to_disk` wrote; None if neither."""
     for folder in dict.fromkeys((root / repository, root / repository.rpartition("/")[2])):
         if any(any(folder.glob(pattern)) for pattern in _FILES):
             return folder
@@ -110,7 +110,10 @@ def _splits(
 
 @contextlib.contextmanager
 def _offline(datasets: Any) -> Iterator[None]:
-    """The library as under HF_HUB_OFFLINE=1, which it reads when it is imported: its cache only."""
+    """A context in which the library reads its cache only, as under HF_HUB_OFFLINE=1.
+
+    It reads that variable when it is imported.
+    """
     before = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = True
     try:

@@ -1,4 +1,4 @@
-"""Pictures from files: decoded by Pillow, cut at random or at the centre, standardised."""
+"""Reads pictures from files: decoded by Pillow, cut at random or at the centre, standardised."""
 
 from __future__ import annotations
 

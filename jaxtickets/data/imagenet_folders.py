@@ -191,7 +191,7 @@ def imagenet_a(
 
 
 def _find(data_dir: StrPath | None) -> Path:
-    """The folder with `train` and `val`."""
+    """The folder that holds ImageNet's `train` and `val`."""
     looked, half = [], None
     for label, place in {"data_dir": data_dir, ENVIRONMENT: os.environ.get(ENVIRONMENT)}.items():
         if place is None:

@@ -18,7 +18,7 @@ from jaxtickets.messages.quoting import shown
 
 @dataclasses.dataclass(frozen=True)
 class ImageOptions:
-    """What `load` is told of a set that it does not know.
+    """The options of `load` for a set that it does not know.
 
     Args:
       size: height and width that images are brought to, pixels; None: as they are.
@@ -89,7 +89,9 @@ def collect(
     shape: tuple[int, ...] | None = None,
     again: str = "Prepare it again",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels in two arrays. Grey images among coloured ones get three equal channels.
+    """Images and labels of examples in two arrays.
+
+    Grey images among coloured ones get three equal channels.
 
     Args:
       examples: pairs of an image, uint8 [H, W, C], and a label.
@@ -167,7 +169,7 @@ def _resized(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def image_dataset(x: np.ndarray, y: np.ndarray, class_names: tuple[str, ...], name: str) -> Dataset:
-    """The data set: pixels are brought to 0..1, and nothing is augmented."""
+    """The `Dataset` of images: pixels are brought to 0..1, and nothing is augmented."""
     return Dataset(
         x=x,
         y=y,

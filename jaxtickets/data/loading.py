@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Loads data sets by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load(
     image: str | None = None,
     label: str | None = None,
 ) -> Dataset:
-    """A data set by name, in memory.
+    """The data set of a name, in memory.
 
     Any labelled image set of tensorflow-datasets is `"tfds:NAME"`, or `"tfds:NAME/CONFIG"`; of the
     Hugging Face hub `"hf:NAME"`, or `"hf:OWNER/NAME@CONFIG"`. Images and labels are found by the

@@ -1,4 +1,4 @@
-"""Some rows of a `.npy` file, which may lie inside a tar archive.
+"""Reads some rows of a `.npy` file, which may lie inside a tar archive.
 
 The header is checked, and nothing else is read.
 """
@@ -23,7 +23,7 @@ from jaxtickets.messages.quoting import cut, shown, told
 
 @dataclasses.dataclass(frozen=True)
 class Npy:
-    """An array in a file.
+    """An array in a `.npy` file, which is not read yet.
 
     Args:
       path: the file, or the archive that it is in.
@@ -38,12 +38,12 @@ class Npy:
     size: int
 
     def check(self, kinds: str, shape: tuple[int, ...]) -> None:
-        """Raises `DataError` unless the header says so, and the size agrees with it; see `rows`."""
+        """Raise `DataError` unless the header says so, and the size agrees with it; see `rows`."""
         with self._opened() as file:
             self._header(file, kinds, shape)
 
     def rows(self, first: int, count: int, kinds: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Rows `first` to `first + count - 1`.
+        """Rows `first` to `first + count - 1` of the array.
 
         Args:
           first, count: of axis 0.
@@ -75,7 +75,7 @@ class Npy:
             raise DataError(f"{self.where}: cannot be read: {told(error)}") from error
 
     def _header(self, file: BinaryIO, kinds: str, shape: tuple[int, ...]) -> np.dtype:
-        """The dtype; the file is then at the first row."""
+        """The dtype in the header, checked; the file is then at the first row."""
         file.seek(self.start)
         try:
             version = np.lib.format.read_magic(file)
@@ -109,7 +109,7 @@ class Npy:
 
 
 def in_folder(folder: Path, names: Iterable[str]) -> dict[str, Npy]:
-    """Those of the files that are there, by name."""
+    """The arrays of those files that are in a folder, by name."""
     paths = {name: folder / name for name in names}
     return {
         name: Npy(path, str(path), 0, path.stat().st_size)
@@ -119,7 +119,9 @@ def in_folder(folder: Path, names: Iterable[str]) -> dict[str, Npy]:
 
 
 def in_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, Npy]:
-    """Those of the files that are in a folder of a tar archive, by name. It is not unpacked.
+    """The arrays of those files that are in a folder of a tar archive, by name.
+
+    The archive is not unpacked.
 
     Links are not followed.
 

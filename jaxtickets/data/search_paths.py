@@ -1,4 +1,4 @@
-"""Where data sets are looked for.
+"""Searches for data sets in the places where they may lie.
 
 The folder that is given and no other, or the one of the variable, then the cache.
 """
@@ -29,7 +29,7 @@ def search(
     nothing: Callable[[Path], str],
     argument: str = "data_dir",
 ) -> tuple[T | None, str]:
-    """What the first place that has it holds.
+    """Look in one place after another for what `find` finds; why not, where no place has it.
 
     Args:
       given: the only folder to look in; None: the one that JAXTICKETS_DATA names, then

@@ -109,7 +109,7 @@ def text() -> Dataset:
 
 
 def words(ids: np.ndarray) -> str:
-    """What token numbers [T] say, with spaces between the words.
+    """The words of token numbers [T], with spaces between them.
 
     Raises:
       DataError: numbers that are no token's.
@@ -131,7 +131,7 @@ def words(ids: np.ndarray) -> str:
 
 
 def _pairs(examples: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """x and y of so many pairs, different ones and paraphrases in turn."""
+    """Inputs and labels of so many pairs, different sentences and paraphrases in turn."""
     rng = np.random.default_rng(seed)
     same = np.arange(examples, dtype=np.int32) % 2
     ids = np.empty((examples, LENGTH), np.int32)
@@ -151,7 +151,7 @@ def _pairs(examples: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]
 
 
 def _meaning(rng: np.random.Generator) -> list[int]:
-    """Concepts: who (quality, thing), does what, to whom (quality, thing)."""
+    """The concepts of a random sentence: quality, who, does what, quality, to whom."""
     who, whom = rng.choice(NOUNS, 2, replace=False)
     verb = NOUNS + rng.integers(VERBS)
     quality, other = NOUNS + VERBS + rng.integers(ADJECTIVES, size=2)
@@ -159,7 +159,7 @@ def _meaning(rng: np.random.Generator) -> list[int]:
 
 
 def _sentence(rng: np.random.Generator, meaning: list[int]) -> list[int]:
-    """Token numbers of one way to say it."""
+    """Token numbers of one way to say a meaning."""
     quality, who, verb, other, whom = (
         len(_SPECIAL) + concept * SYNONYMS + int(rng.integers(SYNONYMS)) for concept in meaning
     )

@@ -1,4 +1,4 @@
-"""Data sets that tensorflow-datasets has prepared, read through it and without TensorFlow."""
+"""Reads data sets that tensorflow-datasets has prepared, through it and without TensorFlow."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def prepared_examples(folder: Path, split: str, extra: str) -> tuple[int, Iterat
 
 
 def _bytes(builder: Any, split: str) -> int:
-    """Of a split's files that are there; one that is missing is told when it is read."""
+    """The bytes of a split's files; one that is missing is told when it is read."""
     return sum(
         Path(path).stat().st_size if Path(path).exists() else 2**40
         for path in builder.info.splits[split].filepaths
@@ -146,7 +146,7 @@ def _examples(builder: Any, folder: Path, split: str) -> Iterable[Any]:
 
 
 def _guarded(examples: Iterable[Any], folder: Path, split: str, extra: str) -> Iterator[Any]:
-    """The same examples; what the library raises about a damaged one becomes a `DataError`."""
+    """The examples; what the library raises about a damaged one becomes a `DataError`."""
     try:
         yield from examples
     except DataError:

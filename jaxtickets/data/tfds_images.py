@@ -93,7 +93,7 @@ def _kinds(features: Any) -> dict[str, str]:
 
 
 def _prepare(name: str, target: Path, looked: str, download: bool) -> Path:
-    """Lets the library fetch and prepare the set, as files that are read without TensorFlow."""
+    """Let the library fetch and prepare the set, as files that are read without TensorFlow."""
     failure = "it was off (download=False)"
     if download:
         try:

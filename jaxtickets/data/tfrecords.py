@@ -1,4 +1,4 @@
-"""CIFAR records, binary or pickled, to arrays: every length and every label is checked."""
+"""Parses records of CIFAR, binary or pickled: every length and every label is checked."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def parse_pickled(published: Published, raw: bytes, where: str, records: int) ->
 
 
 def _images(pixels: np.ndarray) -> np.ndarray:
-    """[N, 3072] by channel, row, column to a view [N, 32, 32, 3]."""
+    """A view [N, 32, 32, 3] of pixels [N, 3072] that lie by channel, row, column."""
     return pixels.reshape(-1, 3, HEIGHT, WIDTH).transpose(0, 2, 3, 1)
 
 

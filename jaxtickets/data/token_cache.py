@@ -1,4 +1,4 @@
-"""Token ids kept on the disk: tokenised once, checked when read, remade when damaged."""
+"""A cache of token ids on the disk: made once, checked when read, remade when damaged."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def token_key(first: Sequence[str], second: Sequence[str] | None, settings: str)
 def cached_tokens(
     folder: Path | None, key: str, shape: tuple[int, int], make: Callable[[], Tokens]
 ) -> Tokens:
-    """The tokens of that key from the folder; made, and put there, when they are not.
+    """The tokens of a key from the folder; made, and put there, when they are not.
 
     What is read is compared with the digest that was written with it.
 

@@ -1,4 +1,4 @@
-"""Texts to token ids with a tokenizer of Hugging Face's, as its own call would give them."""
+"""Texts to token ids, as a tokenizer of Hugging Face's would give them by its own call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INSTALL = "texts are tokenised by transformers: pip install 'jaxtickets[nlp]'"
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """A tokenizer as it was when it was given.
+    """A tokenizer with its settings at the time when it was given.
 
     Settings that are changed afterwards do not reach it.
 
@@ -49,7 +49,7 @@ class Encoder:
     with_types: bool = True
 
     def digest(self, max_length: int) -> str:
-        """What ids depend on besides the texts, in 64 hexadecimal digits."""
+        """A digest of all that ids depend on besides the texts, in 64 hexadecimal digits."""
         settings = dataclasses.asdict(self)
         if self.with_types:  # as it was when all did
             del settings["with_types"]
@@ -236,7 +236,10 @@ def _named(name: str) -> Any:
 
 
 def _of_vocabulary(path: Path) -> Any:
-    """BERT's lower-casing tokenizer; a token's id is its line, counted from 0."""
+    """BERT's lower-casing tokenizer of a vocabulary file.
+
+    A token's id is its line, counted from 0.
+    """
     from transformers import BertTokenizer
 
     try:

@@ -28,8 +28,9 @@ Attack = Literal["fgsm", "pgd"]
 
 @dataclasses.dataclass(frozen=True)
 class Adversarial:
-    """The part "adversarial" of an evaluation: accuracy of the ensemble on examples crafted against
-    each member, and against itself.
+    """The part "adversarial" of an evaluation: accuracy of the ensemble on adversarial examples.
+
+    They are crafted against each member, and against the ensemble itself.
 
     Args:
       attack: "fgsm" or "pgd".
@@ -87,7 +88,7 @@ class Adversarial:
 
     @property
     def length(self) -> float:
-        """The step."""
+        """The length of a step: `step`, or the attack's usual one if that is None."""
         return {"fgsm": 8 / 255, "pgd": 2 / 255}[self.attack] if self.step is None else self.step
 
     def __call__(

@@ -130,7 +130,7 @@ def pgd(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images:
-    """What is attacked: the data, its pixels as float32, and their range."""
+    """The images that are attacked: the data, its pixels as float32, and their range."""
 
     data: Dataset
     x: np.ndarray
@@ -233,7 +233,7 @@ def craft(
     key: Any,
     batch_size: int,
 ) -> np.ndarray:
-    """The attacked images. Step and radius are shares of the range."""
+    """The attacked images; step and radius are shares of the pixels' range."""
     if not is_int(batch_size) or batch_size < 1:
         raise EvaluationError(
             f"batch_size: got {shown(batch_size)}, wanted an integer of 1 or more."
@@ -263,7 +263,7 @@ def craft(
 
 
 def _chosen(tickets: TicketEnsemble, on: int | None) -> dict[int, np.ndarray]:
-    """The members attacked: by ticket, which of its heads, bool [H]."""
+    """The heads that are attacked, bool [H], by the number of their ticket."""
     if on is None:
         return {ticket: np.ones(tickets.heads, bool) for ticket in range(len(tickets))}
     members = len(tickets) * tickets.heads
@@ -319,8 +319,10 @@ def _gradient(
 
 @functools.lru_cache(maxsize=16)
 def _gradient_program(task: Any, prepare: Any) -> Any:
-    """`(x [B, ...], params, model_state, y [B], heads [H]) -> (log p(y) [B], its gradient [B,
-    ...])`, p summed over those heads.
+    """The compiled function for log p(y) and its gradient with respect to x.
+
+    `(x [B, ...], params, model_state, y [B], heads [H]) -> (log p(y) [B], its gradient [B, ...])`,
+    p summed over those heads.
     """
 
     def label(

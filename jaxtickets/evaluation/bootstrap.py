@@ -1,5 +1,6 @@
-"""A paired bootstrap over test examples: would other examples have given the same order of two
-schemes?
+"""A paired bootstrap over test examples, for the difference of two schemes.
+
+Would other examples have given the same order of the two?
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def paired_bootstrap(
 def _resampler(
     score: Score, scheme: np.ndarray, y: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """From rows int [R, B] the scheme's mean score on each of R resamples, [R]."""
+    """A function from rows int [R, B] to the scheme's mean score on each of R resamples, [R]."""
     examples = len(y)
     if score == "accuracy":
         right = (scheme.argmax(-1) == y).mean(0)

@@ -1,4 +1,4 @@
-"""Confidence against accuracy, bin by bin.
+"""Calibration: confidence against accuracy, bin by bin.
 
 The reliability diagram, of which the calibration error is made.
 """
@@ -20,7 +20,7 @@ EDGE_TOLERANCE = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """A reliability diagram: what a predictor claims and what it keeps.
+    """A reliability diagram: confidence, accuracy and number of examples of each bin.
 
     Attributes:
       count: examples of each bin.
@@ -43,7 +43,7 @@ class Reliability:
         return float(gaps @ np.asarray(self.count)[filled] / sum(self.count))
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Lists by name; nan becomes None."""
+        """The diagram's lists by name; nan becomes None."""
         return {
             "count": list(self.count),
             "confidence": [None if math.isnan(value) else value for value in self.confidence],

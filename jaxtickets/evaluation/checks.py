@@ -1,4 +1,4 @@
-"""What predictions, labels and bins must look like before anything is measured on them."""
+"""Checks of predictions, labels and bins before anything is measured on them."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def numbers(value: Any, name: str, wanted: str) -> np.ndarray:
 
 
 def check_bins(bins: Any) -> int:
-    """The number of calibration bins: an integer of 1 or more.
+    """The number of calibration bins, checked: an integer of 1 or more.
 
     Raises:
       EvaluationError: anything else.

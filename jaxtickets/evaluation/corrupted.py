@@ -55,7 +55,7 @@ class Corrupted:
         batch_size: int | None = None,
         combine: Combine = "proba",
     ) -> dict[str, Any]:
-        """Predict every set.
+        """Predict every corrupted set and score the predictions.
 
         Args:
           tickets: an ensemble.

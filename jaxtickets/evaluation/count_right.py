@@ -1,4 +1,4 @@
-"""How many examples each ensemble that a set of members contains has right, exactly and fast.
+"""Counts right predictions of all ensembles that a set of members contains, exactly and fast.
 
 An ensemble is right where the sum of its members' margins, p(right class) - p(other class), is at
 least 0 for every other class: above 0 for those before the right one, which win ties. An example
@@ -33,7 +33,7 @@ _CELLS = 2**22  # margins at a time while contested ones are looked for
 
 
 def right_counts(proba: np.ndarray, y: np.ndarray, sizes: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """Right predictions of every subset of members.
+    """Numbers of right predictions of every subset of members, by the subset's size.
 
     Args:
       proba: probabilities [M, B, C], float64, of absolute value at most 2.
@@ -121,7 +121,7 @@ class _Node:
 
 
 class _Walk:
-    """All subsets, of one block of pairs."""
+    """A walk over all subsets of members, for one block of pairs."""
 
     def __init__(
         self, margins: np.ndarray, strict: np.ndarray, example: np.ndarray, sizes: tuple[int, ...]
@@ -149,7 +149,7 @@ class _Walk:
         self.found: dict[int, list[np.ndarray]] = {size: [] for size in sizes}
 
     def counts(self) -> dict[int, np.ndarray]:
-        """By size, right predictions among the block's examples."""
+        """Numbers of right predictions among the block's examples, by size of the subset."""
         rows = sum(math.comb(self.last, size) for size in range(min(self.last, self.most) + 1))
         self.sums = np.empty(rows * len(self.strict), np.int32)
         self.flags = np.empty(rows * len(self.strict), bool)
@@ -199,7 +199,7 @@ class _Walk:
         return self.limits[start, left]
 
     def _last_members(self, node: _Node, depth: int) -> None:
-        """The prefix with every subset of the last members."""
+        """Count for the prefix with every subset of the last members."""
         sizes = [
             size
             for size in range(min(self.last, self.most - depth) + 1)
@@ -250,7 +250,7 @@ class _Walk:
     def _again(
         self, node: _Node, flags: np.ndarray, near: np.ndarray, skipped: int, starts: list[int]
     ) -> None:
-        """What the sums near 0 are by the definition."""
+        """Decide the sums near 0 again, by the definition."""
         row, column = np.nonzero(near)
         subsets = np.concatenate([_members(self.last, size) for size in range(len(starts) - 1)])[
             skipped:
@@ -288,13 +288,13 @@ def _colexicographic(members: int, size: int) -> Iterator[tuple[int, ...]]:
 
 
 def _lexicographic(members: int, size: int) -> np.ndarray:
-    """Where `itertools.combinations`' subsets stand in the order of their last members."""
+    """The places of `itertools.combinations`' subsets in the order of their last members."""
     places = {subset: place for place, subset in enumerate(_colexicographic(members, size))}
     return np.array([places[subset] for subset in itertools.combinations(range(members), size)])
 
 
 def _members(members: int, size: int) -> np.ndarray:
-    """Who is in the subsets in the order of their last members, bool [subsets, members]."""
+    """The members of the subsets in the order of their last members, bool [subsets, members]."""
     return np.array(
         [
             [member in subset for member in range(members)]

@@ -1,4 +1,4 @@
-"""How much the layers of an ensemble's networks differ, from the first to the last."""
+"""Differences between the layers of an ensemble's networks: a part of an evaluation."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ _BLOCK = 2000
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """The part "features" of an evaluation: KL divergence between two tickets' feature maps, layer
-    by layer.
+    """The part "features" of an evaluation: KL divergence between feature maps, layer by layer.
 
     A layer's map is averaged over all axes between the examples and the channels, and a softmax
     makes a distribution over the channels of it. Of two tickets' distributions the KL divergence is
@@ -117,7 +116,7 @@ class Features:
 
 
 def _blocks(test: Any, size: int) -> Iterator[PyTree]:
-    """The inputs of a test set, some at a time."""
+    """The inputs of a test set in blocks."""
     if hasattr(test, "in_order"):
         yield from test.in_order(size)
         return
@@ -157,7 +156,10 @@ def _reduced(
 
 @functools.lru_cache(maxsize=16)
 def _program(features: Any, prepare: Any) -> tuple[list[str], Any]:
-    """The layers' names, which are there once the program has been traced, and the program."""
+    """The layers' names and the compiled function of their distributions.
+
+    The names are there once it has been traced.
+    """
     names: list[str] = []
 
     @jax.jit

@@ -150,7 +150,7 @@ class OutOfDistribution:
         batch_size: int | None = None,
         combine: Combine = "proba",
     ) -> dict[str, Any]:
-        """Predict the test set and every other set.
+        """Predict the test set and every other set, and compare their scores.
 
         Args:
           tickets: an ensemble.

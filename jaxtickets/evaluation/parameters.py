@@ -1,4 +1,4 @@
-"""How much the networks of an ensemble differ as networks.
+"""Measures of how much the networks of an ensemble differ.
 
 In their masks, their weights, and what they explored.
 """
@@ -23,7 +23,7 @@ _AT_ONCE = 2**20  # weights of each member in float64 at a time
 
 
 class Masked(Protocol):
-    """What `mask_overlap` asks of an ensemble."""
+    """The protocol of an ensemble with masks, as `mask_overlap` takes it."""
 
     @property
     def masks(self) -> Any:
@@ -32,7 +32,7 @@ class Masked(Protocol):
 
 
 def mask_iou_matrix(masks: Sequence[PyTree]) -> np.ndarray:
-    """Overlap of the masks.
+    """Overlap of the members' masks, pair by pair: intersection over union.
 
     Intersection over union of the *surviving* weights of two members, all leaves together.
 

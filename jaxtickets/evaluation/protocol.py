@@ -1,4 +1,4 @@
-"""The protocol of the Multi-Ticket paper.
+"""The Multi-Ticket paper's protocol: scores of all ensembles of each size, and their tests.
 
 Groups of seeds, all their ensembles, and Student's t-test between schemes.
 """
@@ -19,7 +19,7 @@ from jaxtickets.evaluation.subsets import Groups, Score, subset_scores
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EnsembleGain:
-    """What ensembling gains, averaged over every ensemble there is. Prints as a table.
+    """The gain of ensembling, averaged over every ensemble there is. Prints as a table.
 
     Attributes:
       single: mean score of the members.

@@ -1,4 +1,4 @@
-"""Every ensemble that a set of trained members contains: the scores of all subsets of a size.
+"""Scores of all ensembles that a set of trained members contains.
 
 Accuracy is counted by `right_counts`. For other scores subsets are walked depth first, one member
 added at a time, so a subset costs one addition and one score. Of two classes all that matters is
@@ -85,7 +85,7 @@ def subset_scores(
 
 
 def subset_means(predictions: ArrayLike, size: int, groups: Groups = None) -> np.ndarray:
-    """What all those ensembles predict: the mean of the members of every subset.
+    """The predictions of all ensembles of one size: the mean of the members of every subset.
 
     Args:
       predictions: probabilities [M, B, C], or values [M, B].
@@ -112,7 +112,7 @@ def subset_means(predictions: ArrayLike, size: int, groups: Groups = None) -> np
 
 
 def check_sizes(sizes: Any, members: int) -> tuple[int, ...]:
-    """Sizes of ensembles as a tuple, rising, each once.
+    """Sizes of ensembles as a tuple, checked: rising, each once.
 
     Raises:
       EvaluationError: none, not integers, or not from 1 to the number of members.
@@ -131,7 +131,7 @@ def check_sizes(sizes: Any, members: int) -> tuple[int, ...]:
 
 
 def check_groups(groups: Any, members: int) -> tuple[tuple[int, ...], ...]:
-    """Groups of members as tuples of their numbers.
+    """Groups of members as tuples of their numbers, checked.
 
     Raises:
       EvaluationError: a number that does not divide the members; lists that are empty, of unequal
@@ -169,8 +169,9 @@ Walk = tuple[np.ndarray, Callable[[np.ndarray, int], Any], Callable[[list[Any]],
 def _walk(
     parts: np.ndarray, sizes: tuple[int, ...], measure: Callable[[np.ndarray, int], Any]
 ) -> dict[int, list[Any]]:
-    """`measure(sum of the subset, its size)` of every subset of the wanted sizes, each in the order
-    of combinations.
+    """A measure of every subset of the wanted sizes, by size, in the order of combinations.
+
+    It is called as `measure(sum of the subset, its size)`.
     """
     members, deepest = len(parts), sizes[-1]
     next_wanted = [min(size for size in sizes if size >= depth) for depth in range(deepest + 1)]
@@ -194,7 +195,7 @@ def _walk(
 
 
 def _calling(score: Score, y: np.ndarray) -> Callable[[np.ndarray], Walk]:
-    """Any score: called with the mean of each subset."""
+    """The walk of any score: it is called with the mean of each subset."""
     function = score_function(score)
     return lambda members: (members, lambda total, size: float(function(total / size, y)), np.array)
 
@@ -202,7 +203,7 @@ def _calling(score: Score, y: np.ndarray) -> Callable[[np.ndarray], Walk]:
 def _counting(
     score: Score, members: np.ndarray, y: np.ndarray
 ) -> Callable[[np.ndarray], Walk] | None:
-    """F1 and Matthews' correlation of two classes, made of counts; None for others."""
+    """The walk of F1 and Matthews' correlation of two classes, by counts; None for others."""
     if members.ndim != 3 or not isinstance(score, str):
         return None
     if members.shape[2] == 2 and score in ("f1", "matthews"):

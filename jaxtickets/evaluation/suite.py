@@ -13,20 +13,20 @@ from jaxtickets.evaluation.features import Features
 
 @runtime_checkable
 class Metric(Protocol):
-    """Something to measure on an ensemble: `evaluate(tickets, test, suite=[metric])`.
+    """The protocol of something to measure: `evaluate(tickets, test, suite=[metric])`.
 
     A small frozen dataclass.
     """
 
     @property
     def name(self) -> str:
-        """Under which `Evaluation.parts` has the result."""
+        """The name under which `Evaluation.parts` has the result."""
         ...
 
     def __call__(
         self, tickets: Any, test: Any, *, bins: int, batch_size: int | None, combine: Any
     ) -> dict[str, Any]:
-        """Measure. The arguments are those of `evaluate`.
+        """Measure; the arguments are those of `evaluate`.
 
         Returns:
           What JSON takes: str, int, float, list, dict and None (for nan).

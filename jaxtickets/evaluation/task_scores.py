@@ -141,7 +141,7 @@ def spearman(values: ArrayLike, y: ArrayLike) -> float:
 
 
 def glue_score(task: str, predictions: ArrayLike, y: ArrayLike) -> dict[str, float]:
-    """What a task of GLUE is judged by, of one predictor: a network, or an ensemble's mean.
+    """The scores that a task of GLUE is judged by, of a network or an ensemble's mean.
 
     Args:
       task: a name of `GLUE_METRICS`, also as data sets are called: "glue/mrpc", "glue/mnli-mm".

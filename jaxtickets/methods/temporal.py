@@ -35,8 +35,7 @@ def snapshot(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """Snapshot ensemble: one run of cosine cycles; the network at the end of each cycle is a
-    member.
+    """Snapshot ensemble: the networks at the ends of the cosine cycles of one run.
 
     At step t (from 1) of T, in a cycle of n = T / M steps, the learning rate is
     lr / 2 (cos(pi mod(t - 1, n) / n) + 1): it restarts at `lr` and comes near 0 at the cycle's last
@@ -96,8 +95,7 @@ def fge(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """Fast geometric ensembling: from points of one run, short triangular cycles; each one's
-    minimum is a member.
+    """Fast geometric ensembling: the minima of short triangular cycles from points of one run.
 
     A run is trained along `lr`, whose whole is `epochs`, to the last of `starts`. From each of
     those points the learning rate falls from `high` to `low` over half a cycle, where the network
@@ -203,7 +201,7 @@ weight_decay=0.0005))
 
 
 def _divide(length: Length, parts: int) -> Length:
-    """One of `parts` equal parts."""
+    """The length of one of `parts` equal parts."""
     if length.unit == "epochs":
         return Length(length.amount / parts)
     if length.amount < parts:
@@ -215,7 +213,7 @@ def _divide(length: Length, parts: int) -> Length:
 
 
 def _left(whole: Length, share: float, cycles: Length) -> Length:
-    """What the pre-training leaves of the budget."""
+    """The length that the pre-training leaves of the budget."""
     left = round(whole.amount * (1 - share), 9)
     if left <= 0:
         raise PlanError(

@@ -1,4 +1,4 @@
-"""Pretrained encoders: Hugging Face checkpoints as params."""
+"""Reads pretrained encoders: Hugging Face checkpoints as params."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A pretrained network. Two of equal content are equal, wherever they were read.
+    """A pretrained network; two of equal content are equal, wherever they were read.
 
     Args:
       config: its sizes.
@@ -72,7 +72,7 @@ class Checkpoint:
 
     @property
     def has_pooler(self) -> bool:
-        """Whether a pooler came with it; masked language models have none."""
+        """Whether the checkpoint has a pooler; masked language models have none."""
         return "pooler" in self.params["encoder"]
 
 
@@ -239,7 +239,7 @@ def _is_pattern(pattern: Any) -> bool:
 def _outputs(
     config: TransformerConfig, tensors: dict[str, np.ndarray], plain: dict[str, str]
 ) -> int:
-    """How many outputs a classifier has: the rows of its last kernel."""
+    """The number of a classifier's outputs: the rows of its last kernel."""
     kernel = tensors.get(plain.get(head_tensors(config, "classifier")[-2].name, ""))
     return len(kernel) if kernel is not None and kernel.ndim else 2
 

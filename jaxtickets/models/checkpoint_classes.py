@@ -1,4 +1,4 @@
-"""What a checkpoint says of its classifier: whether it has one of texts, and its classes."""
+"""Reads what a checkpoint says of its classifier: whether it is of texts, and its classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_classifier(settings: Mapping[str, Any], where: str) -> None:
 
 
 def names_of_classes(settings: Mapping[str, Any], outputs: int, where: str) -> tuple[str, ...]:
-    """The classes in the order of the outputs, from `id2label`.
+    """The names of the classes in the order of the outputs, from `id2label`.
 
     Empty where it is not there, or says no more than LABEL_0, LABEL_1.
 
@@ -51,7 +51,7 @@ def names_of_classes(settings: Mapping[str, Any], outputs: int, where: str) -> t
 
 
 def order_of_classes(names: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
-    """Which output gives each of the wanted classes.
+    """The output that gives each of the wanted classes.
 
     Capitals, spaces and `_` against `-` make no difference.
 

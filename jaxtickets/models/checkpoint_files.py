@@ -1,4 +1,4 @@
-"""The files of a Hugging Face checkpoint: a folder of this machine, or a model of the hub.
+"""Reads files of a Hugging Face checkpoint, of a folder or of a model of the hub.
 
 All tensors in them, by name.
 """
@@ -35,7 +35,7 @@ _MOST_DEPTH = 100
 
 
 def finder(where: str | Path, revision: str | None = None) -> Find:
-    """Where the files of a checkpoint are looked for.
+    """A function that finds a checkpoint's file by its name.
 
     Args:
       where: a folder; or a model's name on the Hugging Face hub, whose files are taken from its
@@ -85,7 +85,7 @@ def finder(where: str | Path, revision: str | None = None) -> Find:
 
 
 def read_json(path: Path) -> Any:
-    """What is in a JSON file.
+    """The contents of a JSON file, checked.
 
     Raises:
       CheckpointError: not JSON, or far too large for what these files hold.
@@ -106,7 +106,10 @@ def read_json(path: Path) -> Any:
 
 
 def _deeper(content: Any, most: int) -> bool:
-    """Whether JSON is nested in more levels: whoever walks or prints it afterwards would fail."""
+    """Whether JSON is nested in more than `most` levels.
+
+    Whoever walks or prints it afterwards would fail.
+    """
     level = [content]
     for _ in range(most):
         level = [
@@ -181,7 +184,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Floating tensors as views of the mapped file, whose bytes are read when they are used.
+    """Floating tensors as views of the mapped file.
+
+    Their bytes are read when they are used.
 
     Of others, which no weight is, an array of their shape without content.
     """

@@ -1,4 +1,4 @@
-"""Which tensor of a Hugging Face checkpoint is which leaf of our params."""
+"""The leaf of our params for every tensor of a Hugging Face checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HeadKind = Literal["classifier", "masked_lm"]
 
 
 class Tensor(NamedTuple):
-    """One tensor.
+    """A tensor of a checkpoint, and the leaf of our params that it is.
 
     Args:
       path: where it is in the params, `"encoder/pooler/kernel"`.
@@ -111,7 +111,7 @@ _WORDS = "embeddings.word_embeddings.weight"
 
 
 def plain_names(names: list[str], c: TransformerConfig, where: str) -> dict[str, str]:
-    """The names in a checkpoint as `Tensor.name` has them, and the names they had.
+    """The names of a checkpoint's tensors as `Tensor.name` has them, with those they had.
 
     Buffers left out.
 
@@ -160,7 +160,7 @@ def is_head(name: str) -> bool:
 
 
 def build(arrays: dict[str, Any]) -> PyTree:
-    """The tree of arrays that are named by path."""
+    """The tree of arrays that are given by path."""
     tree: dict[str, Any] = {}
     for path, value in arrays.items():
         *above, leaf = path.split("/")

@@ -42,7 +42,7 @@ def save_pretrained(
     *,
     class_names: Sequence[str] | None = None,
 ) -> Path:
-    """A folder with `config.json` and `model.safetensors`; whole, or not there.
+    """Write a folder with `config.json` and `model.safetensors`; whole, or not at all.
 
     In torch, `AutoModelForSequenceClassification.from_pretrained(folder)` (`AutoModelForMaskedLM`,
     `AutoModel`) gives the same outputs; pruned weights are zeros there.
@@ -167,7 +167,7 @@ def _tensors(
 
 
 def _write(folder: Path, settings: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Both files into a folder beside, which then gets the name."""
+    """Write both files into a temporary folder beside, which then gets the name."""
     from safetensors.numpy import save_file
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

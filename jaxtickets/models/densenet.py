@@ -1,4 +1,4 @@
-"""Densely connected networks."""
+"""Densely connected networks (DenseNet)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BLOCKS = {121: (6, 12, 24, 16), 161: (6, 12, 36, 24), 169: (6, 12, 32, 32), 201:
 
 
 class Layer(nn.Module):
-    """A 1x1 convolution to 4 `growth` channels and a 3x3 one to `growth`, put beside what came in.
+    """A 1x1 convolution to 4 `growth` channels and a 3x3 one to `growth`, put beside the input.
 
     BN and ReLU stand before each.
     """

@@ -25,7 +25,7 @@ from jaxtickets.task import PyTree
 
 
 class _Structure(NamedTuple):
-    """What all modules of a factory have in common: everything but the numbers."""
+    """The parts that all modules of a factory have in common: everything but the numbers."""
 
     kind: type
     params: PyTree  # a module, with shapes for its floating-point arrays and None for all else
@@ -40,12 +40,15 @@ def _equinox() -> Any:
 
 
 def is_equinox_module(model: Any) -> bool:
-    """Whether it is an Equinox module, which has its weights already."""
+    """Whether a model is an Equinox module, which has its weights already."""
     return _equinox() is not None and isinstance(model, _equinox().Module)
 
 
 def is_equinox_factory(model: Any) -> bool:
-    """Whether calling it with a key makes an Equinox module; it is traced to find out."""
+    """Whether calling a model with a key makes an Equinox module.
+
+    It is traced to find out.
+    """
     if _equinox() is None or not callable(model):
         return False
     if inspect.isclass(model):
@@ -57,7 +60,7 @@ def is_equinox_factory(model: Any) -> bool:
 
 
 def _first_argument(factory: Callable[..., Any]) -> str | None:
-    """The first argument without a default; None where it is not told."""
+    """The name of the first argument without a default; None where it is not told."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
@@ -66,7 +69,7 @@ def _first_argument(factory: Callable[..., Any]) -> str | None:
 
 
 def _make(factory: Callable[..., Any], key: jax.Array) -> tuple[Any, Any]:
-    """The module without its initial state, and that as an `eqx.nn.State`."""
+    """The module without its initial state, and that state as an `eqx.nn.State`."""
     by_name = {"key": key} if _first_argument(factory) == "key" else None
     made = factory(**by_name) if by_name else factory(key)
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], _equinox().nn.State):
@@ -75,7 +78,7 @@ def _make(factory: Callable[..., Any], key: jax.Array) -> tuple[Any, Any]:
 
 
 def _split(module: Any) -> tuple[PyTree, PyTree, PyTree]:
-    """Floating-point arrays, other arrays, and the rest of a module."""
+    """A module's floating-point arrays, its other arrays, and the rest of it."""
     params, others = _equinox().partition(module, _equinox().is_inexact_array)
     return params, *_equinox().partition(others, _equinox().is_array)
 
@@ -96,7 +99,7 @@ def _indices(module: Any) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=128)
 def _structure(factory: Callable[..., Any]) -> _Structure | None:
-    """None where the factory makes something else."""
+    """The structure of a factory's modules; None where it makes something else."""
     static: list[Any] = []
 
     def arrays(key: jax.Array) -> Any:
@@ -206,7 +209,7 @@ class EquinoxApply(ModuleApply):
         return _of(self.factory).kind
 
     def layers_off(self, params: PyTree, model_state: PyTree, x: PyTree, fixed: bool) -> str:
-        """Statistics and dropout that training leaves off."""
+        """The statistics or dropout that training leaves off, in words."""
         of = _of(self.factory)
         state = {name: model_state[name] for name in of.indices}
         kept = [] if fixed else statistics(state, bool(_nodes(of.static, "BatchNorm")))
@@ -234,7 +237,7 @@ def takes_state(arguments: dict[str, Any], of: _Structure) -> bool:
 
 
 def _axis_name(module: Any) -> Any:
-    """What the module's batch norms call the batch.
+    """The name that the module's batch norms have for the batch axis.
 
     Raises:
       TypeError: they call it by different names.
@@ -250,7 +253,7 @@ def _axis_name(module: Any) -> Any:
 
 
 def _nodes(module: Any, kind: str) -> list[Any]:
-    """Layers of a class of `eqx.nn` in a module."""
+    """Layers of a module that are of a class of `eqx.nn`."""
     wanted = getattr(_equinox().nn, kind)
     leaves = jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, wanted))
     return [leaf for leaf in leaves if isinstance(leaf, wanted)]

@@ -1,4 +1,4 @@
-"""What the layers of a Linen network give, by name and in the order in which they are computed."""
+"""The outputs of a Linen network's layers, by name, in the order in which they are computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LeNet-5 variants of Prune and Tune."""
+"""The LeNet-5 variants of Prune and Tune."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class LeNet(nn.Module):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The network in order, as pieces that can be run on their own."""
+        """Names of the network's stages in order; each can be run on its own."""
         return ("conv1", "conv2", "dense1", "dense2", "classifier")
 
     @nn.compact

@@ -32,7 +32,7 @@ def _linen_init(model, key, x):
 
 
 def _is_sown(model: linen.Module, variables: dict[str, Any], name: str, x: PyTree) -> bool:
-    """Whether the module runs without a collection.
+    """Whether the module runs without a collection, which it then only sows into.
 
     One that it only sows into, or takes gradients of, is no state.
     """
@@ -97,7 +97,7 @@ class LinenApply(ModuleApply):
         return type(self.model)
 
     def layers_off(self, params: PyTree, model_state: PyTree, x: PyTree, fixed: bool) -> str:
-        """Statistics and dropout that training leaves off."""
+        """The statistics or dropout that training leaves off, in words."""
         off: list[str] = []
 
         def look(

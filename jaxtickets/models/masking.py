@@ -1,4 +1,4 @@
-"""Hides tokens, for a network to guess them."""
+"""Masking of tokens, for a network to guess them."""
 
 from __future__ import annotations
 

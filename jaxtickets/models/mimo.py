@@ -92,11 +92,11 @@ class MIMO(Heads):
 
     @property
     def repetition(self) -> int:
-        """R."""
+        """How many times training shows an example to each head, R."""
         return self.batch_repetition
 
     def setup(self):
-        """Builds the network with M times its classes, and keeps its paths."""
+        """Build the network with M times its classes, and keep its paths."""
         self.wide = self.net.clone(parent=None, num_classes=self.members * self.net.num_classes)
         nn.share_scope(self, self.wide)
 

@@ -1,4 +1,4 @@
-"""How a module is told whether it trains: names of that flag, and flags that no name gives away."""
+"""Tells modules whether they train: names of that flag, and flags that no name gives away."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def linen_mode(model: nn.Module, train: bool) -> dict[str, Any]:
 
 
 def in_mode(model: nn.Module, train: bool) -> nn.Module:
-    """The module with the fields set that tell it whether it trains, `Net(training=False)`.
+    """The module with those fields set that tell it whether it trains, `Net(training=False)`.
 
     Of several heads, their network's.
 
@@ -167,7 +167,7 @@ def moves(run: Callable[..., tuple[Any, Any]], model_state: Any, params: Any, x:
 
 
 def statistics(model_state: Any, surely: bool | str) -> list[str]:
-    """Leaves of a state that are statistics by their names.
+    """The leaves of a state whose names are those of statistics.
 
     All of them where `surely`, or in the collection of that name.
     """
@@ -180,7 +180,7 @@ def statistics(model_state: Any, surely: bool | str) -> list[str]:
 
 
 def _draws(jaxpr: Any) -> int:
-    """Draws of random numbers in a program."""
+    """The number of random draws in a program."""
     inner = (_draws(sub) for eqn in jaxpr.eqns for sub in subjaxprs(eqn))
     return sum(eqn.primitive.name in ("random_bits", "threefry2x32") for eqn in jaxpr.eqns) + sum(
         inner

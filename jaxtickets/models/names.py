@@ -1,4 +1,4 @@
-"""A network from its name: what run folders and ticket files call it."""
+"""Makes a network from its name in run folders and ticket files."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def network(name: str) -> linen.Module:
 
 
 def _build(node: ast.expr) -> Any:
-    """What a node of the name's syntax tree stands for: a network, a number, a word, or several."""
+    """The value of a node of the name's syntax tree: a network, a number, a word, or several."""
     if isinstance(node, ast.Call):
         if not isinstance(node.func, ast.Name) or node.func.id not in NETWORKS:
             raise ValueError(f"{ast.unparse(node.func)} is not one")

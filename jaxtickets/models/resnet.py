@@ -1,4 +1,4 @@
-"""Residual networks."""
+"""Residual networks (ResNet)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOTTLENECK = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut.
+    """A residual block: two 3x3 convolutions and a shortcut.
 
     As a bottleneck a 1x1, a 3x3 and a 1x1 one with 4 times the channels.
 

@@ -1,4 +1,4 @@
-"""`classification`: a task out of a Linen module, a factory (NNX, Equinox) or a pair of functions.
+"""Makes a task of a Linen module, an NNX or Equinox factory, or functions: `classification`.
 
 The functions of a task are small frozen dataclasses, so tasks made of equal models are equal and
 share compiled code.
@@ -140,7 +140,7 @@ def classification(
 
 
 def functions(model: Model, caller: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`Task.init` and `Task.apply` of a model.
+    """The functions `Task.init` and `Task.apply` of a model.
 
     Raises:
       TypeError: if `model` is neither a Linen module, a factory nor a pair of functions; the
@@ -238,7 +238,10 @@ class HeadsLogProba:
 
 
 def name_of(model: Any) -> str:
-    """Class and fields: first and required ones by position, others if not the default."""
+    """The name of a model: its class, and fields that are not the default.
+
+    First and required fields stand by position.
+    """
     if not isinstance(model, linen.Module):
         part = model[1] if isinstance(model, tuple) else model
         while isinstance(part, functools.partial):
@@ -257,7 +260,7 @@ def name_of(model: Any) -> str:
 
 
 def _word(value: Any) -> str:
-    """A field in a name: no address, which is another in every process."""
+    """The text of a field in a name, without an address, which is another in every process."""
     if isinstance(value, linen.Module):
         return name_of(value)
     if isinstance(value, functools.partial):

@@ -1,4 +1,4 @@
-"""Values of texts that mean nothing to a network, found on the host before anything is computed."""
+"""Checks of texts on the host: values that mean nothing to a network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CheckTexts:
     vocabulary: int
 
     def __call__(self, x: Mapping[str, Any], name: str, first: int) -> None:
-        """Nothing where all is well.
+        """Raise `DataError` for the first value that is not allowed.
 
         Raises:
           DataError: names the first place that is not, and what is allowed.

@@ -217,7 +217,7 @@ class PretrainedInit:
 
 
 def _from_host(arrays: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Arrays that a compiled program asks of the host when it runs."""
+    """Arrays as a compiled program asks the host for them when it runs."""
     return jax.pure_callback(
         lambda: arrays,
         {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()},
@@ -232,7 +232,7 @@ def _named(tree: PyTree) -> dict[str, Any]:
 def _draw(
     model: TextClassifier | MaskedLM, paths: tuple[str, ...], key: jax.Array, x: PyTree
 ) -> dict[str, jax.Array]:
-    """Those leaves of a fresh network; what is not asked for is not computed."""
+    """Leaves of a fresh network; what is not asked for is not computed."""
     params = _named(model.init(key, x, train=False)["params"])
     return {path: params[path] for path in paths}
 

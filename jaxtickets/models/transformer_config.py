@@ -1,4 +1,4 @@
-"""What a BERT or RoBERTa encoder is, as numbers; from and to the `config.json` of Hugging Face."""
+"""The numbers of a BERT or RoBERTa encoder; from and to the `config.json` of Hugging Face."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _ARCHITECTURE = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-    """An encoder of the BERT family; the defaults are those of BERT-base, uncased.
+    """The config of an encoder of the BERT family; the defaults are BERT-base's, uncased.
 
     Args:
       family: "bert" or "roberta": how positions are counted and what head a classifier has.
@@ -126,7 +126,7 @@ class TransformerConfig:
 
     @property
     def max_length(self) -> int:
-        """The most tokens of a text."""
+        """The most tokens that a text may have."""
         return self.positions - self.first_position
 
     @property
@@ -136,7 +136,7 @@ class TransformerConfig:
 
     @property
     def head_dropout(self) -> float:
-        """The share dropped before a classifier."""
+        """The share that is dropped before a classifier."""
         return self.dropout if self.classifier_dropout is None else self.classifier_dropout
 
     @classmethod
@@ -219,7 +219,7 @@ def _first_position(family: str, padding: int) -> int:
 
 
 def _problems(fields: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is wrong with a config: the field, and a sentence."""
+    """What is wrong with the fields of a config: each problem's field, and a sentence."""
     family = fields["family"]
     if family not in get_args(Family):
         return [

@@ -64,7 +64,7 @@ class TreeNet(Heads):
 
     @property
     def branches_at(self) -> str:
-        """The stage that the branches begin with."""
+        """The name of the stage that the branches begin with."""
         return (
             self.net.stages[3 * len(self.net.stages) // 4]
             if self.branch_at is None

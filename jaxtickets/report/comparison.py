@@ -19,7 +19,7 @@ MEASURED = "Seconds of training are measured, without compiling."
 
 
 def cost_note(comparison: Mapping[str, Any] | Record) -> str:
-    """What a comparison's columns of costs are multiples of, and what is measured."""
+    """A note on a comparison's costs: what they are multiples of, and what is measured."""
     unit = as_record(comparison).maybe("reference")
     if unit is None:
         return f"{UNTOLD} {MEASURED}"

@@ -27,7 +27,7 @@ class DenseRun(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What a table says of its columns of costs."""
+        """The note that a table has on its columns of costs."""
         return (
             f"FLOPs are theoretical: training as multiples of one dense run of {self.network} over"
             f" {self.length}, predictions of one by that network. Masks simulate sparsity with"
@@ -45,7 +45,7 @@ class Costs(NamedTuple):
 
 
 def dense_run(run: Mapping[str, Any]) -> DenseRun | None:
-    """What a run is compared with by itself; None where it does not tell.
+    """The dense run that a run is compared with by itself; None where it does not tell.
 
     Args:
       run: the contents of a `results.json`.

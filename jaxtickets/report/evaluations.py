@@ -92,7 +92,7 @@ def _named(row: Row) -> str:
 
 
 def _score(name: str) -> Read:
-    """A clean score, which is always there: JSON has None where the NLL is infinite."""
+    """A reader of a clean score, which is always there: JSON has None for an infinite NLL."""
 
     def read(row: Row) -> float:
         value = row["evaluation"]["ensemble"][name]
@@ -114,7 +114,7 @@ def _of(rows: Sequence[Row], values: Sequence[float | None]) -> Read:
 
 
 def _deep(value: Any, names: Sequence[str]) -> Any:
-    """What lies under these names, None where one of them is missing."""
+    """The value under these names, one within the other; None where one is missing."""
     for name in names:
         value = (value or {}).get(name)
     return value

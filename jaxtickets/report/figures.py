@@ -184,7 +184,7 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _labels_at_the_right(axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
-    """Every point's name beside the axes, as near to its height as the others allow."""
+    """Write every point's name beside the axes, as near to its height as others allow."""
     low, high = axes.get_ylim()
     ordered = sorted(points, key=lambda point: point[1])
     placed = _spread([y for _, y, *_ in ordered], high, (high - low) / max(20, len(points)))
@@ -210,7 +210,7 @@ def _labels_at_the_right(axes: Any, points: Sequence[tuple[float, float, str, st
 
 
 def _spread(heights: Sequence[float], high: float, gap: float) -> list[float]:
-    """Rising heights, moved as little as it takes to be `gap` apart and at most `high`."""
+    """Rising heights, moved as little as possible to be `gap` apart and at most `high`."""
     placed: list[float] = []
     for height in heights:
         placed.append(height if not placed else max(height, placed[-1] + gap))

@@ -1,4 +1,4 @@
-"""What runs come to: the numbers of `results.json`, and the tables that show them."""
+"""The numbers of `results.json` files, and the tables that show them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in files, read with limits.
+"""Reads JSON and other files of runs, with limits on size and depth.
 
 JSON objects whose fields are checked as they are taken, and bytes as `data:` addresses.
 
@@ -27,7 +27,7 @@ MOST_TEXT = 2_000
 
 
 def read_bytes(file: Path, most: int) -> bytes:
-    """A file's contents.
+    """The contents of a file that is not larger than `most` bytes.
 
     Args:
       file: where.
@@ -91,22 +91,22 @@ class Record:
         return self.data.get(name) is not None
 
     def number(self, name: str) -> float | None:
-        """A finite number; None where the field is null or not there."""
+        """A field as a finite number; None where it is null or not there."""
         return self._number(self.data.get(name), name)
 
     def numbers(self, name: str) -> list[float | None]:
-        """A list of numbers; empty where the field is null or not there."""
+        """A field as a list of numbers; empty where it is null or not there."""
         return [self._number(value, f"{name}[{i}]") for i, value in enumerate(self._list(name))]
 
     def count(self, name: str) -> int:
-        """A whole number from 0."""
+        """A field as a whole number from 0."""
         value = self.data.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
             raise self.wrong(name, "a whole number from 0")
         return value
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A text, made printable."""
+        """A field as a text, made printable."""
         value = self.data.get(name, default)
         if value is None and default is not None:
             return default
@@ -115,7 +115,7 @@ class Record:
         return printable(value)
 
     def texts(self, name: str) -> list[str]:
-        """A list of texts, made printable; empty where the field is null or not there."""
+        """A field as a list of texts, made printable; empty where it is null or not there."""
         found = self._list(name)
         for i, value in enumerate(found):
             if not isinstance(value, str):
@@ -123,25 +123,25 @@ class Record:
         return [printable(value) for value in found]
 
     def flag(self, name: str) -> bool:
-        """True or false; false where the field is null or not there."""
+        """A field as true or false; false where it is null or not there."""
         value = self.data.get(name)
         if value is not None and not isinstance(value, bool):
             raise self.wrong(name, "true or false")
         return bool(value)
 
     def part(self, name: str) -> Record:
-        """An object within."""
+        """A field as an object, which is a `Record` again."""
         value = self.data.get(name)
         if not isinstance(value, dict):
             raise self.wrong(name, "an object")
         return Record(self.file, value, self._way(name))
 
     def maybe(self, name: str) -> Record | None:
-        """An object within, or None where the field is null or not there."""
+        """A field as an object, or None where it is null or not there."""
         return self.part(name) if name in self else None
 
     def parts(self, name: str) -> list[Record]:
-        """A list of objects; empty where the field is null or not there."""
+        """A field as a list of objects; empty where it is null or not there."""
         found = []
         for i, value in enumerate(self._list(name)):
             if not isinstance(value, dict):
@@ -150,7 +150,7 @@ class Record:
         return found
 
     def wrong(self, name: str, wanted: str, *value: Any) -> ReportError:
-        """The error for a field."""
+        """The error that says what a field is and what is wanted."""
         got = value[0] if value else self.data.get(name)
         shown = quoting.shown(got)
         shown = (
@@ -183,12 +183,12 @@ class Record:
 
 
 def as_record(value: Mapping[str, Any] | Record) -> Record:
-    """A JSON object as a `Record`, wherever it comes from."""
+    """A JSON object as a `Record`; a `Record` is returned as it is."""
     return value if isinstance(value, Record) else Record(Path("results"), dict(value))
 
 
 def read_json(file: Path) -> Record:
-    """A JSON object.
+    """The JSON object in a file.
 
     Raises:
       ReportError: not JSON (names the line), not an object, NaN or Infinity in it, or too large.

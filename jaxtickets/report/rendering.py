@@ -27,7 +27,7 @@ _ARROWS = {"higher": r"$\uparrow$", "lower": r"$\downarrow$", "none": ""}
 
 @functools.cache
 def environment(name: str) -> Any:
-    """What fills in a template of this name: HTML is escaped, LaTeX has delimiters of its own.
+    """The Jinja environment of a template: HTML is escaped, LaTeX has delimiters of its own.
 
     Raises:
       ImportError: Jinja2 is not installed; says how to.
@@ -53,7 +53,7 @@ def environment(name: str) -> Any:
 
 
 def render_template(name: str, **values: Any) -> str:
-    """The template of this name, filled in."""
+    """The text of a template, filled in."""
     return environment(name).get_template(name).render(values)
 
 
@@ -149,7 +149,7 @@ def latex_escape(text: str) -> str:
 
 
 def markdown_escape(text: str) -> str:
-    """Names as they are: what Markdown would read as marks is shown, not obeyed."""
+    """Text whose Markdown marks are shown as they are."""
     return re.sub(r"([\\`*_|<\[\]])", r"\\\1", text).replace("\n", " ")
 
 
@@ -170,7 +170,10 @@ def replace_block(file: Path, name: str, text: str) -> bool:
 
 
 def _latex_heading(column: Column) -> str:
-    """The words below each other, unit and arrow last: headings are longer than numbers."""
+    """A column's heading in LaTeX: words below each other, unit and arrow last.
+
+    Headings are longer than numbers.
+    """
     if not column.arrow:
         return latex_escape(column.short or column.heading)
     unit = f"({latex_escape(column.unit)})" if column.unit and column.unit != "x" else ""
@@ -182,7 +185,7 @@ def _latex_heading(column: Column) -> str:
 
 
 def _latex_number(text: str) -> str:
-    """A number: signs and infinity as mathematics has them."""
+    """A number in LaTeX: signs and infinity as mathematics has them."""
     return (
         latex_escape(text).replace("inf", r"$\infty$").replace("-", "$-$").replace("x", r"$\times$")
     )

@@ -121,7 +121,7 @@ def strengths_table(sweep: Mapping[str, Any] | Record) -> ScoreTable:
 
 
 def notes(schemes: Mapping[str, Any] | Record) -> str:
-    """What the columns mean."""
+    """Notes on what the columns of the tables of schemes mean."""
     record = as_record(schemes)
     made = (
         " The data are synthetic, a made-up language: they show that it runs, and rank nothing."
@@ -190,8 +190,9 @@ def draw_gains(found: Mapping[str, Any], file: str | Path) -> Path | None:
 
 
 def draw_overlaps(found: Mapping[str, Any], file: str | Path, most: int = 5) -> Path | None:
-    """Figure 4: overlap (intersection over union) of the masks of the first `most` seeds, a panel
-    per scheme that has masks.
+    """Figure 4: overlap (intersection over union) of the masks of the first `most` seeds.
+
+    There is a panel for each scheme that has masks.
 
     Returns:
       The picture's path, the numbers in the .csv beside it; None where matplotlib is not installed

@@ -1,4 +1,4 @@
-"""One model of a table of scores, which terminal, Markdown, LaTeX and HTML show alike."""
+"""The model of a table of scores, which terminal, Markdown, LaTeX and HTML show alike."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Cell = float | str | Mean | None
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What a column of numbers means and how it is written.
+    """The meaning of a column of numbers, and how it is written.
 
     Args:
       title: what it is.
@@ -72,7 +72,7 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Title, unit and arrow."""
+        """The column's title, unit and arrow."""
         unit = "" if self.unit == "x" else self.unit
         arrow = _ARROWS[self.better] if self.arrow else ""
         return " ".join(part for part in (self.title, unit, arrow) if part)
@@ -164,7 +164,7 @@ class ScoreTable:
         ]
 
     def grid(self, short: bool = False) -> Grid:
-        """Everything as text, with short headings where there are such."""
+        """All cells as text, with short headings where there are such."""
         lines = self.lines()
         header = [(column.short if short else "") or column.heading for column in self.columns]
         rows = [
@@ -196,7 +196,7 @@ class ScoreTable:
         return dataclasses.replace(self, columns=columns, cells=cells)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The numbers, unrounded, by name and title: what `write_rows` takes. Shares are shares."""
+        """The unrounded numbers by name and title, for `write_rows`; shares stay shares."""
         units = [
             "share" if column.times == 100 else "multiples" if column.unit == "x" else column.unit
             for column in self.columns
@@ -262,7 +262,7 @@ def table_of(
 
 
 def _blocks(widths: list[int], room: int) -> Iterator[list[int]]:
-    """Numbers of columns that go beside each other, each column two wider than its text.
+    """Numbers of the columns that fit beside each other, each two wider than its text.
 
     >>> list(_blocks([4, 4, 20, 4], 13))
     [[0, 1], [2], [3]]

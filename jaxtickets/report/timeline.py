@@ -89,7 +89,7 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
 
 
 def _rows(lines: dict[tuple[int, int], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """What the lines show, for `write_rows`."""
+    """The numbers of the lines that are drawn, for `write_rows`."""
     names = {
         "epoch": "epoch of one lineage",
         "phase": "phase",
@@ -110,7 +110,7 @@ def _rows(lines: dict[tuple[int, int], list[dict[str, Any]]]) -> list[dict[str, 
 
 
 def _by_network(records: list[dict[str, Any]]) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """Records by network: (lineage, child), where -1 is the lineage itself."""
+    """Records by network, which is (lineage, child); child -1 is the lineage itself."""
     lines: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for record in records:
         children = record.get("children") or [None] * len(record["lineages"])

@@ -126,7 +126,7 @@ def couple(function: Callable[..., Any], arrays: Sequence[Any], *inputs: Any) ->
 
 
 class _Walk:
-    """Follows labels through jaxprs."""
+    """The walk through jaxprs that follows labels and joins them."""
 
     def __init__(self) -> None:
         self.forest = Forest()
@@ -218,7 +218,10 @@ class _Walk:
         return tuple(labels)
 
     def contract(self, a: Value, axis_a: int, b: Value, axis_b: int) -> None:
-        """A sum over one axis of both; a unit ends here if weights read it, since they can be 0."""
+        """Join the labels of the two axes that a product sums over.
+
+        A unit ends here if weights read it, since they can be 0.
+        """
         axes = a.labels[axis_a], b.labels[axis_b]
         if {a.kind, b.kind} != {"weights", "data"}:
             for labels in axes:
@@ -232,7 +235,7 @@ class _Walk:
         self.forest.read.update(axes[a.kind == "data"].tolist())
 
     def hand_on(self, value: Value, axis: int) -> Labels:
-        """The labels of an axis that a product leaves."""
+        """The labels of an axis that a product leaves, marked as written where it is of weights."""
         if value.kind == "weights":
             self.forest.written.update(value.labels[axis].tolist())
         return value.labels[axis]

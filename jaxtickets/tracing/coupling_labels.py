@@ -1,4 +1,4 @@
-"""Labels of indices: which belong together, and which must stay."""
+"""Labels of array indices: which belong together, and which must stay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_PAIRS = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """What is known of an array: labels per axis, and what it is made of.
+    """What is known of an array: the labels of its axes, and what it is made of.
 
     Args:
       labels: one vector per axis.
@@ -35,17 +35,17 @@ class Value:
 
 
 def stays(aval: Any, kind: str) -> Value:
-    """An array of which every index stays."""
+    """An array all of whose indices must stay."""
     return Value(tuple(np.full(n, FIXED if n != 1 else ANY) for n in aval.shape), kind)
 
 
 def kind_of(ins: Sequence[Value]) -> str:
-    """The kind of what is computed from these, unless it is weights rearranged."""
+    """The kind of a value computed from others, unless it is weights rearranged."""
     return "data" if any(value.kind == "data" for value in ins) else "constant"
 
 
 class Forest:
-    """The classes of labels: `parent` is a forest whose trees they are."""
+    """The classes of labels, as the trees of a forest of parents."""
 
     def __init__(self) -> None:
         self.parent = np.zeros(1, np.int64)
@@ -55,11 +55,11 @@ class Forest:
         self.pairs: dict[tuple[int, int], int] = {}
 
     def extend(self, size: int) -> None:
-        """As many labels as that: each new one a class of its own."""
+        """Add labels up to `size`, each new one a class of its own."""
         self.parent = np.append(self.parent, np.arange(len(self.parent), size))
 
     def roots(self, labels: Labels) -> Labels:
-        """The class of every label; ANY stays."""
+        """The classes of labels, by the label at their root; ANY stays ANY."""
         found = np.maximum(labels, FIXED)
         while not np.array_equal(up := self.parent[found], found):
             found = up
@@ -73,14 +73,14 @@ class Forest:
         return label
 
     def live(self, labels: Labels) -> np.ndarray:
-        """Which labels may still be removed."""
+        """Which labels may still be removed, bool."""
         roots = self.roots(labels)
         if (roots <= FIXED).all():
             return np.zeros(len(labels), bool)
         return (roots > FIXED) & ~np.isin(roots, list(self.fixed))
 
     def fix(self, labels: Labels, why: str) -> None:
-        """Their classes stay."""
+        """Mark the classes of labels as ones that must stay."""
         for root in np.unique(self.roots(labels)[self.live(labels)]).tolist():
             self.fixed[root] = why
 
@@ -97,7 +97,7 @@ class Forest:
         return np.where(a == ANY, b, a)
 
     def merge(self, a: int, b: int, why: str = INPUTS) -> None:
-        """Joins the classes of two labels."""
+        """Join the classes of two labels."""
         low, high = sorted((self.root(a), self.root(b)))
         if low == FIXED:
             self.fixed.setdefault(high, why)

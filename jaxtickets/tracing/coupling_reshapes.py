@@ -1,4 +1,4 @@
-"""What happens to labels when axes are reshaped, cut, laid side by side or summed over."""
+"""Labels of axes that are reshaped, cut, laid side by side or summed over."""
 
 from __future__ import annotations
 
@@ -116,7 +116,10 @@ def _reshape(forest: Forest, value: Value, shape: Sequence[int]) -> tuple[Labels
 
 
 def _split(forest: Forest, labels: Labels, sizes: Sequence[int]) -> list[Labels]:
-    """An axis cut into several: one may have the labels, if they do not depend on the others."""
+    """The labels of the axes that an axis is cut into.
+
+    One of them may have the old labels, if they do not depend on the others.
+    """
     if len(sizes) == 1:
         return [labels]
     if (labels == ANY).all():
@@ -139,7 +142,7 @@ def _split(forest: Forest, labels: Labels, sizes: Sequence[int]) -> list[Labels]
 def _cut(
     forest: Forest, value: Value, sizes: Sequence[int], kept: Sequence[bool], why: str
 ) -> tuple[Labels, ...]:
-    """Axes that are kept whole keep their labels.
+    """The labels after cutting axes: those that are kept whole keep theirs.
 
     On others positions count, so their labels are fixed.
     """

@@ -293,7 +293,7 @@ def _taps_on_data(eqn: Any) -> Fraction:
 
 
 class _Walk:
-    """Follows origins through jaxprs; `rank` orders the leaves by their claim to a product."""
+    """The walk through jaxprs that follows origins; `rank` orders leaves by claim to a product."""
 
     def __init__(self, rank: Sequence[tuple]) -> None:
         self.rank = rank
@@ -381,7 +381,7 @@ class _Walk:
             carry = after
 
     def credit(self, lhs: Origin, rhs: Origin, flops: Fraction, tally: _Tally) -> None:
-        """Books a product to the leaves behind the operand that is no data.
+        """Credit a product to the leaves behind the operand that is no data.
 
         To the largest of both if neither is.
         """

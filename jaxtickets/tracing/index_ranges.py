@@ -1,4 +1,4 @@
-"""Which inputs of a network are row numbers of a table, and of how many rows.
+"""Finds inputs of a network that are row numbers of a table, and of how many rows.
 
 Found by reading the traced network.
 
@@ -32,7 +32,7 @@ _LOWEST = np.iinfo(np.int64).min
 
 
 class Range(NamedTuple):
-    """What a leaf of x may hold: one number for each element of an example, each end included."""
+    """The values that a leaf of x may have, per element of an example, each end included."""
 
     path: str
     low: np.ndarray
@@ -40,7 +40,7 @@ class Range(NamedTuple):
 
 
 class _Moved(NamedTuple):
-    """An array of elements of the inputs, by their number, plus an offset.
+    """An array whose elements are elements of the inputs, by number, plus an offset.
 
     The number is -1 for something else.
 
@@ -53,29 +53,29 @@ class _Moved(NamedTuple):
 
 
 class _Negative(NamedTuple):
-    """Whether elements of the inputs plus an offset are negative."""
+    """An array that says whether elements of the inputs plus an offset are negative."""
 
     at: np.ndarray
     offset: np.ndarray
 
 
 class _Known(NamedTuple):
-    """A constant of the program."""
+    """An array that is a constant of the program."""
 
     value: np.ndarray
 
 
 class Predicts(Protocol):
-    """What of a task says which inputs it takes."""
+    """The part of a task that says which inputs it takes."""
 
     @property
     def apply(self) -> Callable[..., tuple[PyTree, PyTree]]:
-        """`(params, model_state, x, train, key) -> (outputs, model_state)`."""
+        """The network, `(params, model_state, x, train, key) -> (outputs, model_state)`."""
         ...
 
     @property
     def check(self) -> Callable[[PyTree, str, int], None] | None:
-        """A check of its own, of prepared inputs on the host; None if it has none."""
+        """The network's own check of prepared inputs on the host; None if it has none."""
         ...
 
 
@@ -150,7 +150,7 @@ def at(place: Sequence[int]) -> str:
 def _ranges(
     apply: Any, prepare: Any, weights_tree: Any, weights: Any, tree: Any, shapes: Any
 ) -> tuple[Range | None, ...]:
-    """The range of every leaf of x, None where it is none's row number.
+    """The range of every leaf of x, None for a leaf whose elements are no row numbers.
 
     Of two examples, which are alike.
 
@@ -191,7 +191,7 @@ def _ranges(
 
 
 def _known(value: Any) -> _Known | None:
-    """A constant that is small and a plain number or array of them; not a key."""
+    """A `_Known` of a small plain number or array of them; None for others, such as keys."""
     if (
         isinstance(value, Tracer)
         or np.size(value) > _LARGEST
@@ -202,14 +202,14 @@ def _known(value: Any) -> _Known | None:
 
 
 class _Reader:
-    """Follows elements through a program, and keeps the narrowest range for each of so many."""
+    """A walk that follows elements through a program and keeps the narrowest range of each."""
 
     def __init__(self, elements: int) -> None:
         self.low = np.full(elements, _LOWEST)
         self.high = np.full(elements, _HIGHEST)
 
     def read(self, jaxpr: jex.Jaxpr, consts: Sequence[Any], given: Sequence[Any]) -> list[Any]:
-        """What a program gives for what goes in: `_Moved`, `_Negative`, `_Known`, or None."""
+        """The values that a program gives: `_Moved`, `_Negative`, `_Known`, or None for others."""
         env: dict[Any, Any] = dict(
             zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *given], strict=True)
         )
@@ -259,7 +259,7 @@ class _Reader:
         return _rearranged(name, eqn, operands)
 
     def _look_up(self, eqn: Any, operands: list[Any]) -> None:
-        """Narrows the ranges of what an operation reads rows by."""
+        """Narrow the ranges of the elements that an operation reads rows by."""
         shape, sizes = eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
         # of a single index, counted from the end like Python's; others clamp on purpose
         if eqn.primitive.name == "dynamic_slice":
@@ -288,7 +288,7 @@ class _Reader:
         np.minimum.at(self.high, where[real], last - offset[real])
 
     def _scan(self, scan: jaxprs.Scan, operands: list[Any]) -> list[Any]:
-        """The ranges of a loop's turns, found from one turn.
+        """Find the ranges of a loop's elements from one turn.
 
         What it sees is numbered anew, and its ranges are those of every turn.
         """
@@ -331,7 +331,7 @@ def _is_zero(operand: Any) -> bool:
 
 
 def _counted(name: str, eqn: Any, operands: list[_Known]) -> _Known | None:
-    """Constants that a program makes, such as where each column's part of a table begins."""
+    """A constant that a program makes, such as where each column's part of a table begins."""
     out = eqn.outvars[0].aval
     if out.size > _LARGEST or not np.issubdtype(out.dtype, np.integer):
         return None
@@ -346,7 +346,7 @@ def _counted(name: str, eqn: Any, operands: list[_Known]) -> _Known | None:
 
 
 def _shifted(name: str, a: Any, b: Any) -> _Moved | None:
-    """Elements plus or minus a constant."""
+    """Elements plus or minus a constant; None where they are not that."""
     if name == "add" and isinstance(b, _Moved):
         a, b = b, a
     if not isinstance(a, _Moved) or not isinstance(b, _Known) or b.value.dtype.kind not in "iu":
@@ -356,7 +356,7 @@ def _shifted(name: str, a: Any, b: Any) -> _Moved | None:
 
 
 def _wrapped(which: Any, otherwise: Any, negative: Any) -> _Moved | None:
-    """Elements of which negative ones are counted from the end: `where(i < 0, i + n, i)`.
+    """Elements whose negative values are counted from the end: `where(i < 0, i + n, i)`.
 
     Any other choice is not followed.
     """
@@ -372,7 +372,7 @@ def _wrapped(which: Any, otherwise: Any, negative: Any) -> _Moved | None:
 
 
 def _rearranged(name: str, eqn: Any, operands: list[Any]) -> list[Any]:
-    """Elements that an operation moves about and does not change."""
+    """The results of an operation that moves elements about and does not change them."""
     if name == "concatenate":
         if not any(isinstance(operand, _Moved) for operand in operands):
             return []

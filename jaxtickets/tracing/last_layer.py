@@ -1,4 +1,4 @@
-"""Which layer of a network is its last, read off its jaxpr.
+"""Finds which layer of a network is its last, read off its jaxpr.
 
 Every value is followed from the inputs on, with the kernels whose product it comes from: a product
 of data with weights makes them the last, everything else hands on what its operands come from. What
@@ -121,7 +121,7 @@ def _operation(eqn: Any, ins: list[_Value]) -> list[_Value]:
 
 
 def _together(values: Sequence[_Value]) -> _Value:
-    """What is computed by anything but a product with weights.
+    """The value of anything but a product with weights, computed from these.
 
     Weights that data meet there are none of a layer.
     """
@@ -132,7 +132,7 @@ def _together(values: Sequence[_Value]) -> _Value:
 def _loop(
     body: jex.Jaxpr, consts: list[_Value], carry: list[_Value], xs: list[_Value]
 ) -> list[_Value]:
-    """What a loop gives, once a turn changes nothing."""
+    """The values that a loop gives, once a turn changes nothing."""
     while True:
         outs = _follow(body, [*consts, *carry, *xs])
         after = [

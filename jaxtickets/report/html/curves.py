@@ -71,7 +71,7 @@ def _caption(run: Run) -> str:
 
 
 def _described(run: Run) -> str:
-    """What the curves come to, for who does not see them."""
+    """A sentence on what the curves show, for readers who do not see them."""
     ends = {
         name: [_mean(record.numbers(name)) for record in (run.metrics[0], run.metrics[-1])]
         for name in ("loss", "accuracy")

@@ -27,7 +27,7 @@ Lines = list[tuple[str, Sequence[Cell]]]
 
 
 def evaluation_section(record: Record, number: int | None = None) -> Section:
-    """Every table that an evaluation has something for.
+    """The section of an evaluation, with every table that it has something for.
 
     Args:
       record: contents of `evaluation.json`.
@@ -286,7 +286,7 @@ def _subsets(rows: Rows) -> ScoreTable:
 
 
 def _with(rows: Rows, part: str) -> Rows:
-    """Rows that have that part of the suite, and the part."""
+    """Rows that have measured a part of the suite, each with that part."""
     suites = [(name, row.maybe("parts")) for name, row in rows]
     measured = [(name, suite.maybe(part)) for name, suite in suites if suite is not None]
     return [(name, record) for name, record in measured if record is not None]

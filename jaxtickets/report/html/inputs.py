@@ -1,4 +1,4 @@
-"""Run folders and result files, read and told apart; and whether they may stand in one report."""
+"""Reads run folders and result files, and checks that they may stand in one report."""
 
 from __future__ import annotations
 
@@ -97,13 +97,13 @@ class Run:
 
     @property
     def method(self) -> str:
-        """What the papers' tables call it."""
+        """The method's name, as the papers' tables have it."""
         return method_of(self.plan, self.model)
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportInputs:
-    """All that a report is about; every list in the order given."""
+    """The runs and result files of a report; every list in the order given."""
 
     runs: tuple[Run, ...] = ()
     evaluations: tuple[Record, ...] = ()
@@ -115,7 +115,9 @@ class ReportInputs:
 
 
 def method_of(plan: Plan | None, model: str) -> str:
-    """What the papers' tables call a plan: its name, but for one that they have under several.
+    """The name that the papers' tables have for a plan.
+
+    It is the plan's own name, but for one that they have under several.
 
     >>> from jaxtickets import methods
     >>> method_of(methods.prune_and_tune(2, masks="anti_random"), "LeNet(L)")
@@ -248,7 +250,7 @@ def _run(folder: Path) -> Run:
 
 
 def plan_of(record: Record) -> Plan | None:
-    """The plan that a record tells of; None where this version cannot read it."""
+    """The plan in a record; None where this version cannot read it."""
     try:
         return Plan.from_json(record.part("plan").data)
     except PlanError:  # of another version
@@ -256,7 +258,7 @@ def plan_of(record: Record) -> Plan | None:
 
 
 def _check_metrics(record: Record) -> None:
-    """What the timeline is drawn from."""
+    """Check the fields of a metrics record that the timeline is drawn from."""
     count = len(record.numbers("lineages"))
     for name in ("epoch", "lr", "phase"):
         if record.number(name) is None:
@@ -280,7 +282,7 @@ def _check_results(record: Record) -> None:
 
 
 def _named(runs: list[Run]) -> tuple[Run, ...]:
-    """Names made different: by the folder above, then by a number."""
+    """The runs with names made different: by the folder above, then by a number."""
     names = [run.name for run in runs]
     longer = [
         f"{run.source.resolve().parent.name}/{run.name}" if names.count(run.name) > 1 else run.name
@@ -296,7 +298,7 @@ def _named(runs: list[Run]) -> tuple[Run, ...]:
 
 
 def _check_test_sets(inputs: ReportInputs) -> None:
-    """Scores stand in one table only if they are of one test set."""
+    """Check that scores of one table are of one test set."""
     named = [
         (run.results.file, run.results.part("dataset"))
         for run in inputs.runs

@@ -1,4 +1,4 @@
-"""Rows of ours as the papers' tables would have them.
+"""Rows of our results in the form of the papers' tables.
 
 Of runs, of comparisons, of schemes, of evaluations.
 """
@@ -20,7 +20,7 @@ COMPARED = ("accuracy", "nll", "ece", "training", "disagreement", "kl")
 
 @dataclasses.dataclass(frozen=True)
 class OurRow:
-    """A row of ours, as a `PaperRow`: of one run, or the mean over several seeds."""
+    """A row of our results as a `PaperRow`: of one run, or the mean over several seeds."""
 
     title: str
     method: str
@@ -54,7 +54,7 @@ def network_of(model: str) -> str:
 
 
 def our_rows(inputs: ReportInputs) -> list[OurRow]:
-    """What there is to compare: runs of several seeds as their mean, comparisons, schemes, ..."""
+    """Our rows to compare with the papers': seeds as their mean, comparisons, schemes, ..."""
     groups: dict[tuple[object, ...], list[tuple[Run, Mapping[str, float]]]] = {}
     taken: set[int] = set()
     for run in inputs.runs:
@@ -160,7 +160,8 @@ def _reference(results: Record, plan: Plan | None) -> float | None:
 
 
 def _epochs_in(length: str) -> float | None:
-    """
+    """The epochs in a length as text; None where it counts in steps.
+
     >>> _epochs_in("250 epochs"), _epochs_in("90 steps")
     (250.0, None)
     """

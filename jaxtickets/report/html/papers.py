@@ -1,4 +1,4 @@
-"""Ours beside the papers': a row of ours, of theirs, and the difference where both are alike."""
+"""Our results beside the papers': our row, theirs, and the difference where both are alike."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class PaperRow:
 
 
 def differences(ours: OurRow, theirs: PaperRow) -> list[str]:
-    """What keeps the two from being compared, in words; nothing where they are of one thing."""
+    """What keeps two rows from being compared, in words; nothing where they are of one thing."""
     reasons = []
     if ours.network != theirs.network:
         reasons.append(f"another network ({theirs.network})")

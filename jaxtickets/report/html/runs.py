@@ -13,7 +13,7 @@ from jaxtickets.report.table import Cell, Column, table_of
 
 
 def state(run: Run) -> str:
-    """How far a run without scores is."""
+    """How far a run without scores has come, in words."""
     if run.finished:
         return "finished, not scored by itself"
     progress = run.progress
@@ -24,7 +24,7 @@ def state(run: Run) -> str:
 
 
 def cost_section(inputs: ReportInputs) -> Section | None:
-    """The ledger's FLOPs, called theoretical, beside the measured seconds."""
+    """The section on costs: the ledger's theoretical FLOPs beside the measured seconds."""
     scored = [(run, run.results) for run in inputs.runs if run.results is not None]
     if not scored:
         return None
@@ -89,7 +89,7 @@ def _costs(run: Run, results: Record) -> dict[str, Any]:
 
 
 def runs_section(inputs: ReportInputs, timelines: Mapping[str, Figure]) -> Section | None:
-    """What each run was, on what, with its plan and its training curves."""
+    """The section on the runs: what each was, on what, with its plan and training curves."""
     return (
         Section("What was run", [_run_section(run, timelines.get(run.name)) for run in inputs.runs])
         if inputs.runs
@@ -144,7 +144,7 @@ def _data(run: Run) -> str:
 
 
 def again_section(inputs: ReportInputs, command: str) -> Section:
-    """The commands that made what is shown."""
+    """The section with the commands that made what is shown."""
     records: list[Any] = [run.results for run in inputs.runs if run.results is not None]
     records += [
         *inputs.comparisons,
@@ -172,7 +172,7 @@ def again_section(inputs: ReportInputs, command: str) -> Section:
 
 
 def doubts(inputs: ReportInputs) -> list[Text]:
-    """What does not fit together, or not with what it says of itself."""
+    """Warnings about what does not fit together, or not with what it says of itself."""
     warnings = []
     for run in inputs.runs:
         if not run.finished:

@@ -33,7 +33,7 @@ def clean_scores(scores: Record, *names: str) -> list[float | None]:
 
 
 def results_section(inputs: ReportInputs) -> Section:
-    """Scores of every run, comparison and scheme; runs without scores say why."""
+    """The section of every run's, comparison's and scheme's scores; runs without say why."""
     scored = [run for run in inputs.runs if run.results is not None]
     others = [run for run in inputs.runs if run.results is None]
     blocks: list[Block] = [_runs_table(scored)] if scored else []

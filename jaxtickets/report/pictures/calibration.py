@@ -23,8 +23,9 @@ _ENOUGH = 10  # examples in a bin: one of them moves its accuracy by a tenth
 def draw_reliability(
     evaluation: Mapping[str, Any], file: str | Path, *, title: str = ""
 ) -> Path | None:
-    """Accuracy against confidence in equal bins of confidence, of the ensemble and of its members;
-    below, how many examples each bin has.
+    """Accuracy against confidence in equal bins, of the ensemble and of its members.
+
+    Below stands how many examples each bin has.
 
     Above the diagonal a predictor is less sure than it may be, below it more. The members' line is
     of all their predictions taken together; each member's own is thin and grey. Bins of fewer than
@@ -116,7 +117,7 @@ def draw_reliability(
 
 
 def _line(diagram: Mapping[str, Any], few: bool = False) -> tuple[list[float], list[float]]:
-    """Confidence and accuracy in per cent of the bins that have examples enough, or a few."""
+    """Confidence and accuracy in per cent of the bins with enough examples, or with `few`."""
     places = [
         i
         for i, count in enumerate(diagram["count"])

@@ -1,4 +1,4 @@
-"""Corrupted test sets: scores against severity, and corruption by corruption."""
+"""Pictures of scores on corrupted test sets: against severity, and corruption by corruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where along a network members differ: KL divergence of their features, layer by layer."""
+"""The picture of how members' features differ, by KL divergence, layer by layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many weights each layer keeps."""
+"""The picture of how many weights each layer keeps."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def remaining(masks: Sequence[PyTree]) -> tuple[list[str], np.ndarray, np.ndarra
 
 
 def _size(count: int) -> str:
-    """A number of weights in four characters or so.
+    """A number of weights in about four characters.
 
     >>> _size(432), _size(36_864), _size(2_359_296)
     ('432', '37k', '2.4M')

@@ -1,4 +1,4 @@
-"""How every two members compare, as a heat map.
+"""The picture of how every two members compare, as a heat map.
 
 Disagreement, KL divergence, overlap of masks, cosine of weights.
 """
@@ -123,6 +123,6 @@ def draw_matrix(
 
 
 def _digits(values: Any) -> int:
-    """Decimals that tell the numbers apart in four or five characters."""
+    """How many decimals tell the numbers apart in four or five characters."""
     largest = float(np.abs(values).max()) if values.count() else 1.0
     return 1 if largest >= 10 else 2 if largest >= 0.095 else 3 if largest >= 0.0095 else 4

@@ -1,4 +1,4 @@
-"""Between two members: loss and accuracy along the straight line that joins their weights."""
+"""The picture of loss and accuracy on the straight line between two members' weights."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def draw_paths(
     *,
     title: str = "On the straight line between two members",
 ) -> Path | None:
-    """Loss above, accuracy below, against the place on the line: 0 is one member and 1 the other.
-    The barrier stands in the legend.
+    """Loss (above) and accuracy (below) along the line from one member to another.
+
+    Place 0 is one member and 1 the other. The barrier stands in the legend.
 
     Of more than seven pairs each is grey, and their mean is drawn over them.
 

@@ -1,4 +1,4 @@
-"""Where members walk while they learn: t-SNE of their predictions along training."""
+"""The picture of members' ways while they learn: t-SNE of their predictions along training."""
 
 from __future__ import annotations
 
