@@ -175,11 +175,11 @@ def within_budget(
     for name in methods:
         for number in members:
             plan = dataclasses.replace(FAMILIES[name](number, sparsity), reference=unit)
-            found = _fitted(plan, task, data, training, shortest)
-            if found is None:
+            ledger = _fitted(plan, task, data, training, shortest)
+            if ledger is None:
                 left_out.append((name, number))
             else:
-                options.append(found)
+                options.append(ledger)
     return Budget(tuple(options), training, unit, tuple(left_out), Length(shortest))
 
 

@@ -98,25 +98,25 @@ optimizer=SGD(weight_decay=0.0005))
     rewind_to = checks.plain(rewind_to)
     check.fraction("rewind_to", rewind_to, "a share of the training, ", ends="()")
     check_schedule("lr", lr, but=Part)
-    whole = as_length(epochs, "epochs")
-    early, rest = _share(whole, rewind_to), _share(whole, 1 - rewind_to)
+    length = as_length(epochs, "epochs")
+    early, remaining = _share(length, rewind_to), _share(length, 1 - rewind_to)
     later = Part(lr, rewind_to, 1)
     phases = (
         Start(),
         Train(early, Part(lr, 0, rewind_to), optimizer),
         Remember("early"),
         Train(
-            rest,
+            remaining,
             later,
             optimizer,
             Gradual(sparsity, end=end, update_every=update_every, scope=scope),
         ),
         Fork(members, "parent"),
         Rewind("early"),
-        Train(rest, later, optimizer),
+        Train(remaining, later, optimizer),
         Collect(collect),
     )
-    return Plan("ltr", phases, batch_size, reference=whole, validation=validation)
+    return Plan("ltr", phases, batch_size, reference=length, validation=validation)
 
 
 def prune_finetune(
