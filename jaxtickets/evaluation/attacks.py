@@ -329,10 +329,10 @@ def _gradient_program(task: Any, prepare: Any) -> Any:
         x: jax.Array, params: PyTree, model_state: PyTree, y: jax.Array, heads: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         outputs, _ = task.apply(params, model_state, prepare(x), False, None)
-        each = task.log_proba(outputs)
-        each = each[None] if task.heads == 1 else each
-        right = jnp.take_along_axis(each, y[None, :, None], axis=-1)[..., 0]
-        log_p = jax.nn.logsumexp(jnp.where(heads[:, None], right, -jnp.inf), axis=0)
+        log_proba = task.log_proba(outputs)
+        log_proba = log_proba[None] if task.heads == 1 else log_proba
+        label_log_proba = jnp.take_along_axis(log_proba, y[None, :, None], axis=-1)[..., 0]
+        log_p = jax.nn.logsumexp(jnp.where(heads[:, None], label_log_proba, -jnp.inf), axis=0)
         return jnp.sum(log_p), log_p
 
     @jax.jit

@@ -55,9 +55,9 @@ def right_counts(proba: np.ndarray, y: np.ndarray, sizes: tuple[int, ...]) -> di
     blocks = _split(example, threads)
     walks = [_Walk(margins[:, rows], strict[rows], example[rows], sizes) for rows in blocks]
     with ThreadPoolExecutor(threads) as pool:  # NumPy lets other threads run while it computes
-        for found in pool.map(_Walk.counts, walks):
+        for block_counts in pool.map(_Walk.counts, walks):
             for size in sizes:
-                counts[size] += found[size]
+                counts[size] += block_counts[size]
     return counts
 
 
@@ -72,8 +72,8 @@ def _contested(proba: np.ndarray, y: np.ndarray) -> tuple[int, np.ndarray, np.nd
     for start in range(0, examples, step):
         labels = y[start : start + step]
         rows = np.arange(len(labels))
-        each = proba[:, start : start + step]
-        margins = each[:, rows, labels][..., None] - each
+        block = proba[:, start : start + step]
+        margins = block[:, rows, labels][..., None] - block
         strict = np.arange(classes) < labels[:, None]
         beats = np.where(strict, margins > 0, margins >= 0)
         beats[:, rows, labels] = True
@@ -157,7 +157,7 @@ class _Walk:
         pairs, widths = _ranked(self.example)
         self._visit(_Node((), self.shift[pairs], pairs, self.parts[:, pairs], 0, widths, 0))
         del self.sums, self.flags, self.near
-        return {size: np.concatenate(found) for size, found in self.found.items()}
+        return {size: np.concatenate(block_counts) for size, block_counts in self.found.items()}
 
     def _visit(self, node: _Node) -> None:
         depth, start = len(node.prefix), node.prefix[-1] + 1 if node.prefix else 0
@@ -184,8 +184,10 @@ class _Walk:
         kept = np.flatnonzero(~(sure | dead[example]))
         order, widths = _ranked(example[kept])
         kept = kept[order]
-        before, after = (each[0] if each else 0 for each in (node.widths, widths))
-        right = node.right + before - int(np.count_nonzero(dead)) - after
+        examples_before, examples_after = (
+            rank_widths[0] if rank_widths else 0 for rank_widths in (node.widths, widths)
+        )
+        right = node.right + examples_before - int(np.count_nonzero(dead)) - examples_after
         parts = np.take(node.parts[start - node.first :], kept, axis=1)
         return _Node(node.prefix, node.total[kept], node.pairs[kept], parts, start, widths, right)
 
@@ -224,10 +226,10 @@ class _Walk:
             # Subsets by their last member: those that end with it are all smaller ones of the
             # members before, and it.
             for member in range(size - 1, self.last):
-                into = starts[size] + math.comb(member, size)
+                target = starts[size] + math.comb(member, size)
                 count = math.comb(member, size - 1)
                 smaller = sums[starts[size - 1] : starts[size - 1] + count]
-                np.add(smaller, parts[member], out=sums[into : into + count])
+                np.add(smaller, parts[member], out=sums[target : target + count])
         sums = sums[starts[sizes[0]] :]
         flags = self.flags[: sums.size].reshape(sums.shape)
         np.greater_equal(sums, 0, out=flags)

@@ -72,13 +72,15 @@ def evaluate(
     parts = check_suite(suite)
     y = as_numbers(inputs_and_labels(test)[1], "y", "integers [B]")
     predictions = predict(tickets, test, batch_size)
-    how: dict[str, Any] = {"bins": bins, "combine": combine}
+    options: dict[str, Any] = {"bins": bins, "combine": combine}
     clean = evaluate_predictions(
-        predictions, y, masks=tickets.masks, heads=getattr(tickets, "heads", 1), **how
+        predictions, y, masks=tickets.masks, heads=getattr(tickets, "heads", 1), **options
     )
     with remembering(tickets, test, predictions):
-        found = {part.name: part(tickets, test, batch_size=batch_size, **how) for part in parts}
-    return dataclasses.replace(clean, parts=found)
+        results = {
+            part.name: part(tickets, test, batch_size=batch_size, **options) for part in parts
+        }
+    return dataclasses.replace(clean, parts=results)
 
 
 def evaluate_predictions(
@@ -126,8 +128,8 @@ def evaluate_predictions(
     if masks is not None and not isinstance(masks, Sequence):
         raise EvaluationError(f"masks: got {shown(masks)}, wanted a list of mask trees, or None.")
     if masks is not None and len(masks) * heads != len(predictions):
-        of = f"{len(predictions)} members" + (f" / {heads} heads" if heads > 1 else "")
-        raise EvaluationError(f"masks: got {len(masks)}, wanted one for each of {of}.")
+        expected = f"{len(predictions)} members" + (f" / {heads} heads" if heads > 1 else "")
+        raise EvaluationError(f"masks: got {len(masks)}, wanted one for each of {expected}.")
     overlap = float("nan") if masks is None else mask_iou(masks)
     combined = combine_members(predictions, combine)
     scores, diagram = _scores(combined, labels, bins)
@@ -154,9 +156,15 @@ def evaluate_predictions(
 
 def _scores(log_p: np.ndarray, labels: np.ndarray, bins: int) -> tuple[Scores, Reliability]:
     diagram = reliability(log_p, labels, bins)
-    of = (log_p, labels)
+    prediction = (log_p, labels)
     return (
-        Scores(accuracy(*of), nll(*of), diagram.error, adaptive_ece(*of, bins), brier(*of)),
+        Scores(
+            accuracy(*prediction),
+            nll(*prediction),
+            diagram.error,
+            adaptive_ece(*prediction, bins),
+            brier(*prediction),
+        ),
         diagram,
     )
 

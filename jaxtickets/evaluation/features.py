@@ -89,18 +89,18 @@ class Features:
         prepare = test.prepare if isinstance(test, Dataset) else _as_is
         total, examples, layers = np.zeros(()), 0, []
         for x in _blocks(test, size):
-            each = []
+            maps_by_ticket = []
             for ticket in tickets.tickets:
-                found, maps = _reduced(task, prepare, ticket, x, size)
-                layers = layers or found
-                each.append(maps)
+                layer_names, maps = _reduced(task, prepare, ticket, x, size)
+                layers = layers or layer_names
+                maps_by_ticket.append(maps)
             if not examples:
-                _check_widths(layers, each)
-            count = len(each[0][0])
+                _check_widths(layers, maps_by_ticket)
+            count = len(maps_by_ticket[0][0])
             total = total + count * np.stack(
                 [
                     _divergence(name, maps)
-                    for name, maps in zip(layers, zip(*each, strict=True), strict=True)
+                    for name, maps in zip(layers, zip(*maps_by_ticket, strict=True), strict=True)
                 ]
             )
             examples += count
@@ -174,9 +174,9 @@ def _program(features: Any, prepare: Any) -> tuple[list[str], Any]:
     return names, run
 
 
-def _check_widths(layers: list[str], each: list[list[np.ndarray]]) -> None:
-    for number, maps in enumerate(each):
-        for name, first, other in zip(layers, each[0], maps, strict=True):
+def _check_widths(layers: list[str], maps_by_ticket: list[list[np.ndarray]]) -> None:
+    for number, maps in enumerate(maps_by_ticket):
+        for name, first, other in zip(layers, maps_by_ticket[0], maps, strict=True):
             if first.shape != other.shape:
                 raise EvaluationError(
                     f"tickets: layer {name} has {other.shape[-1]} channels in ticket {number} and"

@@ -97,9 +97,9 @@ def restrict(log_proba: ArrayLike, classes: ArrayLike) -> np.ndarray:
     kept = log_p[..., which]
     top = kept.max(-1, keepdims=True)
     if not np.isfinite(top).all():
-        lost = int(np.count_nonzero(~np.isfinite(top)))
+        undefined = int(np.count_nonzero(~np.isfinite(top)))
         raise EvaluationError(
-            f"log_proba: got {lost} predictions that are NaN or give all {len(which)} classes"
+            f"log_proba: got {undefined} predictions that are NaN or give all {len(which)} classes"
             " probability 0."
         )
     return kept - top - np.log(np.exp(kept - top).sum(-1, keepdims=True))

@@ -112,9 +112,9 @@ def oracle_matrices(right: ArrayLike) -> dict[str, np.ndarray]:
             f"right: got {outputs.dtype} from {outputs.min()} to {outputs.max()}, wanted bool:"
             " predicted == y."
         )
-    ones = (outputs == 1).astype(np.float64)  # counts below 2^53 are exact
-    n11, n10 = ones @ ones.T, ones @ (1 - ones).T
-    n01, n00 = n10.T, (1 - ones) @ (1 - ones).T
+    hits = (outputs == 1).astype(np.float64)  # counts below 2^53 are exact
+    n11, n10 = hits @ hits.T, hits @ (1 - hits).T
+    n01, n00 = n10.T, (1 - hits) @ (1 - hits).T
     same, differ = n11 * n00, n01 * n10
     spread = (n11 + n10) * (n01 + n00) * (n11 + n01) * (n10 + n00)
     undefined = np.where(n01 + n10 == 0, 1.0, np.where(n11 + n00 == 0, -1.0, 0.0))

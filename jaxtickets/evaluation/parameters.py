@@ -171,7 +171,7 @@ def weight_cosine_matrix(params: Sequence[PyTree], rules: Rules = KERNELS) -> np
     """
     if not params:
         raise EvaluationError("params: got none, wanted a tree of weights for each member.")
-    shapes = [jax.tree.map(np.shape, one) for one in params]
+    shapes = [jax.tree.map(np.shape, tree) for tree in params]
     for member, shape in enumerate(shapes):
         if shape != shapes[0]:
             raise EvaluationError(
@@ -183,7 +183,7 @@ def weight_cosine_matrix(params: Sequence[PyTree], rules: Rules = KERNELS) -> np
     except MaskError as error:
         raise EvaluationError(f"rules: {error}") from error
     gram = np.zeros((len(params), len(params)))
-    for which, *column in zip(chosen, *(jax.tree.leaves(one) for one in params), strict=True):
+    for which, *column in zip(chosen, *(jax.tree.leaves(tree) for tree in params), strict=True):
         rows = [np.asarray(leaf).reshape(-1) for leaf in column] if which else []
         for start in range(0, len(rows[0]) if rows else 0, _AT_ONCE):
             block = np.stack([row[start : start + _AT_ONCE] for row in rows]).astype(np.float64)
@@ -213,8 +213,8 @@ def itop_rates(tickets: Iterable[Any]) -> list[float]:
     >>> itop_rates([SimpleNamespace(info={"ever_active": 0.5}), SimpleNamespace(info={})])
     [0.5, nan]
     """
-    found = [(getattr(ticket, "info", None) or {}).get("ever_active") for ticket in tickets]
-    return [float("nan") if share is None else float(share) for share in found]
+    shares = [(getattr(ticket, "info", None) or {}).get("ever_active") for ticket in tickets]
+    return [float("nan") if share is None else float(share) for share in shares]
 
 
 def _mask_leaves(masks: Sequence[PyTree]) -> list[list[np.ndarray]]:

@@ -69,9 +69,9 @@ def predict(
       EvaluationError: `data` that is neither, or without examples.
     """
     like = data if like is None else like
-    known = _remembered.get()
-    if known is not None and known.tickets is tickets and known.test is data is like:
-        return known.predictions
+    remembered = _remembered.get()
+    if remembered is not None and remembered.tickets is tickets and remembered.test is data is like:
+        return remembered.predictions
     x, y = inputs_and_labels(data)
     if np.size(y) == 0:
         raise EvaluationError("test: got no examples, wanted at least one.")

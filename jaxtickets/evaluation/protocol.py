@@ -159,8 +159,8 @@ def student_t(first: ArrayLike, second: ArrayLike, alternative: str = "two-sided
     if alternative not in ("two-sided", "greater"):
         raise EvaluationError(f"alternative: got {alternative!r}, wanted 'two-sided' or 'greater'.")
     samples = [
-        numbers(each, name, "scores").astype(np.float64).ravel()
-        for name, each in (("first", first), ("second", second))
+        numbers(scores, name, "scores").astype(np.float64).ravel()
+        for name, scores in (("first", first), ("second", second))
     ]
     for name, sample in zip(("first", "second"), samples, strict=True):
         if len(sample) < 2 or not np.isfinite(sample).all():

@@ -129,12 +129,12 @@ class Evaluation:
         }
 
     def __rich__(self) -> Group:
-        how = {
+        suffixes = {
             "proba": "",
             "logits": ", members combined by their logits",
             "vote": ", members combined by majority vote",
         }
-        title = f"{self.examples:,} examples{how[self.combine]}"
+        title = f"{self.examples:,} examples{suffixes[self.combine]}"
         table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_edge=False)
         table.add_column("")
         for heading in (
@@ -172,7 +172,7 @@ class Evaluation:
     def _part_lines(self) -> Iterator[str]:
         """A line for each part with its single values; lists stay in the dictionary."""
         for name, result in self.parts.items():
-            values = ", ".join(f"{what} {value}" for what, value in _single_values(result))
+            values = ", ".join(f"{label} {value}" for label, value in _single_values(result))
             yield f"{name}: {values or 'no single values'}"
 
 
@@ -196,12 +196,12 @@ def _cells(scores: Scores) -> tuple[str, ...]:
     return f"{100 * scores.accuracy:.2f}", f"{scores.nll:.4f}", ece, adaptive, f"{scores.brier:.4f}"
 
 
-def _single_values(result: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+def _single_values(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in result.items():
-        what = f"{before}{name}".replace("_", " ")
+        label = f"{prefix}{name}".replace("_", " ")
         if isinstance(value, Mapping):
-            yield from _single_values(value, f"{what} ")
+            yield from _single_values(value, f"{label} ")
         elif isinstance(value, float):
-            yield what, f"{value:.4f}"
+            yield label, f"{value:.4f}"
         elif isinstance(value, str | int):
-            yield what, str(value)
+            yield label, str(value)

@@ -67,21 +67,28 @@ def subset_scores(
     """
     members = check_predictions(predictions, leading=1)
     chosen = check_groups(groups, len(members))
-    wanted = check_sizes(sizes, len(chosen[0]))
+    wanted_sizes = check_sizes(sizes, len(chosen[0]))
     targets = (
         check_labels(y, *members.shape[1:])
         if members.ndim == 3
         else check_values(y, members.shape[1])
     )
     if score == "accuracy" and members.ndim == 3:
-        counts = [right_counts(members[list(group)], targets, wanted) for group in chosen]
-        return {size: np.stack([row[size] for row in counts]) / len(targets) for size in wanted}
+        counts = [right_counts(members[list(group)], targets, wanted_sizes) for group in chosen]
+        return {
+            size: np.stack([row[size] for row in counts]) / len(targets) for size in wanted_sizes
+        }
     prepare = _counting(score, members, targets) or _calling(score, targets)
     rows: list[dict[int, np.ndarray]] = []
     for group in chosen:
         parts, measure, finish = prepare(members[list(group)])
-        rows.append({size: finish(found) for size, found in _walk(parts, wanted, measure).items()})
-    return {size: np.stack([row[size] for row in rows]) for size in wanted}
+        rows.append(
+            {
+                size: finish(measured)
+                for size, measured in _walk(parts, wanted_sizes, measure).items()
+            }
+        )
+    return {size: np.stack([row[size] for row in rows]) for size in wanted_sizes}
 
 
 def subset_means(predictions: ArrayLike, size: int, groups: Groups = None) -> np.ndarray:
@@ -118,16 +125,16 @@ def check_sizes(sizes: Any, members: int) -> tuple[int, ...]:
       EvaluationError: none, not integers, or not from 1 to the number of members.
     """
     try:
-        wanted = sorted(
+        wanted_sizes = sorted(
             {operator.index(size) for size in ([sizes] if np.ndim(sizes) == 0 else sizes)}
         )
     except TypeError:
-        wanted = []
-    if not wanted or wanted[0] < 1 or wanted[-1] > members:
+        wanted_sizes = []
+    if not wanted_sizes or wanted_sizes[0] < 1 or wanted_sizes[-1] > members:
         raise EvaluationError(
             f"sizes: got {sizes!r}, wanted integers from 1 to {members}, the members of a group."
         )
-    return tuple(wanted)
+    return tuple(wanted_sizes)
 
 
 def check_groups(groups: Any, members: int) -> tuple[tuple[int, ...], ...]:
@@ -176,7 +183,7 @@ def _walk(
     members, deepest = len(parts), sizes[-1]
     next_wanted = [min(size for size in sizes if size >= depth) for depth in range(deepest + 1)]
     sums = np.empty((deepest, *parts.shape[1:]))
-    found: dict[int, list[Any]] = {size: [] for size in sizes}
+    results: dict[int, list[Any]] = {size: [] for size in sizes}
 
     def add_one(first: int, depth: int) -> None:  # to the subset whose sum is sums[depth - 2]
         # enough are left to reach a wanted size
@@ -185,13 +192,13 @@ def _walk(
                 sums[0] = parts[member]
             else:
                 np.add(sums[depth - 2], parts[member], out=sums[depth - 1])
-            if depth in found:
-                found[depth].append(measure(sums[depth - 1], depth))
+            if depth in results:
+                results[depth].append(measure(sums[depth - 1], depth))
             if depth < deepest:
                 add_one(member + 1, depth + 1)
 
     add_one(0, 1)
-    return found
+    return results
 
 
 def _calling(score: Score, y: np.ndarray) -> Callable[[np.ndarray], Walk]:
@@ -216,8 +223,8 @@ def _counting(
             np.greater(total, 0, out=flags)
             return int(np.count_nonzero(flags)), int(np.count_nonzero(flags[:positives]))
 
-        def finish(found: list[tuple[int, int]]) -> np.ndarray:
-            predicted, hits = np.array(found, np.float64).T
+        def finish(counts: list[tuple[int, int]]) -> np.ndarray:
+            predicted, hits = np.array(counts, np.float64).T
             return from_counts(score, hits, predicted, np.float64(positives), examples)
 
         return lambda group: (
@@ -247,9 +254,9 @@ def from_counts(
     Returns:
       float64 of the counts' common shape; 0 for 0 / 0, as `f1` and `matthews` have it.
     """
-    wrong = positives + predicted - 2 * hits
+    errors = positives + predicted - 2 * hits
     if score == "accuracy":
-        return (examples - wrong) / examples
+        return (examples - errors) / examples
     if score == "f1":
         top, bottom = 2 * hits, positives + predicted
     else:

@@ -58,9 +58,9 @@ def check_suite(suite: Any) -> tuple[Metric, ...]:
     >>> check_suite(["diversity"])
     (Diverse(),)
     """
-    given = suite if isinstance(suite, Sequence) and not isinstance(suite, str) else (suite,)
+    items = suite if isinstance(suite, Sequence) and not isinstance(suite, str) else (suite,)
     metrics: list[Metric] = []
-    for item in given:
+    for item in items:
         if isinstance(item, str):
             if item in NEEDS_ARGUMENTS:
                 raise EvaluationError(
@@ -76,9 +76,9 @@ def check_suite(suite: Any) -> tuple[Metric, ...]:
         elif (
             isinstance(item, type) or not isinstance(item, Metric) or not isinstance(item.name, str)
         ):
-            what = f"the class {item.__name__}" if isinstance(item, type) else type(item).__name__
+            kind = f"the class {item.__name__}" if isinstance(item, type) else type(item).__name__
             raise EvaluationError(
-                f"suite: got {what}, wanted names of metrics, or metrics such as"
+                f"suite: got {kind}, wanted names of metrics, or metrics such as"
                 " OutOfDistribution(sets)."
             )
         else:
