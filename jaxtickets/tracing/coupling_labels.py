@@ -60,11 +60,11 @@ class Forest:
 
     def roots(self, labels: Labels) -> Labels:
         """The classes of labels, by the label at their root; ANY stays ANY."""
-        found = np.maximum(labels, FIXED)
-        while not np.array_equal(up := self.parent[found], found):
-            found = up
-        self.parent[np.maximum(labels, FIXED)] = found
-        return np.where(labels == ANY, ANY, found)
+        roots = np.maximum(labels, FIXED)
+        while not np.array_equal(up := self.parent[roots], roots):
+            roots = up
+        self.parent[np.maximum(labels, FIXED)] = roots
+        return np.where(labels == ANY, ANY, roots)
 
     def root(self, label: int) -> int:
         """The class of one label."""
@@ -91,9 +91,11 @@ class Forest:
         """
         a = np.full(len(b), ANY) if len(a) == 1 else a
         b = np.full(len(a), ANY) if len(b) == 1 else b
-        apart = (a != ANY) & (b != ANY) & (self.roots(a) != self.roots(b))
-        for one, other in np.unique(np.stack([a[apart], b[apart]], 1), axis=0).tolist():
-            self.merge(one, other, why)
+        distinct = (a != ANY) & (b != ANY) & (self.roots(a) != self.roots(b))
+        for label, other_label in np.unique(
+            np.stack([a[distinct], b[distinct]], 1), axis=0
+        ).tolist():
+            self.merge(label, other_label, why)
         return np.where(a == ANY, b, a)
 
     def merge(self, a: int, b: int, why: str = INPUTS) -> None:
@@ -109,21 +111,21 @@ class Forest:
     def pair(self, a: Labels, b: Labels) -> Labels:
         """Labels of indices that go if `a` goes or `b` goes."""
         live_a, live_b = self.live(a), self.live(b)
-        both = live_a & live_b
+        both_live = live_a & live_b
         out = np.where(
             live_a, a, np.where(live_b, b, np.where((a == ANY) & (b == ANY), ANY, FIXED))
         )
-        if both.sum() > MOST_PAIRS:
+        if both_live.sum() > MOST_PAIRS:
             self.fix(a, MIXED)
             self.fix(b, MIXED)
-        elif both.any():
-            couples = list(zip(a[both].tolist(), b[both].tolist(), strict=True))
+        elif both_live.any():
+            couples = list(zip(a[both_live].tolist(), b[both_live].tolist(), strict=True))
             new = [couple for couple in dict.fromkeys(couples) if couple not in self.pairs]
             self.pairs.update(
                 zip(new, range(len(self.parent), len(self.parent) + len(new)), strict=True)
             )
             self.extend(len(self.parent) + len(new))
-            out[both] = [self.pairs[couple] for couple in couples]
+            out[both_live] = [self.pairs[couple] for couple in couples]
         return out
 
     def settle_pairs(self) -> None:
@@ -141,21 +143,21 @@ class Forest:
             classes: dict[int, set[int]] = {}
             factors: dict[int, set[int]] = {}
             for couple, label in self.pairs.items():
-                root, one, other = map(self.root, (label, *couple))
-                if root not in (one, other):
-                    classes[root] = classes.get(root, {one, other}) & {one, other}
-                    factors.setdefault(root, set()).update((one, other))
+                root, root_a, root_b = map(self.root, (label, *couple))
+                if root not in (root_a, root_b):
+                    classes[root] = classes.get(root, {root_a, root_b}) & {root_a, root_b}
+                    factors.setdefault(root, set()).update((root_a, root_b))
             changed = False
             for root, shared in classes.items():
                 if root in self.fixed:
-                    loose, why = factors[root], self.fixed[root]
+                    loose, reason = factors[root], self.fixed[root]
                 elif len(shared) == 1:
                     self.merge(root, next(iter(shared)))
-                    loose, why, changed = factors[root] - shared, TAPS, True
+                    loose, reason, changed = factors[root] - shared, TAPS, True
                 else:
-                    loose, why = factors[root] | {root}, MIXED
+                    loose, reason = factors[root] | {root}, MIXED
                 loose = np.array(sorted(loose), np.int64)
                 changed |= bool(self.live(loose).any())
-                self.fix(loose, why)
+                self.fix(loose, reason)
             if not changed:
                 return

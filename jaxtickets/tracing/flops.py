@@ -218,13 +218,13 @@ def _join(origins: Sequence[Origin]) -> Origin:
     """The origin of a value computed element by element from others."""
     if any(origin is None for origin in origins):
         return None
-    known = [origin for origin in origins if origin]
-    layouts = {tuple(share for share, _ in origin) for origin in known if len(origin) > 1}
+    known_origins = [origin for origin in origins if origin]
+    layouts = {tuple(share for share, _ in origin) for origin in known_origins if len(origin) > 1}
     # single pieces; or laid out differently, and then only what is in it can be said, not where
     if len(layouts) != 1:
-        return _blend(tuple(itertools.chain.from_iterable(known)))
+        return _blend(tuple(itertools.chain.from_iterable(known_origins)))
     (layout,) = layouts
-    columns = [origin if len(origin) > 1 else origin * len(layout) for origin in known]
+    columns = [origin if len(origin) > 1 else origin * len(layout) for origin in known_origins]
     return tuple(
         (share, frozenset().union(*(c[i][1] for c in columns))) for i, share in enumerate(layout)
     )
@@ -248,8 +248,8 @@ def _concatenate(origins: Sequence[Origin], sizes: Sequence[int]) -> Origin:
     for origin, size in zip(origins, sizes, strict=True):
         for share, leaves in origin or ():
             weights[leaves] += share * size
-    whole = sum(weights.values())
-    return tuple((weight / whole, leaves) for leaves, weight in weights.items() if weight)
+    total = sum(weights.values())
+    return tuple((weight / total, leaves) for leaves, weight in weights.items() if weight)
 
 
 def _mul_adds(eqn: Any) -> int:
@@ -283,12 +283,12 @@ def _taps_on_data(eqn: Any) -> Fraction:
         stride, spread, (low, _) = (
             eqn.params[name][axis] for name in ("window_strides", "rhs_dilation", "padding")
         )
-        met = sum(
+        taps_met = sum(
             (o * stride + k * spread - low) % dilation == 0
             for o in range(dilation)
             for k in range(kernel)
         )
-        share *= Fraction(met, dilation * kernel)
+        share *= Fraction(taps_met, dilation * kernel)
     return share
 
 
@@ -375,10 +375,10 @@ class _Walk:
         carry = [_blend(c) for c in carry]
         while True:
             outs, tally = self.jaxpr(body, [*consts, *carry, *xs])
-            after = [_blend(_join([before, out])) for before, out in zip(carry, outs)]
-            if after == carry:
+            next_carry = [_blend(_join([origin, out])) for origin, out in zip(carry, outs)]
+            if next_carry == carry:
                 return carry + outs[len(carry) :], tally
-            carry = after
+            carry = next_carry
 
     def credit(self, lhs: Origin, rhs: Origin, flops: Fraction, tally: _Tally) -> None:
         """Credit a product to the leaves behind the operand that is no data.

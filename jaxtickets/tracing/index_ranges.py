@@ -114,20 +114,20 @@ def check_values(
         tree,
         shapes,
     )
-    for one, leaf in zip(ranges, leaves, strict=True):
-        if one is not None:
-            _check(one, np.asarray(leaf), name)
+    for leaf_range, leaf in zip(ranges, leaves, strict=True):
+        if leaf_range is not None:
+            _check(leaf_range, np.asarray(leaf), name)
 
 
 def _check(allowed: Range, values: np.ndarray, name: str) -> None:
     low, high = allowed.low, allowed.high
     if values.min() >= low.max(initial=_LOWEST) and values.max() <= high.min(initial=_HIGHEST):
         return
-    wrong = np.argwhere((values < low) | (values > high))
-    if len(wrong):
-        place = tuple(wrong[0])
+    wrong_places = np.argwhere((values < low) | (values > high))
+    if len(wrong_places):
+        place = tuple(wrong_places[0])
         first, last = low[place[1:]], high[place[1:]]
-        more = f", and {len(wrong) - 1:,} more like it" if len(wrong) > 1 else ""
+        more = f", and {len(wrong_places) - 1:,} more like it" if len(wrong_places) > 1 else ""
         raise DataError(
             f"{name}{'/' if allowed.path else ''}{allowed.path}, {at(place)}, is"
             f" {values[place]}{more}; the network looks that up in a table of {last - first + 1}"
@@ -141,8 +141,10 @@ def at(place: Sequence[int]) -> str:
     >>> at((3, 5)), at((3,)), at((3, 5, 7))
     ('row 3, column 5', 'row 3', 'row 3, column (5, 7)')
     """
-    row, *rest = (int(n) for n in place)
-    column = "" if not rest else f", column {rest[0] if len(rest) == 1 else tuple(rest)}"
+    row, *columns = (int(n) for n in place)
+    column = (
+        "" if not columns else f", column {columns[0] if len(columns) == 1 else tuple(columns)}"
+    )
     return f"row {row}{column}"
 
 
@@ -165,29 +167,31 @@ def _ranges(
             for shape, dtype in shapes
         ],
     )
-    taken = jax.tree.leaves(jax.eval_shape(prepare, x))
-    if all(one.ndim > 2 and np.issubdtype(one.dtype, np.inexact) for one in taken):
+    prepared_leaves = jax.tree.leaves(jax.eval_shape(prepare, x))
+    if all(
+        struct.ndim > 2 and np.issubdtype(struct.dtype, np.inexact) for struct in prepared_leaves
+    ):
         return (None,) * len(shapes)
     closed = jax.make_jaxpr(lambda p, s, x: apply(p, s, prepare(x), False, None))(params, state, x)
-    given: list[Any] = [None] * len(structs)
+    known_inputs: list[Any] = [None] * len(structs)
     first = 0
     for leaf in jax.tree.leaves(x):
-        given.append(
+        known_inputs.append(
             _Moved(first + np.arange(leaf.size).reshape(leaf.shape), np.zeros(leaf.shape, np.int64))
         )
         first += leaf.size
     reader = _Reader(first)
-    reader.read(closed.jaxpr, [_known(const) for const in closed.consts], given)
-    found, first = [], 0
+    reader.read(closed.jaxpr, [_known(const) for const in closed.consts], known_inputs)
+    ranges, first = [], 0
     for path, leaf in zip(leaf_paths(x), jax.tree.leaves(x), strict=True):
         part = slice(first, first + leaf.size)
         low, high = (
             reader.low[part].reshape(leaf.shape).max(0),
             reader.high[part].reshape(leaf.shape).min(0),
         )
-        found.append(Range(path, low, high) if (high < _HIGHEST).any() else None)
+        ranges.append(Range(path, low, high) if (high < _HIGHEST).any() else None)
         first += leaf.size
-    return tuple(found)
+    return tuple(ranges)
 
 
 def _known(value: Any) -> _Known | None:
@@ -223,9 +227,9 @@ class _Reader:
                 continue
             outs: Any = zip(eqn.outvars, self._apply(eqn, operands), strict=False)
             env |= {
-                out: one
-                for out, one in outs
-                if one is not None and math.prod(out.aval.shape) <= _LARGEST
+                out: result
+                for out, result in outs
+                if result is not None and math.prod(out.aval.shape) <= _LARGEST
             }
         return [value(atom) for atom in jaxpr.outvars]
 
@@ -282,10 +286,10 @@ class _Reader:
                 moved.at[..., column], moved.offset[..., column], shape[axis] - sizes[axis]
             )
 
-    def _narrow(self, where: np.ndarray, offset: np.ndarray, last: int) -> None:
-        real = where >= 0
-        np.maximum.at(self.low, where[real], -offset[real])
-        np.minimum.at(self.high, where[real], last - offset[real])
+    def _narrow(self, elements: np.ndarray, offset: np.ndarray, last: int) -> None:
+        real = elements >= 0
+        np.maximum.at(self.low, elements[real], -offset[real])
+        np.minimum.at(self.high, elements[real], last - offset[real])
 
     def _scan(self, scan: jaxprs.Scan, operands: list[Any]) -> list[Any]:
         """Find the ranges of a loop's elements from one turn.
@@ -293,7 +297,7 @@ class _Reader:
         What it sees is numbered anew, and its ranges are those of every turn.
         """
         body, fixed, carried = scan.body, scan.consts, scan.carry
-        given: list[Any] = [
+        known_inputs: list[Any] = [
             op if number < fixed and isinstance(op, _Known) else None
             for number, op in enumerate(operands)
         ]
@@ -309,7 +313,7 @@ class _Reader:
                 shape = operand.at.shape if number < fixed else operand.at.shape[1:]
                 turns = (1 if number < fixed else operand.at.shape[0], -1)
                 part = slice(size, size + math.prod(shape))
-                given[number] = _Moved(
+                known_inputs[number] = _Moved(
                     np.arange(part.start, part.stop).reshape(shape),
                     np.zeros(shape, np.int64),
                     operand.wrapped,
@@ -317,7 +321,7 @@ class _Reader:
                 parts.append((operand.at.reshape(turns), operand.offset.reshape(turns), part))
                 size = part.stop
         inner = _Reader(size)
-        inner.read(body, [None] * len(body.constvars), given)
+        inner.read(body, [None] * len(body.constvars), known_inputs)
         for at_turns, offset, part in parts:
             real = (at_turns >= 0) & (inner.high[part] < _HIGHEST)
             turns, column = np.nonzero(real)
@@ -379,34 +383,34 @@ def _rearranged(name: str, eqn: Any, operands: list[Any]) -> list[Any]:
         shapes = [atom.aval.shape for atom in eqn.invars]
         moved = [
             (
-                one
-                if isinstance(one, _Moved)
+                piece
+                if isinstance(piece, _Moved)
                 else _Moved(np.full(shape, -1), np.zeros(shape, np.int64))
             )
-            for one, shape in zip(operands, shapes, strict=True)
+            for piece, shape in zip(operands, shapes, strict=True)
         ]
         axis = eqn.params["dimension"]
         at, offset = (
             np.concatenate(parts, axis)
-            for parts in zip(*((one.at, one.offset) for one in moved), strict=True)
+            for parts in zip(*((piece.at, piece.offset) for piece in moved), strict=True)
         )
-        return [_Moved(at, offset, any(one.wrapped for one in moved))]
-    how = _MOVES.get(name)
+        return [_Moved(at, offset, any(piece.wrapped for piece in moved))]
+    move = _MOVES.get(name)
     first = operands[0]
-    if how is None or any(operand is not None for operand in operands[1:]):
+    if move is None or any(operand is not None for operand in operands[1:]):
         return []
     if isinstance(first, _Known):
-        return [_Known(part) for part in how(first.value, eqn)]
+        return [_Known(part) for part in move(first.value, eqn)]
     if isinstance(first, _Negative):
         return [
             _Negative(*parts)
-            for parts in zip(how(first.at, eqn), how(first.offset, eqn), strict=True)
+            for parts in zip(move(first.at, eqn), move(first.offset, eqn), strict=True)
         ]
     if name == "convert_element_type" and jax.numpy.issubdtype(eqn.params["new_dtype"], np.bool_):
         return []
     return [
         _Moved(*parts, first.wrapped)
-        for parts in zip(how(first.at, eqn), how(first.offset, eqn), strict=True)
+        for parts in zip(move(first.at, eqn), move(first.offset, eqn), strict=True)
     ]
 
 

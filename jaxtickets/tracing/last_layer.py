@@ -135,10 +135,10 @@ def _loop(
     """The values that a loop gives, once a turn changes nothing."""
     while True:
         outs = _follow(body, [*consts, *carry, *xs])
-        after = [
+        next_carry = [
             _Value(a.data or b.data, b.leaves if b.data and not a.data else a.leaves | b.leaves)
             for a, b in zip(carry, outs, strict=False)
         ]
-        if after == carry:
+        if next_carry == carry:
             return carry + outs[len(carry) :]
-        carry = after
+        carry = next_carry
