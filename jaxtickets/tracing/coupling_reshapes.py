@@ -45,8 +45,8 @@ def rearranged(forest: Forest, eqn: Any, name: str, ins: list[Value]) -> tuple[L
     if name == "transpose":
         return tuple(value.labels[axis] for axis in params["permutation"])
     if name == "squeeze":
-        reduced_axes = {d % len(old_sizes) for d in params["dimensions"]}
-        return tuple(labels for axis, labels in enumerate(value.labels) if axis not in reduced_axes)
+        dropped_axes = {d % len(old_sizes) for d in params["dimensions"]}
+        return tuple(labels for axis, labels in enumerate(value.labels) if axis not in dropped_axes)
     if name == "rev":
         return tuple(
             labels[::-1] if axis in params["dimensions"] else labels
