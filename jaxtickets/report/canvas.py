@@ -144,8 +144,8 @@ def _width(inches: Sequence[float], columns: int) -> float:
     >>> _width([1, 2, 3], 2)
     5
     """
-    each, longer = divmod(len(inches), columns)
-    begins = [column * each + min(column, longer) for column in range(columns + 1)]
+    per_column, longer = divmod(len(inches), columns)
+    begins = [column * per_column + min(column, longer) for column in range(columns + 1)]
     return sum(max(inches[begin:end]) for begin, end in itertools.pairwise(begins))
 
 

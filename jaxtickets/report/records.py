@@ -116,11 +116,11 @@ class Record:
 
     def texts(self, name: str) -> list[str]:
         """A field as a list of texts, made printable; empty where it is null or not there."""
-        found = self._list(name)
-        for i, value in enumerate(found):
+        values = self._list(name)
+        for i, value in enumerate(values):
             if not isinstance(value, str):
                 raise self.wrong(f"{name}[{i}]", "a text", value)
-        return [printable(value) for value in found]
+        return [printable(value) for value in values]
 
     def flag(self, name: str) -> bool:
         """A field as true or false; false where it is null or not there."""
@@ -142,12 +142,12 @@ class Record:
 
     def parts(self, name: str) -> list[Record]:
         """A field as a list of objects; empty where it is null or not there."""
-        found = []
+        records = []
         for i, value in enumerate(self._list(name)):
             if not isinstance(value, dict):
                 raise self.wrong(f"{name}[{i}]", "an object", value)
-            found.append(Record(self.file, value, self._way(f"{name}[{i}]")))
-        return found
+            records.append(Record(self.file, value, self._way(f"{name}[{i}]")))
+        return records
 
     def wrong(self, name: str, wanted: str, *value: Any) -> ReportError:
         """The error that says what a field is and what is wanted."""
@@ -193,10 +193,10 @@ def read_json(file: Path) -> Record:
     Raises:
       ReportError: not JSON (names the line), not an object, NaN or Infinity in it, or too large.
     """
-    found = _parsed(read_bytes(file, MOST_JSON), str(file))
-    if not isinstance(found, dict):
-        raise ReportError(f"{file}: holds a {type(found).__name__}, wanted a JSON object.")
-    return Record(file, found)
+    contents = _parsed(read_bytes(file, MOST_JSON), str(file))
+    if not isinstance(contents, dict):
+        raise ReportError(f"{file}: holds a {type(contents).__name__}, wanted a JSON object.")
+    return Record(file, contents)
 
 
 def read_lines(file: Path) -> list[Record]:
@@ -206,7 +206,7 @@ def read_lines(file: Path) -> list[Record]:
       ReportError: another line is no JSON object (names it), or the file is too large.
     """
     lines = [line for line in read_bytes(file, MOST_METRICS).split(b"\n") if line.strip()]
-    found = []
+    records = []
     for number, line in enumerate(lines, 1):
         try:
             record = _parsed(line, f"{file}, line {number}")
@@ -218,8 +218,8 @@ def read_lines(file: Path) -> list[Record]:
             raise ReportError(
                 f"{file}, line {number}: holds a {type(record).__name__}, wanted a JSON object."
             )
-        found.append(Record(file, record, f"line {number}"))
-    return found
+        records.append(Record(file, record, f"line {number}"))
+    return records
 
 
 def _parsed(text: bytes, where: str) -> Any:
@@ -248,15 +248,19 @@ def picture_address(file: Path) -> tuple[str, int, int]:
     Raises:
       ReportError: it is no PNG, or too large.
     """
-    found = read_bytes(file, MOST_PICTURE)
-    if not found.startswith(b"\x89PNG\r\n\x1a\n") or found[12:16] != b"IHDR" or len(found) < 33:
+    contents = read_bytes(file, MOST_PICTURE)
+    if (
+        not contents.startswith(b"\x89PNG\r\n\x1a\n")
+        or contents[12:16] != b"IHDR"
+        or len(contents) < 33
+    ):
         raise ReportError(f"{file}: no PNG picture.")
-    width, height = struct.unpack(">II", found[16:24])
+    width, height = struct.unpack(">II", contents[16:24])
     if not (0 < width <= 20_000 and 0 < height <= 20_000):
         raise ReportError(
             f"{file}: a picture of {width} x {height} pixels; up to 20,000 a side are shown."
         )
-    return address("image/png", found), width, height
+    return address("image/png", contents), width, height
 
 
 def address(kind: str, contents: bytes) -> str:

@@ -40,7 +40,7 @@ def environment(name: str) -> Any:
             " 'jaxtickets[plots]'."
         ) from None
     signs = ("<%", "%>", "<<", ">>", "<#", "#>") if ".tex." in name else ()
-    made = jinja2.Environment(
+    template_environment = jinja2.Environment(
         *signs,
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=".html." in name,
@@ -48,8 +48,8 @@ def environment(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"latex": latex_escape, "markdown": markdown_escape}
-    return made
+    template_environment.filters |= {"latex": latex_escape, "markdown": markdown_escape}
+    return template_environment
 
 
 def render_template(name: str, **values: Any) -> str:
@@ -160,13 +160,13 @@ def replace_block(file: Path, name: str, text: str) -> bool:
       ValueError: the file has no such pair of markers.
     """
     file, begin, end = paths.given(file), f"<!-- {name} -->", f"<!-- /{name} -->"
-    before = file.read_text(encoding="utf-8")
-    if before.count(begin) != 1 or before.count(end) != 1:
+    old_text = file.read_text(encoding="utf-8")
+    if old_text.count(begin) != 1 or old_text.count(end) != 1:
         raise ValueError(f"{file} needs the markers {begin} and {end}, once each.")
-    head, rest = before.split(begin)
-    after = f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}"
-    file.write_text(after, encoding="utf-8")
-    return after != before
+    head, tail = old_text.split(begin)
+    new_text = f"{head}{begin}\n{text}\n{end}{tail.split(end)[1]}"
+    file.write_text(new_text, encoding="utf-8")
+    return new_text != old_text
 
 
 def _latex_heading(column: Column) -> str:

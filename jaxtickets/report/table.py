@@ -214,14 +214,14 @@ class ScoreTable:
         better = self.columns[number].better
         cells = (row[number] for row in self.cells)
         values = [cell.value if isinstance(cell, Mean) else cell for cell in cells]
-        known = [
+        pairs = [
             (value, text)
             for value, text in zip(values, shown, strict=True)
             if text and isinstance(value, int | float)
         ]
-        if better == "none" or len({text for _, text in known}) < 2:
+        if better == "none" or len({text for _, text in pairs}) < 2:
             return None
-        return (max if better == "higher" else min)(known)[1]
+        return (max if better == "higher" else min)(pairs)[1]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         grid = self.grid(short=True)

@@ -76,15 +76,15 @@ def _described(run: Run) -> str:
         name: [_mean(record.numbers(name)) for record in (run.metrics[0], run.metrics[-1])]
         for name in ("loss", "accuracy")
     }
-    said = ", ".join(
+    changes = ", ".join(
         f"training {name} from {first} to {last}" for name, (first, last) in ends.items()
     )
     return (
         f"Four panels over {run.metrics[-1].number('epoch'):g} epochs: learning rate, density,"
-        f" {said}."
+        f" {changes}."
     )
 
 
 def _mean(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.3g}" if known else "undefined"
+    numbers = [value for value in values if value is not None]
+    return f"{sum(numbers) / len(numbers):.3g}" if numbers else "undefined"

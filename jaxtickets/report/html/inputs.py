@@ -61,17 +61,19 @@ class Run:
         per_epoch = max(
             1, self.config.part("run").part("data").count("examples") // self.plan.batch_size
         )
-        before = 0.0
+        fork_epochs = 0.0
         if self.plan.fork is not None:
-            before = self.plan.steps_before(self.plan.fork, per_epoch) / per_epoch
-        seen: dict[tuple[float | None, float | None], float] = {}
+            fork_epochs = self.plan.steps_before(self.plan.fork, per_epoch) / per_epoch
+        epochs_by_network: dict[tuple[float | None, float | None], float] = {}
         for record in self.metrics:
             lineages, children = record.numbers("lineages"), record.numbers("children")
-            for who in zip(lineages, children or [None] * len(lineages), strict=False):
-                epochs = (record.number("epoch") or 0.0) - (before if who[1] is not None else 0.0)
-                seen[who] = max(seen.get(who, 0.0), epochs)
-        whole = self.plan.width * self.plan.epochs(per_epoch)
-        return min(1.0, sum(seen.values()) / whole) if whole else None
+            for network in zip(lineages, children or [None] * len(lineages), strict=False):
+                epochs = (record.number("epoch") or 0.0) - (
+                    fork_epochs if network[1] is not None else 0.0
+                )
+                epochs_by_network[network] = max(epochs_by_network.get(network, 0.0), epochs)
+        total = self.plan.width * self.plan.epochs(per_epoch)
+        return min(1.0, sum(epochs_by_network.values()) / total) if total else None
 
     @property
     def model(self) -> str:
@@ -192,14 +194,14 @@ def read_inputs(paths: Iterable[Path]) -> ReportInputs:
             runs[file] = Run(
                 printable(file.stem, 80), file, None, record, record, (), plan_of(record)
             )
-    several = {
+    plurals = {
         "evaluation": "evaluations",
         "comparison": "comparisons",
         "sweep": "sweeps",
         "benchmark": "benchmarks",
     }
     kinds = {
-        several.get(kind, kind): tuple(records.values())
+        plurals.get(kind, kind): tuple(records.values())
         for kind, records in files.items()
         if kind != "results"
     }

@@ -153,20 +153,22 @@ def _table(source: str, pairs: Sequence[tuple[OurRow, PaperRow]]) -> ScoreTable:
     ]
     lines: list[tuple[str, list[Cell]]] = []
     faint, strong = set(), set()
-    for given, theirs in pairs:
-        ours = in_their_unit(given, theirs)
-        apart = differences(ours, theirs)
+    for row, theirs in pairs:
+        ours = in_their_unit(row, theirs)
+        reasons = differences(ours, theirs)
         runs = f" (mean of {ours.runs} runs)" if ours.runs > 1 else ""
-        own: list[Cell] = [ours.scores.get(name) for name in shown]
-        lines.append((f"ours: {ours.title}{runs}", [*own, f"{ours.network} on {ours.dataset}"]))
+        our_cells: list[Cell] = [ours.scores.get(name) for name in shown]
+        lines.append(
+            (f"ours: {ours.title}{runs}", [*our_cells, f"{ours.network} on {ours.dataset}"])
+        )
         printed: list[Cell] = [
             Mean(theirs.scores[name], theirs.spread.get(name)) if name in theirs.scores else None
             for name in shown
         ]
-        if apart:
+        if reasons:
             faint.add(len(lines))
             name = f"paper, not comparable: {theirs.title}"
-            lines.append((name, [*printed, ", ".join(apart)]))
+            lines.append((name, [*printed, ", ".join(reasons)]))
             continue
         name = f"paper: {theirs.title}"
         lines.append((name, [*printed, f"{theirs.network} on {theirs.dataset}"]))

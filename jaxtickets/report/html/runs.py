@@ -47,7 +47,7 @@ def cost_section(inputs: ReportInputs) -> Section | None:
             Column("density", digits=3),
         ),
         Column("tickets, MB", times=1e-6, digits=1),
-        *(Column(f"{what}, s", digits=0) for what in ("training", "compiling", "in all")),
+        *(Column(f"{heading}, s", digits=0) for heading in ("training", "compiling", "in all")),
         Column("measured on", words=True),
     )
     note = (
@@ -135,12 +135,12 @@ def _data(run: Run) -> str:
     if run.config is None:
         return run.dataset
     data = run.config.part("run").part("data")
-    how = "".join(
+    details = "".join(
         f", {name} {data.text(name)}"
         for name in ("fingerprint", "augment")
         if isinstance(data.data.get(name), str)
     )
-    return f"{run.dataset}, {data.count('examples'):,} training examples{how}"
+    return f"{run.dataset}, {data.count('examples'):,} training examples{details}"
 
 
 def again_section(inputs: ReportInputs, command: str) -> Section:
@@ -218,15 +218,15 @@ def doubts(inputs: ReportInputs) -> list[Text]:
     return [Text(text, "warning") for text in warnings]
 
 
-def _several(what: str, values: Mapping[str, str]) -> list[str]:
+def _several(subject: str, values: Mapping[str, str]) -> list[str]:
     names: dict[str, list[str]] = {}
     for name, value in values.items():
         names.setdefault(value, []).append(name)
     if len(names) < 2:
         return []
     return [
-        f"Different {what}: "
-        + "; ".join(f"{value} ({', '.join(who)})" for value, who in names.items())
+        f"Different {subject}: "
+        + "; ".join(f"{value} ({', '.join(run_names)})" for value, run_names in names.items())
         + "."
     ]
 

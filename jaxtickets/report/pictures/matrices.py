@@ -75,9 +75,9 @@ def draw_matrix(
     if figure is None:
         return None
     axes = figure.subplots()
-    told = 100 * values if percent else values
+    shown_values = 100 * values if percent else values
     itself = np.eye(members, dtype=bool) & (not diagonal)
-    coloured = np.ma.masked_array(told, itself | ~np.isfinite(told))
+    coloured = np.ma.masked_array(shown_values, itself | ~np.isfinite(shown_values))
     low, high = (float(coloured.min()), float(coloured.max())) if coloured.count() else (0.0, 1.0)
     if high <= low:  # two members: one number, and colours around it
         low, high = low - 0.1 * (abs(low) or 1.0), high + 0.1 * (abs(high) or 1.0)
@@ -86,16 +86,16 @@ def draw_matrix(
     image = axes.imshow(coloured, cmap="cividis", vmin=low, vmax=high, aspect="equal")
     digits = _digits(coloured)
     if members <= _ANNOTATED:
-        for i, j in np.ndindex(told.shape):
-            if np.isfinite(told[i, j]):
-                dark = not itself[i, j] and (told[i, j] - low) / (high - low) < 0.5
+        for i, j in np.ndindex(shown_values.shape):
+            if np.isfinite(shown_values[i, j]):
+                dark = not itself[i, j] and (shown_values[i, j] - low) / (high - low) < 0.5
                 style: dict[str, Any] = {
                     "color": "white" if dark else "0.55" if itself[i, j] else "black"
                 }
                 axes.text(
                     j,
                     i,
-                    f"{told[i, j]:.{digits}f}",
+                    f"{shown_values[i, j]:.{digits}f}",
                     ha="center",
                     va="center",
                     fontsize=8.5 if members < 9 else 7,

@@ -119,14 +119,14 @@ def embed(records: Records, *, seed: int, perplexity: float = 30.0) -> np.ndarra
     points = np.exp(
         np.stack([np.asarray(record["log_proba"], np.float32).ravel() for record in records])
     )
-    if lost := [
+    if bad_steps := [
         record["step"]
         for record, point in zip(records, points, strict=True)
         if not np.isfinite(point).all()
     ]:
         raise ReportError(
-            f"records: got log_proba that is nan or too large in {len(lost)} records, first at step"
-            f" {lost[0]}; leave them out."
+            f"records: got log_proba that is nan or too large in {len(bad_steps)} records, first at"
+            f" step {bad_steps[0]}; leave them out."
         )
     try:
         from sklearn.manifold import TSNE
