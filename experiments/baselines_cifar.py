@@ -84,12 +84,12 @@ class Config(cifar.ScheduledConfig):
         for flag in sorted(every - set(method.flags)):
             if getattr(self, flag) is not None:
                 shown = f"--{flag.replace('_', '-')}"
-                others = ", ".join(
+                method_names = ", ".join(
                     sorted(name for name, other in METHODS.items() if flag in other.flags)
                 )
                 raise jt.PlanError(
-                    f"{shown} says nothing about --method {self.method}; it is a flag of {others}."
-                    " Leave it out."
+                    f"{shown} says nothing about --method {self.method}; it is a flag of"
+                    f" {method_names}. Leave it out."
                 )
         for flag in method.flags:
             if getattr(self, flag) is None and flag != "cycle":
@@ -146,10 +146,10 @@ def of(make: Callable[..., Plan], *flags: str, scheduled: bool = True) -> Callab
     """A function from flags to the plan that `make` makes of them, the epochs and the schedule."""
 
     def plan(config: Config) -> Plan:
-        own = {flag: getattr(config, flag) for flag in ("epochs", *flags)} | (
+        arguments = {flag: getattr(config, flag) for flag in ("epochs", *flags)} | (
             {"lr": config.rate()} if scheduled else {"lr": config.lr}
         )
-        return make(**own, **config.shared())
+        return make(**arguments, **config.shared())
 
     return plan
 

@@ -208,7 +208,7 @@ def members_in_one_run(config: Config) -> list[Row]:
     keys = jt.member_keys(0, 4)
     together, alone = [], []
     for _ in range(3):
-        for width, key, into in (
+        for width, key, timings in (
             (4, keys, together),
             *((1, keys[i : i + 1], alone) for i in range(4)),
         ):
@@ -221,7 +221,7 @@ def members_in_one_run(config: Config) -> list[Row]:
             )
             with tempfile.TemporaryDirectory() as folder:
                 jt.fit(plan, task, data, key=key, out=folder, progress=False)
-                into.append(json.loads((Path(folder) / "timing.json").read_bytes())["seconds"])
+                timings.append(json.loads((Path(folder) / "timing.json").read_bytes())["seconds"])
     train = [
         sum(s["train"] for s in alone) / len(alone),
         sum(s["train"] for s in together) / len(together) / 4,
@@ -265,7 +265,7 @@ def first_step(config: Config) -> list[Row]:
             for line in process.stdout or ():
                 if " steps " in line and first != first:
                     first = time.perf_counter() - began
-        whole = time.perf_counter() - began
+        total = time.perf_counter() - began
     data, task = jt.data.load("digits"), jt.classification(jt.models.WideResNet(10, 1))
     counts = []
     for members in (3, 7):
@@ -276,7 +276,7 @@ def first_step(config: Config) -> list[Row]:
             jt.fit(plan, task, data, key=0, out=folder, progress=False)
             counts.append(json.loads((Path(folder) / "timing.json").read_bytes())["compilations"])
     return [
-        row("demo: seconds to the first step / seconds in all", first, whole, "<=", None),
+        row("demo: seconds to the first step / seconds in all", first, total, "<=", None),
         row(
             "EDST with 7 tickets: programs compiled / with 3 tickets",
             counts[1],
@@ -310,14 +310,14 @@ def against_torch(config: Config) -> list[Row]:
             "last": TorchStepper(name, kind, batch, channels_last=True),
         }
         seconds = take_turns(alternatives, config.rounds)
-        wanted = {"LeNet-L": 0.7, "WRN-16-4": 0.6}[name]
+        bound = {"LeNet-L": 0.7, "WRN-16-4": 0.6}[name]
         rows.append(
             row(
                 f"{name} masked step: speed relative to PyTorch eager",
                 seconds["jax"],
                 seconds["torch"],
                 ">=",
-                wanted,
+                bound,
             )
         )
         rows.append(
@@ -339,9 +339,9 @@ def shrinking(config: Config) -> list[Row]:
         seconds = take_turns(calls, config.rounds)
         for kind in ("forward", "gradient"):
             small = seconds[f"{kind} shrunk"]
-            what = f"{name}, half the neurons, {kind}: times faster shrunk than"
-            rows.append(row(f"{what} masked", small, seconds[f"{kind} masked"], ">=", 1.5))
-            rows.append(row(f"{what} the parent", small, seconds[f"{kind} parent"], ">=", None))
+            label = f"{name}, half the neurons, {kind}: times faster shrunk than"
+            rows.append(row(f"{label} masked", small, seconds[f"{kind} masked"], ">=", 1.5))
+            rows.append(row(f"{label} the parent", small, seconds[f"{kind} parent"], ">=", None))
     return rows
 
 

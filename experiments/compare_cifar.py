@@ -117,14 +117,15 @@ def table1() -> dict[str, Callable[[], cifar.Config]]:
         field.name: getattr(PAT["table1"], field.name)
         for field in dataclasses.fields(cifar.ScheduledConfig)
     } | {"preset": "paper"}
-    own: dict[str, dict[str, Any]] = {
+    own_flags: dict[str, dict[str, Any]] = {
         "independent": {"epochs": 16},
         "dropout": {"epochs": 16, "dropout": 0.5},
         "bagged": {"epochs": 2, "members": 8, "bag": 0.9},
     }
     config = baselines_cifar.Config
     rows = {
-        name: lambda name=name: config(**{**shared, **own[name], "method": name}) for name in own
+        name: lambda name=name: config(**{**shared, **own_flags[name], "method": name})
+        for name in own_flags
     }
     return {
         **rows,
@@ -196,8 +197,8 @@ def compare(config: Config) -> None:
     first = next(iter(experiments.values()))[0]
     blank = cifar.blank(first.dataset)
     ledgers = {
-        name: running.priced(each[0], *running.planned(each[0]), blank)
-        for name, each in experiments.items()
+        name: running.priced(by_seed[0], *running.planned(by_seed[0]), blank)
+        for name, by_seed in experiments.items()
     }
     plain = cifar.make_task(plain_network(first))
     dense = jt.cost(jt.dense(1, preset.dense_epochs, batch_size=first.batch_size), plain, blank)
@@ -221,9 +222,9 @@ def compare(config: Config) -> None:
     running.share_programs(out / "programs")
     data = cifar.make_data(first)
     rows, failed = [], []
-    for name, each in experiments.items():
+    for name, by_seed in experiments.items():
         runs = []
-        for experiment in each:
+        for experiment in by_seed:
             folder = out / f"{name}-seed{experiment.seed}"
             console.print(
                 f"{TITLES[name]}, seed {experiment.seed}: {folder}", highlight=False, soft_wrap=True
@@ -239,10 +240,10 @@ def compare(config: Config) -> None:
         if runs:
             rows.append(row(config, name, plain.name, runs, unit["flops"]))
             if config.preset == "digits":
-                rows[-1]["canary"] = canary.sing(each[0])
+                rows[-1]["canary"] = canary.sing(by_seed[0])
     if not rows:
         raise jt.RunError(f"no run came to an end: {'; '.join(failed)}")
-    found = {
+    comparison = {
         "command": command.shown_command(sys.argv),
         "preset": config.preset,
         "budget": preset.budget,
@@ -254,11 +255,11 @@ def compare(config: Config) -> None:
         "failed": failed,
         "versions": engine.versions(),
     }
-    engine.write_json(out / "results.json", found)
-    Console(width=max(console.width, 120)).print(report.comparison_table(found))
+    engine.write_json(out / "results.json", comparison)
+    Console(width=max(console.width, 120)).print(report.comparison_table(comparison))
     for line in failed:
         console.print(f"[bold red]left out[/]: {line}", highlight=False)
-    figure = report.draw_comparison(found, out / "comparison.png")
+    figure = report.draw_comparison(comparison, out / "comparison.png")
     console.print(
         f"wrote {out / 'results.json'}" + (f", {figure}" if figure else ""), highlight=False
     )
@@ -268,7 +269,7 @@ def row(
     config: Config, name: str, network: str, runs: list[dict[str, Any]], dense_run: float
 ) -> dict[str, Any]:
     """One row of the table as JSON: what the runs of a method come to."""
-    told = published(config.preset, runs[0]["dataset"]["name"], network, name)
+    paper = published(config.preset, runs[0]["dataset"]["name"], network, name)
     return {
         "method": name,
         "title": TITLES[name],
@@ -277,7 +278,7 @@ def row(
         "density": runs[0]["cost"]["density"],
         "seeds": [run["seed"] for run in runs],
         "scores": report.summary(runs, dense_run),
-        "published": None if told is None else dataclasses.asdict(told),
+        "published": None if paper is None else dataclasses.asdict(paper),
         "plan": runs[0]["plan"],
     }
 

@@ -49,40 +49,40 @@ def evaluate(config: Config) -> dict[str, Any]:
         raise ReportError(
             "nothing to evaluate: give a run folder, what --out of an experiment was."
         )
-    own = [own_networks.load(name) for name in config.model]
-    found = sources.name_apart(
-        [source for path in config.sources for source in sources.read(path, own)]
+    networks = [own_networks.load(name) for name in config.model]
+    source_list = sources.name_apart(
+        [source for path in config.sources for source in sources.read(path, networks)]
     )
-    test = suites.test_set(config, found)
-    wanted = suites.make_parts(config, test, parts)
+    test = suites.test_set(config, source_list)
+    part_by_name = suites.make_parts(config, test, parts)
     config = dataclasses.replace(
         config, out=command.out_folder(config.out, "evaluation.json", ("table.md", "table.tex"))
     )
     (config.out / "rows").mkdir(parents=True, exist_ok=True)
     running.share_programs(config.out / "programs")
     console.print(
-        f"{len(found)} sources on {test.name}, {len(test):,} examples:"
+        f"{len(source_list)} sources on {test.name}, {len(test):,} examples:"
         f" {', '.join(('clean', *parts))}",
         highlight=False,
     )
-    rows = [Row(config, source, test) for source in found]
+    rows = [Row(config, source, test) for source in source_list]
     with Progress(console=console, transient=True) as progress:
-        sets = wanted["corrupted"].sets if "corrupted" in wanted else NO_SETS
-        each = ("clean", *(part for part in wanted if part != "corrupted"))
-        bar = progress.add_task("", total=len(rows) * (len(each) + len(sets)))
+        sets = part_by_name["corrupted"].sets if "corrupted" in part_by_name else NO_SETS
+        part_names = ("clean", *(part for part in part_by_name if part != "corrupted"))
+        bar = progress.add_task("", total=len(rows) * (len(part_names) + len(sets)))
         for row in rows:
-            for part in each:
+            for part in part_names:
                 progress.update(bar, description=f"{row.source.name}: {part}")
-                row.measure(part, wanted.get(part))
+                row.measure(part, part_by_name.get(part))
                 progress.advance(bar)
         for number, (corruption, severity) in enumerate(sets.pairs):
             lacking = [row for row in rows if row.lacks(corruption, severity, sets.generated)]
-            one = sets[number] if lacking else None  # each set is made once, for all rows
+            corrupted_set = sets[number] if lacking else None  # each set is made once, for all rows
             for row in lacking:
                 progress.update(
                     bar, description=f"{row.source.name}: {corruption}, severity {severity}"
                 )
-                row.corrupted(one)
+                row.corrupted(corrupted_set)
             progress.advance(bar, len(rows))
     result = report.finite(
         {
@@ -101,8 +101,8 @@ def evaluate(config: Config) -> dict[str, Any]:
     (config.out / "table.tex").write_text(latex + "\n", encoding="utf-8")
     console.print(table)
     for row in rows:
-        for part, why in row.left_out.items():
-            console.print(f"{row.source.name}: no {part}: {why}", markup=False, highlight=False)
+        for part, reason in row.left_out.items():
+            console.print(f"{row.source.name}: no {part}: {reason}", markup=False, highlight=False)
     drawn = (
         draw_all(result, {row.source.name: row.source for row in rows}, config.out)
         if config.figures
@@ -123,11 +123,12 @@ def correlation(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
     Of several members (FreeTickets, table 8).
     """
-    several = [row["evaluation"] for row in rows if len(row["evaluation"]["members"]) > 1]
-    if len(several) < 3:
+    scores = [row["evaluation"] for row in rows if len(row["evaluation"]["members"]) > 1]
+    if len(scores) < 3:
         return None
     means, ensembles = (
-        [one[who]["accuracy"] for one in several] for who in ("members_mean", "ensemble")
+        [row_scores[predictor]["accuracy"] for row_scores in scores]
+        for predictor in ("members_mean", "ensemble")
     )
     return evaluation.accuracy_correlation(means, ensembles).to_dict()
 

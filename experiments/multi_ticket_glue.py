@@ -99,8 +99,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     """Train or load the schemes, measure and compare them, and write the tables and figures."""
     console = Console()
     running.share_programs(config.folder / "programs")
-    given = texts.prepare(config, console)
-    task, train, validation = given.task, given.train, given.validation
+    prepared = texts.prepare(config, console)
+    task, train, validation = prepared.task, prepared.train, prepared.validation
     console.print(
         f"{task.name} on {train.name}, {len(train):,} training and {len(validation):,} validation"
         " examples",
@@ -118,7 +118,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             **config.fit_kwargs(plan.width),
         )
         if config.export:
-            texts.export(tickets, given.sizes, folder / scheme / "tickets")
+            texts.export(tickets, prepared.sizes, folder / scheme / "tickets")
         probabilities = texts.stored_predictions(
             tickets, validation, folder / scheme / "predictions.npz"
         )
@@ -137,11 +137,11 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         )
         predictions[scheme], gains[scheme] = probabilities, gain
     texts.compare(config, rows, predictions, gains, validation.y)
-    found = report.finite(
+    record = report.finite(
         {
             "command": command.shown_command(sys.argv),
             "preset": config.preset,
-            "synthetic": given.synthetic,
+            "synthetic": prepared.synthetic,
             "dataset": running.data_record(train, validation, "validation"),
             "network": task.name,
             "metric": texts.metric(config),
@@ -153,33 +153,33 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             "versions": engine.versions(),
         }
     )
-    engine.write_json(folder / "results.json", found)
-    tables = (report.gains_table(found), report.members_table(found))
+    engine.write_json(folder / "results.json", record)
+    tables = (report.gains_table(record), report.members_table(record))
     markdown = [report.markdown_table(table, notes=False) for table in tables]
     (folder / "tables.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
     Console(width=max(console.width, 130)).print(*tables)
     figures = (
-        report.draw_gains(found, folder / "gains.png"),
-        report.draw_overlaps(found, folder / "overlaps.png"),
+        report.draw_gains(record, folder / "gains.png"),
+        report.draw_overlaps(record, folder / "overlaps.png"),
     )
     console.print(
         "wrote " + ", ".join(str(file) for file in (folder / "results.json", *figures) if file),
         highlight=False,
         soft_wrap=True,
     )
-    return found
+    return record
 
 
 def sweep(config: Config) -> None:
     """Run the scheme at several strengths of its penalty, beside one without (base_lt)."""
-    points, found = [], {}
+    points, comparison = [], {}
     for tau in (0.0, *config.tau_sweep):
         scheme: Any = config.scheme if tau else ("base_lt",)
-        found = run(
+        comparison = run(
             dataclasses.replace(config, scheme=scheme, tau=tau or config.tau, tau_sweep=()),
             config.folder / f"tau-{tau:g}",
         )
-        (row,) = found["rows"]
+        (row,) = comparison["rows"]
         points.append(
             {"tau": tau}
             | {
@@ -188,7 +188,7 @@ def sweep(config: Config) -> None:
             }
         )
     about = {
-        name: found[name]
+        name: comparison[name]
         for name in ("preset", "dataset", "network", "metric", "seeds", "size", "versions")
     }
     swept = {

@@ -99,7 +99,7 @@ def write(config: Config) -> None:
     counts = {"run": inputs.runs, "evaluation": inputs.evaluations, "section": sections}
     console.print(
         ", ".join(
-            f"{len(them)} {it}{'' if len(them) == 1 else 's'}" for it, them in counts.items()
+            f"{len(items)} {kind}{'' if len(items) == 1 else 's'}" for kind, items in counts.items()
         ),
         highlight=False,
     )
@@ -131,7 +131,7 @@ def heading(inputs: html.ReportInputs) -> str:
 
 def about(inputs: html.ReportInputs) -> str:
     """A line on the report itself: how many runs, written when and by which version."""
-    here = versions()
+    installed = versions()
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
     finished = sum(run.finished for run in inputs.runs)
     runs = (
@@ -139,7 +139,7 @@ def about(inputs: html.ReportInputs) -> str:
         if inputs.runs
         else ""
     )
-    return f"{runs}Written {date} with jaxtickets {here['jaxtickets']}."
+    return f"{runs}Written {date} with jaxtickets {installed['jaxtickets']}."
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def against_forward_passes(rounds: int, members: int = 3, examples: int = 10_000
         "predict": lambda: ensemble.member_log_proba(x),
     }
     seconds = take_turns(alternatives, max(1, rounds // 2))
-    what = (
+    label = (
         f"evaluation of {members} members (WRN-10-1) on {examples:,} images / their forward passes"
     )
-    return [row(what, seconds["evaluate"], seconds["predict"], "<=", 1.1)]
+    return [row(label, seconds["evaluate"], seconds["predict"], "<=", 1.1)]

@@ -72,11 +72,11 @@ def fine_tuning_step(rounds: int, examples: int = 32, tokens: int = 128) -> list
     alternatives: dict[str, Any] = {"jax": masked_step(batch)}
     alternatives["torch"] = TorchTextStepper(SMALL.to_hf(), batch, SHARE)
     seconds = take_turns(alternatives, rounds)
-    what = (
+    label = (
         f"BERT 6x384, {examples} x {tokens} tokens, masked fine-tuning step: speed relative to"
         " PyTorch eager"
     )
-    return [row(what, seconds["jax"], seconds["torch"], ">=", 1.5)]
+    return [row(label, seconds["jax"], seconds["torch"], ">=", 1.5)]
 
 
 def huge_pages(rounds: int) -> list[Row]:
@@ -91,7 +91,7 @@ def huge_pages(rounds: int) -> list[Row]:
         for tunables, times in seconds.items():
             command = [sys.executable, "-c", "import benchmark_texts; benchmark_texts.print_step()"]
             environment = os.environ | {"GLIBC_TUNABLES": tunables}
-            done = subprocess.run(
+            process = subprocess.run(
                 command,
                 cwd=Path(__file__).parents[1],
                 env=environment,
@@ -99,7 +99,7 @@ def huge_pages(rounds: int) -> list[Row]:
                 text=True,
                 check=True,
             )
-            times.append(float(done.stdout.split()[-1]))
+            times.append(float(process.stdout.split()[-1]))
     plain, huge = (statistics.median(times) for times in seconds.values())
     return [
         row(
@@ -135,21 +135,21 @@ def members_in_one_run(rounds: int) -> list[Row]:
     seconds(1, keys[:1])
     for turn in range(max(2, rounds // 2)):
         calls = [(4, keys, together), *((1, keys[i : i + 1], alone) for i in range(4))]
-        for width, key, into in calls if turn % 2 else reversed(calls):
-            into.append(seconds(width, key))
+        for width, key, timings in calls if turn % 2 else reversed(calls):
+            timings.append(seconds(width, key))
     rows = []
     for which, bound in (("train", 0.95), ("total", 1.0)):
-        one, four = (
-            statistics.median(s[which] / width for s in each)
-            for each, width in ((alone, 1), (together, 4))
+        alone_seconds, together_seconds = (
+            statistics.median(s[which] / width for s in timings_of_width)
+            for timings_of_width, width in ((alone, 1), (together, 4))
         )
         name = {"train": "training", "total": "with compiling"}[which]
         rows.append(
             row(
                 "BERT 6x384, 4 members in one run: times faster per member than 4 lone runs"
                 f" ({name})",
-                four,
-                one,
+                together_seconds,
+                alone_seconds,
                 ">=",
                 bound,
             )
@@ -229,14 +229,14 @@ def buckets(rounds: int, data_dir: Path | None) -> list[Row]:
         np.random.default_rng(0).permutation(len(train))[: len(train) // 32 * 32].reshape(-1, 32)
     )
     longest = lengths(train)[order].max(1)
-    cut = sum(seconds[str(next(b for b in train.buckets if b >= n))] for n in longest)
-    whole = len(longest) * seconds[str(train.buckets[-1])]
+    bucketed = sum(seconds[str(next(b for b in train.buckets if b >= n))] for n in longest)
+    unbucketed = len(longest) * seconds[str(train.buckets[-1])]
     return [
         row(
             "MRPC, an epoch of batches of 32 in buckets: times faster than at 128 tokens"
             " throughout",
-            cut,
-            whole,
+            bucketed,
+            unbucketed,
             ">=",
             None,
         )

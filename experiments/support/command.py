@@ -80,9 +80,9 @@ def parse(
       SystemExit: after `--help`.
     """
     words = sys.argv[1:] if words is None else words
-    for before, word in zip(["", *words], words, strict=False):
+    for previous, word in zip(["", *words], words, strict=False):
         if word == "" or (word.startswith("--") and word.endswith("=")):
-            flag = word[:-1] or (before if before.startswith("-") else "an argument")
+            flag = word[:-1] or (previous if previous.startswith("-") else "an argument")
             raise flags.FlagError(f"{flag} is empty; give it a value, or leave it out.")
     complaint = io.StringIO()
     try:
@@ -122,9 +122,9 @@ def _first_sentence(complaint: str) -> str:
             parts += [[]]
         elif not line.startswith(("╭", "╰")):
             parts[-1].append(text)
-    told = [" ".join(part) for part in parts if part]
+    paragraphs = [" ".join(part) for part in parts if part]
     # where there is no box, the title is a part of its own
-    text = told[0 if "╭" in complaint else 1]
+    text = paragraphs[0 if "╭" in complaint else 1]
     return f"{text.removeprefix('Error parsing ').rstrip('.')}. See --help."
 
 
@@ -224,9 +224,9 @@ def writable(folder: Path, flag: str = "--out") -> Path:
             probe.write(bytes(4096))
             probe.flush()
     except (OSError, ValueError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise flags.FlagError(
-            f"{flag} {folder}: {why}. Give a folder that can be written to."
+            f"{flag} {folder}: {reason}. Give a folder that can be written to."
         ) from None
     finally:
         for path in missing:  # deepest first
@@ -267,10 +267,10 @@ def _plainly(error: UnicodeError) -> str:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    whole = unicodedata.normalize("NFKD", text)
+    decomposed = unicodedata.normalize("NFKD", text)
     return "".join(
         PLAIN.get(sign, sign if sign.isascii() else "?")
-        for sign in whole
+        for sign in decomposed
         if not unicodedata.combining(sign)
     )
 

@@ -96,9 +96,9 @@ def draw_all(found: Mapping[str, Any], sources: Mapping[str, Source], folder: Pa
         report.draw_depth(found, folder / "features.png"),
     ]
     for row in found["rows"]:
-        own = folder / re.sub(r"[^\w.-]+", "-", row["name"]).strip("-.")
-        own.mkdir(exist_ok=True)
-        drawn += draw_row(row, sources[row["name"]], own)
+        row_folder = folder / re.sub(r"[^\w.-]+", "-", row["name"]).strip("-.")
+        row_folder.mkdir(exist_ok=True)
+        drawn += draw_row(row, sources[row["name"]], row_folder)
     return [path for path in drawn if path is not None]
 
 

@@ -46,10 +46,10 @@ class Within:
             "at most": self.high,
             "below": self.below,
         }
-        told = " and ".join(
+        limits = " and ".join(
             f"{word} {bound:,.10g}" for word, bound in bounds.items() if math.isfinite(bound)
         )
-        return told or "a finite number"
+        return limits or "a finite number"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,16 +100,16 @@ def check(config: Any) -> None:
         rules = getattr(hint, "__metadata__", ())
         positional = any("positional" in str(rule).lower() for rule in rules)
         flag = field.name if positional else f"--{field.name.replace('_', '-')}"
-        each = value if isinstance(value, tuple) else (value,)
-        for one in each:
-            _check_one(flag, one, rules)
+        values = value if isinstance(value, tuple) else (value,)
+        for item in values:
+            _check_one(flag, item, rules)
         for rule in rules:
             if isinstance(rule, Different) and (
-                len(set(each)) < len(each) or not (each or rule.empty)
+                len(set(values)) < len(values) or not (values or rule.empty)
             ):
                 raise FlagError(
                     f"{flag}: one or more, no two of them equal; got"
-                    f" {' '.join(map(str, each)) or 'none'}."
+                    f" {' '.join(map(str, values)) or 'none'}."
                 )
 
 
@@ -179,13 +179,13 @@ class SeedsConfig(Hardware):
 
     def override(self, experiment: Any, seed: int, *names: str) -> Any:
         """The experiment with these flags, and with those named here that are set."""
-        given = {
+        changes = {
             name: getattr(self, name)
             for name in ("data_dir", "precision", "bins", "checkpoint_every", "layout")
         } | {"seed": seed}
-        given |= {
+        changes |= {
             name: getattr(self, name)
             for name in ("dataset", *names)
             if getattr(self, name) is not None
         }
-        return dataclasses.replace(experiment, **given)
+        return dataclasses.replace(experiment, **changes)

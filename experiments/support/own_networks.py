@@ -51,14 +51,14 @@ def load(name: str) -> OwnNetwork:
     module = _module(name, where)
     make = getattr(module, factory, None)
     if not callable(make):
-        there = [one for one in vars(module) if _made_there(module, one)]
+        functions = [candidate for candidate in vars(module) if _made_there(module, candidate)]
         raise FlagError(
             f"--model {name}: {where} has no function {factory}; it has"
-            f" {', '.join(there) or 'none'}."
+            f" {', '.join(functions) or 'none'}."
         )
     try:
-        made: Any = make()
-        task = made if isinstance(made, jt.Task) else jt.classification(made)
+        network: Any = make()
+        task = network if isinstance(network, jt.Task) else jt.classification(network)
     except Exception as error:  # of the user's own code
         raise FlagError(
             f"--model {name}: {type(error).__name__}: {error} The function is called without"
@@ -87,8 +87,8 @@ def _module(name: str, where: str) -> ModuleType:
     except FlagError:
         raise
     except Exception as error:  # of the user's own code
-        what = f"{type(error).__name__}: {error}"
-        raise FlagError(f"--model {name}: {where} cannot be imported: {what}.") from error
+        complaint = f"{type(error).__name__}: {error}"
+        raise FlagError(f"--model {name}: {where} cannot be imported: {complaint}.") from error
     return module
 
 

@@ -41,24 +41,24 @@ def paper_rows() -> tuple[PaperRow, ...]:
 def _row(table: dict[str, Any], printed: list[Any]) -> PaperRow:
     names = table["columns"].split()
     cells = table | dict(zip(names, printed, strict=True))
-    told: dict[str, Any] = {name: None if it == "" else it for name, it in cells.items()}
+    values: dict[str, Any] = {name: None if cell == "" else cell for name, cell in cells.items()}
     scores = {
-        name.removesuffix("%"): told[name] / 100 if name.endswith("%") else told[name]
+        name.removesuffix("%"): values[name] / 100 if name.endswith("%") else values[name]
         for name in names
         if name not in (*SETTING, "accuracy+-")
     }
     if "single" in scores:
-        scores["difference"] = (told["ensemble%"] - told["single%"]) / 100
-    spread = {"accuracy": told["accuracy+-"] / 100} if "accuracy+-" in told else {}
-    setting = {name: told.get(name) for name in (*SETTING, "source", "reference")}
+        scores["difference"] = (values["ensemble%"] - values["single%"]) / 100
+    spread = {"accuracy": values["accuracy+-"] / 100} if "accuracy+-" in values else {}
+    setting = {name: values.get(name) for name in (*SETTING, "source", "reference")}
     return PaperRow(scores=scores, spread=spread, **setting)  # pyright: ignore[reportArgumentType]
 
 
 def published(preset: str, dataset: str, network: str, method: str) -> Published | None:
     """What a paper reports for that method in that setting; None if nothing."""
-    wanted = (method, network_of(network), dataset)
+    setting = (method, network_of(network), dataset)
     for row in paper_rows():  # of several rows of a method the first: EDST with three tickets
-        if (row.method, row.network, row.dataset) != wanted:
+        if (row.method, row.network, row.dataset) != setting:
             continue
         if preset == "table1" and row.source == SMALL_BUDGET:
             error = row.spread["accuracy"]
@@ -92,8 +92,8 @@ def multi_ticket_diversity(family: str, task: str, scheme: str) -> tuple[float, 
 
 
 def _multi_ticket(family: str, task: str, scheme: str, score: str) -> PaperRow | None:
-    wanted = (scheme, f"{family}-base", task)
-    rows = (row for row in paper_rows() if (row.method, row.network, row.dataset) == wanted)
+    setting = (scheme, f"{family}-base", task)
+    rows = (row for row in paper_rows() if (row.method, row.network, row.dataset) == setting)
     return next((row for row in rows if score in row.scores), None)
 
 

@@ -106,11 +106,11 @@ def run_and_report(
     tickets, results = fit_and_score(config, plan, task, data, out, **fit_kwargs)
     rows = {name: results}
     for other, test in (also or {}).items():
-        rows[f"{name}, {other}"] = found = score(
+        rows[f"{name}, {other}"] = scores = score(
             config, tickets, plan, (data[0], test), out, fit_kwargs.get("predict_batch")
         )
         kept = ("ensemble", "members", "members_mean", "diversity", "ece_bins", "examples")
-        results[other] = {part: found[part] for part in kept}
+        results[other] = {part: scores[part] for part in kept}
     if dense is not None:
         console.print(str(dense), highlight=False, soft_wrap=True)
         _, rows["single dense"] = fit_and_score(
@@ -225,9 +225,9 @@ def in_unit(cost: Mapping[str, Any], unit: Mapping[str, Any]) -> dict[str, Any]:
 
 def rewritten(results: dict[str, Any], unit: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The results with their cost in another unit, written anew."""
-    found = results | {"cost": in_unit(results["cost"], unit)}
-    engine.write_json(folder / "results.json", found)
-    return found
+    record = results | {"cost": in_unit(results["cost"], unit)}
+    engine.write_json(folder / "results.json", record)
+    return record
 
 
 def read_json(file: Path) -> dict[str, Any] | None:
@@ -236,10 +236,10 @@ def read_json(file: Path) -> dict[str, Any] | None:
     A damaged one has to be made again.
     """
     try:
-        found = json.loads(file.read_bytes())
+        contents = json.loads(file.read_bytes())
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return contents if isinstance(contents, dict) else None
 
 
 def write_results(

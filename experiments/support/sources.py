@@ -133,10 +133,10 @@ def _task(file: Path, name: str, own: Sequence[OwnNetwork]) -> tuple[jt.Task, st
     except ValueError as error:
         if len(own) == 1:
             return own[0].task, own[0].code
-        given = ", ".join(network.task.name for network in own)
+        made = ", ".join(network.task.name for network in own)
         raise jt.TicketFileError(
             f"{file}: {error} Of a network of your own give"
-            f" {f'one of that name; --model makes {given}' if own else '--model module:factory'}."
+            f" {f'one of that name; --model makes {made}' if own else '--model module:factory'}."
         ) from None
 
 
@@ -179,14 +179,14 @@ def _predictions(file: Path) -> Source:
         raise ReportError(f"{file}: no .npz of numbers, or damaged: {error}.") from None
     except Exception as error:  # zipfile and zlib have kinds of their own
         raise ReportError(f"{file}: damaged: {type(error).__name__}: {error}.") from None
-    there = [name for name in PREDICTIONS if name in arrays]
-    if not there or "y" not in arrays:
+    kinds = [name for name in PREDICTIONS if name in arrays]
+    if not kinds or "y" not in arrays:
         raise ReportError(
             f"{file}: has {', '.join(arrays) or 'none of them'}; wanted one of"
             f" {', '.join(PREDICTIONS)} [M, B, C], and y [B]."
         )
-    found = arrays[there[0]]
-    log_proba = found if there[0] == "log_proba" else evaluation.as_log_proba(found)
+    predictions = arrays[kinds[0]]
+    log_proba = predictions if kinds[0] == "log_proba" else evaluation.as_log_proba(predictions)
     log_proba = log_proba[None] if log_proba.ndim == 2 else log_proba
     y = arrays["y"]
     digest = hashlib.sha256(

@@ -29,13 +29,13 @@ def check_names(config: Config) -> None:
     Raises:
       ReportError: a name that is none.
     """
-    known = (
+    rules = (
         ("--corruptions", "corruptions", config.corruptions, CORRUPTIONS),
         ("--ood", "sets", config.ood, SETS),
     )
-    for flag, what, names, there in known:
-        if strange := [name for name in names if name not in there]:
-            raise ReportError(f"{flag}: got {strange[0]!r}; {what} are {', '.join(there)}.")
+    for flag, noun, names, allowed in rules:
+        if unknown := [name for name in names if name not in allowed]:
+            raise ReportError(f"{flag}: got {unknown[0]!r}; {noun} are {', '.join(allowed)}.")
 
 
 def test_set(config: Config, found: list[Source]) -> jt.Dataset:
@@ -139,7 +139,7 @@ def other_sets(config: Config, test: jt.Dataset) -> dict[str, jt.Dataset]:
             for name in ("cifar10", "cifar100")
         },
     }
-    found = {}
+    sets = {}
     for name in names:
         if name not in makers or name == test_name(test):
             raise ReportError(
@@ -147,11 +147,11 @@ def other_sets(config: Config, test: jt.Dataset) -> dict[str, jt.Dataset]:
                 f" {', '.join(other for other in makers if other != test_name(test))}."
             )
         try:
-            found[name] = dataclasses.replace(makers[name](), prepare=test.prepare)
+            sets[name] = dataclasses.replace(makers[name](), prepare=test.prepare)
         except jt.data.DataNotFoundError as error:
-            left = " ".join(other for other in names if other != name)
-            raise ReportError(f"{error}\nOr go without it: --ood {left}") from None
-    return found
+            remaining = " ".join(other for other in names if other != name)
+            raise ReportError(f"{error}\nOr go without it: --ood {remaining}") from None
+    return sets
 
 
 @dataclasses.dataclass(frozen=True)

@@ -210,20 +210,25 @@ def escape(scale: Scale) -> list[Point]:
 
 def growth(scale: Scale) -> list[Point]:
     """Points of random against gradient growth (FreeTickets, table 10)."""
-    both = (("EDST", scale.edst), ("DST", scale.dst))
+    methods = (("EDST", scale.edst), ("DST", scale.dst))
     return [
-        Point(name, how, f"{config.name}-{how}", dataclasses.replace(config, growth=how))
-        for name, config in both
-        for how in ("random", "gradient")
+        Point(
+            name,
+            growth_rule,
+            f"{config.name}-{growth_rule}",
+            dataclasses.replace(config, growth=growth_rule),
+        )
+        for name, config in methods
+        for growth_rule in ("random", "gradient")
     ]
 
 
 def ticket_sparsity(scale: Scale) -> list[Point]:
     """Points of the sparsity of the tickets (FreeTickets, figure 4)."""
-    both = (("EDST", scale.edst), ("DST", scale.dst))
+    methods = (("EDST", scale.edst), ("DST", scale.dst))
     return [
         Point(name, share, f"{config.name}-s{share:g}", dataclasses.replace(config, sparsity=share))
-        for name, config in both
+        for name, config in methods
         for share in scale.ticket_sparsities
     ]
 

@@ -110,8 +110,10 @@ class Config(Hardware):
             "batch_size",
             "rewind_head",
         )
-        given = {name: getattr(self, name) for name in names}
-        return jt.multi_ticket(scheme, self.seeds, lr=Linear(self.lr), head=("^head/",), **given)
+        arguments = {name: getattr(self, name) for name in names}
+        return jt.multi_ticket(
+            scheme, self.seeds, lr=Linear(self.lr), head=("^head/",), **arguments
+        )
 
 
 PAPER = Config(preset="paper")

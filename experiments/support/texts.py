@@ -78,7 +78,7 @@ def prepare(config: Config, console: Console) -> Given:
         )
     checkpoint = jt.read_checkpoint(config.model)
     splits = GLUE_TASKS[config.task].splits[:2]
-    found = jt.data.glue(
+    datasets = jt.data.glue(
         config.task,
         config.tokenizer or config.model,
         config.data_dir,
@@ -87,7 +87,7 @@ def prepare(config: Config, console: Console) -> Given:
     )
     classes = len(GLUE_TASKS[config.task].class_names) or None
     task = jt.fine_tuning(checkpoint, classes, dtype=jnp.dtype(config.precision))
-    return Given(task, checkpoint.config, found[splits[0]], found[splits[1]], False)
+    return Given(task, checkpoint.config, datasets[splits[0]], datasets[splits[1]], False)
 
 
 def pretrain(config: Config) -> Any:
@@ -135,7 +135,10 @@ def blank(config: Config) -> tuple[jt.Task, jt.Dataset]:
     rules, name = jt.models.ENCODER_KERNELS, str(sizes)
     shape = (examples, config.max_length)
     names = ("input_ids", "token_type_ids", "attention_mask")
-    x = {each: np.broadcast_to(np.int32(each != "token_type_ids"), shape) for each in names}
+    x = {
+        input_name: np.broadcast_to(np.int32(input_name != "token_type_ids"), shape)
+        for input_name in names
+    }
     if classes is None:
         return jt.models.regression(model, prunable=rules, name=name), jt.Dataset(
             x, np.zeros(examples, np.float32), None, name=config.task
@@ -171,8 +174,8 @@ def stored_predictions(
                 tickets
             ):
                 return stored["predictions"]
-    each = tickets.member_log_proba(validation, batch_size=32)
-    predictions = each if validation.num_classes is None else np.exp(each)
+    outputs = tickets.member_log_proba(validation, batch_size=32)
+    predictions = outputs if validation.num_classes is None else np.exp(outputs)
     np.savez_compressed(file, predictions=predictions, y=validation.y)
     return predictions
 
@@ -199,7 +202,10 @@ def row(
         "gain": gain.to_dict(),
         "singles": gain.single_scores.ravel().tolist(),
         "scores": (
-            [evaluation.glue_score(name, each, y) for each in predictions]
+            [
+                evaluation.glue_score(name, member_predictions, y)
+                for member_predictions in predictions
+            ]
             if config.task != "paraphrases"
             else None
         ),
@@ -237,13 +243,13 @@ def compare(
     size = max(config.sizes)
     scores = {scheme: gain.ensemble_scores[size].ravel() for scheme, gain in gains.items()}
     for other in ("baseline", "base_lt"):
-        for one in rows:
-            scheme = one["scheme"]
+        for record in rows:
+            scheme = record["scheme"]
             if other not in scores or scheme == other:
                 continue
             if len(scores[scheme]) > 1:
                 p = evaluation.student_t(scores[scheme], scores[other]).pvalue
-                one["tests"][other] = None if np.isnan(p) else p
+                record["tests"][other] = None if np.isnan(p) else p
             if config.resamples:
                 ours, theirs = (
                     evaluation.subset_means(predictions[s], size, config.groups)
@@ -252,7 +258,7 @@ def compare(
                 test = evaluation.paired_bootstrap(
                     ours, theirs, y, metric(config), seed=0, resamples=config.resamples
                 )
-                one["bootstrap"][other] = {
+                record["bootstrap"][other] = {
                     "difference": test.difference,
                     "low": test.low,
                     "high": test.high,
