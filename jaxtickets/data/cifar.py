@@ -127,13 +127,13 @@ def read(
     """
     if split not in ("train", "test"):
         raise DataError(f"{published.name}: split is 'train' or 'test'; got {split!r}")
-    found, looked = search(
+    arrays, looked = search(
         data_dir,
         lambda root, remarks: _search(published, split, root, remarks),
         lambda root: _nothing(published, root),
     )
-    if found is not None:
-        return found
+    if arrays is not None:
+        return arrays
     failure = "it was off (download=False)"
     if download:
         target = paths.in_home(CACHE) if data_dir is None else paths.given(data_dir, "data_dir")
@@ -178,10 +178,10 @@ def _search(published: Published, split: str, root: Path, remarks: list[str]) ->
                 read_archive(root / archive, *_wanted(published, split, form)),
             )
     prepared = find_prepared(root, published.name)
-    found = None if prepared is None else read_prepared(prepared, split, published.num_classes)
-    if prepared is not None and found is None:
+    arrays = None if prepared is None else read_prepared(prepared, split, published.num_classes)
+    if prepared is not None and arrays is None:
         remarks.append(f"{prepared} lacks the split {split!r}")
-    return found
+    return arrays
 
 
 def _wanted(published: Published, split: str, form: str) -> tuple[str, tuple[str, ...], int]:

@@ -93,30 +93,30 @@ def scan(root: Path) -> Pictures:
         raise DataError(f"{root}: no class folders in it. {_instead(root)}{left}")
     files, labels, empty = [], [], {}
     for label, name in enumerate(names):
-        here = LeftOut()
-        found = _class(root / name, here)
-        files += [f"{name}/{file}" for file in found]
-        labels += [label] * len(found)
-        if not found:
-            empty[name] = here
-        left.take(here, name)
+        class_left = LeftOut()
+        pictures = _class(root / name, class_left)
+        files += [f"{name}/{file}" for file in pictures]
+        labels += [label] * len(pictures)
+        if not pictures:
+            empty[name] = class_left
+        left.take(class_left, name)
     if empty:
         first, holds = next(iter(empty.items()))
         if "folders" in holds.counts:
-            what = (
+            advice = (
                 f" Pictures lie directly in {root / first}, or in a folder {IMAGES} in it; found"
                 f" there:{holds}. Move them up"
             )
         else:
-            what = (
+            advice = (
                 f" In {first} there is{holds}. Convert them to JPEG or PNG"
                 if holds.counts
                 else " Unpack the class again"
             )
         names = f"{_folders(list(empty))} {_some(list(empty))}"
         raise DataError(
-            f"{root}: no pictures ({', '.join(SUFFIXES)}) in the class {names}.{what}, or move the"
-            f" folder out of {root}"
+            f"{root}: no pictures ({', '.join(SUFFIXES)}) in the class {names}.{advice}, or move"
+            f" the folder out of {root}"
         )
     left.tell(root)
     return Pictures(root, tuple(files), np.asarray(labels, np.int32), tuple(names))
@@ -125,9 +125,9 @@ def scan(root: Path) -> Pictures:
 def _class(folder: Path, left: LeftOut) -> list[str]:
     """Names of a class's pictures in order, relative to the class's folder."""
     entries = [entry for entry in listed(folder) if not entry.name.startswith(".")]
-    found = sorted(entry.name for entry in entries if is_picture(entry))
+    names = sorted(entry.name for entry in entries if is_picture(entry))
     images = folder / IMAGES
-    if not found and images.is_dir():
+    if not names and images.is_dir():
         boxes = f"{folder.name}_boxes.txt"  # Tiny ImageNet's own
         for entry in entries:
             if entry.name not in (IMAGES, boxes):
@@ -136,7 +136,7 @@ def _class(folder: Path, left: LeftOut) -> list[str]:
     for entry in entries:
         if not is_picture(entry):
             left.add(entry, entry.name)
-    return found
+    return names
 
 
 class LeftOut:
@@ -227,13 +227,13 @@ def pictures_in(folder: Path, left: LeftOut | None = None, above: str = "") -> l
 
     What else is there, and not hidden, is counted.
     """
-    found = []
+    names = []
     for entry in listed(folder):
         if is_picture(entry):
-            found.append(entry.name)
+            names.append(entry.name)
         elif left is not None and not entry.name.startswith("."):
             left.add(entry, f"{above}/{entry.name}" if above else entry.name)
-    return found
+    return names
 
 
 def among(pictures: Pictures, class_names: Sequence[str], all_of_them: bool) -> Pictures | None:
@@ -244,12 +244,12 @@ def among(pictures: Pictures, class_names: Sequence[str], all_of_them: bool) -> 
     """
     if pictures.class_names == tuple(class_names):
         return None
-    strange = sorted(set(pictures.class_names) - set(class_names))
+    unknown = sorted(set(pictures.class_names) - set(class_names))
     missing = sorted(set(class_names) - set(pictures.class_names))
-    if strange or (missing and all_of_them):
+    if unknown or (missing and all_of_them):
         parts = (
-            [f"has the class {_folders(strange)} {_some(strange)}, which training has not"]
-            if strange
+            [f"has the class {_folders(unknown)} {_some(unknown)}, which training has not"]
+            if unknown
             else []
         )
         parts += (

@@ -65,9 +65,9 @@ class CorruptedSets(Generic[T]):
 
     def __repr__(self) -> str:
         corruptions, severities = ({pair[i] for pair in self.pairs} for i in (0, 1))
-        made = " (generated)" if self.generated else ""
+        origin = " (generated)" if self.generated else ""
         return (
-            f"CorruptedSets({self.name}{made}: {len(self)} sets, {len(corruptions)} corruptions,"
+            f"CorruptedSets({self.name}{origin}: {len(self)} sets, {len(corruptions)} corruptions,"
             f" severities {sorted(severities)})"
         )
 
@@ -137,13 +137,14 @@ def corrupted(
     pairs = pairs_of("corrupted", possible if corruptions is None else corruptions, severities)
     for name, _ in pairs:
         if name not in possible:
-            why = (
+            reason = (
                 "it overlays photographs that are not here"
                 if name == "frost"
                 else "grey images have no colours"
             )
             raise DataError(
-                f"corrupted: {name!r} cannot be made: {why}. Those that can: {', '.join(possible)}"
+                f"corrupted: {name!r} cannot be made: {reason}. Those that can:"
+                f" {', '.join(possible)}"
             )
     check_seed("corrupted", seed)
     name = f"{test.name}-c"
@@ -229,11 +230,11 @@ def pairs_of(
       DataError: an unknown corruption or severity, or none.
     """
     names = (corruptions,) if isinstance(corruptions, str) else tuple(corruptions)
-    strange = [name for name in names if name not in CORRUPTIONS]
-    if strange or not names:
+    unknown = [name for name in names if name not in CORRUPTIONS]
+    if unknown or not names:
         raise DataError(
             f"{function}: corruptions are some of {', '.join(CORRUPTIONS)}; got"
-            f" {strange[0] if strange else ()!r}"
+            f" {unknown[0] if unknown else ()!r}"
         )
     levels = (severities,) if isinstance(severities, int) else tuple(severities)
     if not levels or any(isinstance(level, bool) or level not in SEVERITIES for level in levels):
@@ -256,9 +257,10 @@ def pixels_of(
         or x.ndim != 4
         or x.shape[-1] not in (1, 3)
     ):
-        found = f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else type(x).__name__
+        description = f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else type(x).__name__
         raise DataError(
-            f"{function}: {test.name}: x is uint8 [N, H, W, C] with 1 or 3 channels; got {found}"
+            f"{function}: {test.name}: x is uint8 [N, H, W, C] with 1 or 3 channels; got"
+            f" {description}"
         )
     scale = getattr(test.prepare, "scale", None) if scale is None else scale
     if scale is None:

@@ -73,15 +73,15 @@ def read_tsv(task: GlueTask, path: Path) -> Texts:
         fields = _decoded(line.removesuffix(b"\r"), f"{where}, line {number}").split("\t")
         if len(fields) != len(header):
             if not task.ragged:
-                why = (
+                reason = (
                     "a tab inside a text?"
                     if len(fields) > len(header)
                     else "a line break inside a text?"
                 )
                 raise DataError(
                     f"{where}, line {number}: {len(fields)} columns found, {len(header)} expected"
-                    f" ({why}). GLUE's files are separated by tabs and not quoted; fetch the file"
-                    " again"
+                    f" ({reason}). GLUE's files are separated by tabs and not quoted; fetch the"
+                    " file again"
                 )
             dropped.append(number)
             continue
@@ -89,10 +89,10 @@ def read_tsv(task: GlueTask, path: Path) -> Texts:
             column.append(fields[place])
         labels.append(_label(task, fields[label], f"{where}, line {number}"))
     if dropped:
-        some = ", ".join(map(str, dropped[:3])) + (", ..." if len(dropped) > 3 else "")
+        line_numbers = ", ".join(map(str, dropped[:3])) + (", ..." if len(dropped) > 3 else "")
         print(
             f"{where}: {len(dropped):,} of {len(labels) + len(dropped):,} rows left out for their"
-            f" number of columns (lines {some})",
+            f" number of columns (lines {line_numbers})",
             file=sys.stderr,
         )
     return _texts(task, texts, labels, where)
@@ -143,8 +143,8 @@ def _texts(
 
 def _places(task: GlueTask, header: list[str], where: str) -> list[int]:
     """The columns of a header that hold the texts and the label."""
-    wanted = [*task.columns, task.label]
-    if lacking := [name for name in wanted if name not in header]:
+    columns = [*task.columns, task.label]
+    if lacking := [name for name in columns if name not in header]:
         hint = (
             "Test files have no labels"
             if lacking == [task.label]
@@ -154,12 +154,12 @@ def _places(task: GlueTask, header: list[str], where: str) -> list[int]:
             f"{where}, line 1: the header lacks {', '.join(map(repr, lacking))}; it has"
             f" {', '.join(header)[:200]}. {hint}"
         )
-    if twice := [name for name in wanted if header.count(name) > 1]:
+    if twice := [name for name in columns if header.count(name) > 1]:
         raise DataError(
             f"{where}, line 1: the header has {', '.join(map(repr, twice))} twice, so its column"
             " cannot be told"
         )
-    return [header.index(name) for name in wanted]
+    return [header.index(name) for name in columns]
 
 
 def _decoded(raw: bytes, where: str) -> str:

@@ -92,7 +92,7 @@ def glue(
     """
     chosen = glue_task(task)
     _check_arguments(root, cache, download, buckets)
-    wanted = _splits(chosen, splits)
+    split_names = _splits(chosen, splits)
     tool = encoder(tokenizer)
     # its errors before anything is read
     tool.encode([], [] if len(chosen.texts) == 2 else None, max_length)
@@ -106,10 +106,10 @@ def glue(
         else paths.given(cache, "cache")
     )
     folder = None if place is None else place / "tokens"
-    found = read_glue(chosen, wanted, root, source, download)
+    texts_by_split = read_glue(chosen, split_names, root, source, download)
     return {
         split: _dataset(chosen, split, texts, tool, max_length, tuple(buckets), folder)
-        for split, texts in found.items()
+        for split, texts in texts_by_split.items()
     }
 
 

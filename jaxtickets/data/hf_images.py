@@ -96,8 +96,8 @@ def _splits(
 ) -> dict[str, Any]:
     try:
         if folder is not None and any((folder / name).is_file() for name in _FILES[2:]):
-            found = datasets.load_from_disk(str(folder))
-            return dict(found) if isinstance(found, dict) else {str(found.split): found}
+            stored = datasets.load_from_disk(str(folder))
+            return dict(stored) if isinstance(stored, dict) else {str(stored.split): stored}
         return dict(datasets.load_dataset(str(folder or repository), config))
     except ValueError as error:  # a config to choose, or one that is none
         text = told(error)
@@ -114,12 +114,12 @@ def _offline(datasets: Any) -> Iterator[None]:
 
     It reads that variable when it is imported.
     """
-    before = datasets.config.HF_HUB_OFFLINE
+    previous = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        datasets.config.HF_HUB_OFFLINE = before
+        datasets.config.HF_HUB_OFFLINE = previous
 
 
 def _kind(datasets: Any, feature: Any) -> str:

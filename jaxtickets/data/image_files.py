@@ -72,10 +72,10 @@ def decode_bytes(raw: bytes, path: str, grey: bool = False) -> Image:
 
     scans = raw.count(b"\xff\xda") if raw.startswith(b"\xff\xd8") else 0
     if len(raw) > MAX_BYTES or scans > MAX_SCANS:
-        what = (
+        problem = (
             f"a JPEG of {scans:,} scans" if scans > MAX_SCANS else f"more than {MAX_BYTES:,} bytes"
         )
-        raise DataError(f"{path}: {what}, which no picture has. Fetch it again")
+        raise DataError(f"{path}: {problem}, which no picture has. Fetch it again")
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as picture:
             _refuse_large(path, *picture.size)

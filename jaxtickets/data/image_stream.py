@@ -289,9 +289,9 @@ def _check(images: ImageStream | ImageTest) -> None:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            what = "threads" if name == "workers" else "pixels"
+            unit = "threads" if name == "workers" else "pixels"
             raise DataError(
-                f"{images.name}: {name} is a number of {what}, an integer >= {least}; got {value!r}"
+                f"{images.name}: {name} is a number of {unit}, an integer >= {least}; got {value!r}"
             )
     if images.interpolation not in views.FILTERS:
         raise DataError(

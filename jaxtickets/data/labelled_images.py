@@ -60,22 +60,26 @@ def choose_features(
     """
     chosen = []
     for kind, name in (("image", options.image), ("label", options.label)):
-        names = [one for one, other in kinds.items() if other == kind]
-        preferred = [one for one in names if one in usual]
+        names = [feature for feature, feature_kind in kinds.items() if feature_kind == kind]
+        preferred = [feature for feature in names if feature in usual]
         if name is not None:
-            found = [name] if name in names else []
+            candidates = [name] if name in names else []
         else:
-            found = preferred if len(preferred) == 1 else names
-        if len(found) != 1:
-            there = ", ".join(f"{shown(one, 60)} ({other})" for one, other in kinds.items())
+            candidates = preferred if len(preferred) == 1 else names
+        if len(candidates) != 1:
+            listing = ", ".join(
+                f"{shown(feature, 60)} ({feature_kind})" for feature, feature_kind in kinds.items()
+            )
             fix = (
-                f"Give {' or '.join(f'{kind}={one!r}' for one in names)}"
+                f"Give {' or '.join(f'{kind}={feature!r}' for feature in names)}"
                 if names
                 else "Read it with its own library, and give the arrays: from_arrays(x, y)"
             )
-            what = f"{kind}={name!r} is none of its {kind}s" if name else f"{len(found)} {kind}s"
-            raise DataError(f"{where}: {what}. Its features are {there or 'none'}. {fix}")
-        chosen.append(found[0])
+            problem = (
+                f"{kind}={name!r} is none of its {kind}s" if name else f"{len(candidates)} {kind}s"
+            )
+            raise DataError(f"{where}: {problem}. Its features are {listing or 'none'}. {fix}")
+        chosen.append(candidates[0])
     return chosen[0], chosen[1]
 
 

@@ -57,12 +57,12 @@ def load(
     >>> load("digits", "test")
     Dataset(digits: 450 examples, x=uint8[450, 8, 8, 1], classes=10)
     """
-    source, colon, rest = str(name).partition(":")
+    source, colon, set_name = str(name).partition(":")
     options = ImageOptions(size, image, label)
     if colon and source == "tfds":
-        return tfds_images(rest, split, data_dir, download, options)
+        return tfds_images(set_name, split, data_dir, download, options)
     if colon and source == "hf":
-        return hf_images(rest, split, data_dir, download, options)
+        return hf_images(set_name, split, data_dir, download, options)
     if name not in NAMES:
         raise DataError(
             f"load: name is one of {', '.join(NAMES)}, tfds:NAME or hf:NAME; got {name!r}. For your"

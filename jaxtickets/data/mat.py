@@ -187,10 +187,10 @@ def variables(path: Path) -> Iterator[Variable]:
 
 def _bytes(file: BinaryIO, start: int, size: int) -> bytes:
     file.seek(start)
-    found = file.read(size)
-    if len(found) != size:
+    contents = file.read(size)
+    if len(contents) != size:
         raise _Damaged(f"it ends early: {size:,} bytes from byte {start:,} on were expected")
-    return found
+    return contents
 
 
 def _inflate(raw: bytes, most: int) -> bytes:

@@ -58,11 +58,11 @@ class Npy:
             dtype = self._header(file, kinds, shape)
             table = np.empty((count, *shape[1:]), dtype)
             file.seek(first * (table.nbytes // count), 1)
-            got = file.readinto(table.data.cast("B"))
-        if got != table.nbytes:
+            bytes_read = file.readinto(table.data.cast("B"))
+        if bytes_read != table.nbytes:
             raise DataError(
-                f"{self.where}: {got:,} bytes read, {table.nbytes:,} expected. Is it still being"
-                " written?"
+                f"{self.where}: {bytes_read:,} bytes read, {table.nbytes:,} expected. Is it still"
+                " being written?"
             )
         return table
 
@@ -83,7 +83,7 @@ class Npy:
                 raise ValueError(f"format {version}, (1, 0) expected")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what Python 2 has written
-                found, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+                stored_shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         except (
             Exception
         ) as error:  # NumPy evaluates the header as a literal, and raises what its tokenizer likes
@@ -95,10 +95,11 @@ class Npy:
                 f"{self.where}: dtype: {dtype} found,"
                 f" {' or '.join(str(np.dtype(k)) for k in kinds.split())} expected"
             )
-        if found != shape or fortran:
+        if stored_shape != shape or fortran:
             order = " by columns" if fortran else ""
             raise DataError(
-                f"{self.where}: shape: {shown(list(found))}{order} found, {list(shape)} expected"
+                f"{self.where}: shape: {shown(list(stored_shape))}{order} found, {list(shape)}"
+                " expected"
             )
         size = file.tell() - self.start + dtype.itemsize * int(np.prod(shape))
         if size != self.size:
@@ -128,14 +129,14 @@ def in_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, Npy]:
     Raises:
       DataError: a damaged or compressed archive.
     """
-    wanted = {PurePosixPath(folder, name): name for name in names}
-    found = {}
+    name_by_path = {PurePosixPath(folder, name): name for name in names}
+    arrays = {}
     try:
         with open_tar(path=path) as archive:
             for member in archive:
-                name = wanted.get(PurePosixPath(member.name))
+                name = name_by_path.get(PurePosixPath(member.name))
                 if name is not None and member.isreg() and not member.issparse():
-                    found[name] = Npy(
+                    arrays[name] = Npy(
                         path, f"{path}: {cut(member.name)}", member.offset_data, member.size
                     )
     except (
@@ -150,4 +151,4 @@ def in_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, Npy]:
         raise DataError(
             f"{path}: a damaged, incomplete or compressed archive: {told(error)}. Fetch it again"
         ) from error
-    return found
+    return arrays

@@ -61,12 +61,12 @@ def search(
             looked.append(f"  {label}: there is no home folder")
             continue
         try:
-            found = find(folder, remarks)
+            result = find(folder, remarks)
         except DataError:
             raise
         except OSError as error:  # a name too long, a folder that may not be looked into
-            found, remarks = None, [f"cannot be looked into: {error.strerror}"]
-        if found is not None:
-            return found, ""
+            result, remarks = None, [f"cannot be looked into: {error.strerror}"]
+        if result is not None:
+            return result, ""
         looked.append(f"  {label}: {folder}: " + ("; ".join(remarks) or nothing(folder)))
     return None, "\n".join(looked)

@@ -152,15 +152,15 @@ def _pairs(examples: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]
 
 def _meaning(rng: np.random.Generator) -> list[int]:
     """The concepts of a random sentence: quality, who, does what, quality, to whom."""
-    who, whom = rng.choice(NOUNS, 2, replace=False)
+    subject, recipient = rng.choice(NOUNS, 2, replace=False)
     verb = NOUNS + rng.integers(VERBS)
-    quality, other = NOUNS + VERBS + rng.integers(ADJECTIVES, size=2)
-    return [int(concept) for concept in (quality, who, verb, other, whom)]
+    quality, recipient_quality = NOUNS + VERBS + rng.integers(ADJECTIVES, size=2)
+    return [int(concept) for concept in (quality, subject, verb, recipient_quality, recipient)]
 
 
 def _sentence(rng: np.random.Generator, meaning: list[int]) -> list[int]:
     """Token numbers of one way to say a meaning."""
-    quality, who, verb, other, whom = (
+    quality, subject, verb, recipient_quality, recipient = (
         len(_SPECIAL) + concept * SYNONYMS + int(rng.integers(SYNONYMS)) for concept in meaning
     )
-    return [THE, quality, who, verb, THE, other, whom]
+    return [THE, quality, subject, verb, THE, recipient_quality, recipient]

@@ -32,8 +32,10 @@ def find_prepared(root: Path, name: str) -> Path | None:
     Returns:
       the folder with `dataset_info.json`, or None. The library is not imported to find out.
     """
-    own = Path(name).parts
-    named = [place for place in (root, root.parent) if place.parts[-len(own) :] == own]
+    name_parts = Path(name).parts
+    named = [
+        place for place in (root, root.parent) if place.parts[-len(name_parts) :] == name_parts
+    ]
     folders = [root / name, *([root, root.parent] if named else [])]
     versions = [
         path.parent
@@ -70,11 +72,13 @@ def read_prepared(
         another shape or type; a label that no class has.
       ImportError: tensorflow-datasets, or what it needs for reading, is not installed.
     """
-    found = prepared_examples(folder, split, "vision")
-    if found is None:
+    counted_examples = prepared_examples(folder, split, "vision")
+    if counted_examples is None:
         return None
-    pairs = ((example["image"], example["label"]) for example in found[1])
-    return collect(pairs, found[0], str(folder), split, num_classes, shape=(HEIGHT, WIDTH, 3))
+    pairs = ((example["image"], example["label"]) for example in counted_examples[1])
+    return collect(
+        pairs, counted_examples[0], str(folder), split, num_classes, shape=(HEIGHT, WIDTH, 3)
+    )
 
 
 def prepared_examples(folder: Path, split: str, extra: str) -> tuple[int, Iterator[Any]] | None:

@@ -89,10 +89,10 @@ def _read(path: Path, shape: tuple[int, int]) -> Tokens:
             about = file.metadata() or {}
             names = file.keys()
             slices = {name: file.get_slice(name) for name in names[: len(_DTYPES)]}
-            found = {name: tuple(part.get_shape()) for name, part in slices.items()}
-            if len(names) != len(_DTYPES) or found != dict.fromkeys(_DTYPES, shape):
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            if len(names) != len(_DTYPES) or shapes != dict.fromkeys(_DTYPES, shape):
                 raise DataError(
-                    f"{path}: damaged: {shown(found)} found, {', '.join(_DTYPES)} of {list(shape)}"
+                    f"{path}: damaged: {shown(shapes)} found, {', '.join(_DTYPES)} of {list(shape)}"
                     " expected"
                 )
             tokens = {name: file.get_tensor(name) for name in _DTYPES}

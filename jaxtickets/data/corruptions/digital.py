@@ -55,7 +55,7 @@ def saturate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
     Grey counts as red of no saturation.
     """
-    factor, more = SATURATE[severity - 1]
+    factor, offset = SATURATE[severity - 1]
     value = x.max(-1, keepdims=True)
     missing = value - x
     chroma = missing.max(-1, keepdims=True)
@@ -64,7 +64,7 @@ def saturate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     share = np.where(
         coloured, missing / np.where(coloured, chroma, 1), np.asarray([0, 1, 1], np.float32)
     )
-    return value * (1 - np.clip(saturation * factor + more, 0, 1) * share)
+    return value * (1 - np.clip(saturation * factor + offset, 0, 1) * share)
 
 
 def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:

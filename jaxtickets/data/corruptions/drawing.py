@@ -34,9 +34,9 @@ def zoom_matrix(size: int, factor: float) -> np.ndarray:
     kept = int(np.ceil(size / factor))
     first = (size - kept) // 2
     stretched = np.asarray(ndimage.zoom(np.eye(kept), (factor, 1), order=1))
-    over = (len(stretched) - size) // 2
+    margin = (len(stretched) - size) // 2
     matrix = np.zeros((size, size), np.float32)
-    matrix[:, first : first + kept] = stretched[over : over + size]
+    matrix[:, first : first + kept] = stretched[margin : margin + size]
     return matrix
 
 

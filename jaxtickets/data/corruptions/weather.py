@@ -154,8 +154,8 @@ def _equalised(values: np.ndarray) -> np.ndarray:
 
     The least one is at 0.
     """
-    found, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    if len(found) == 1:
+    levels, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    if len(levels) == 1:
         return values.astype(np.float32)
     above = np.cumsum(count) - count[0]
     return np.rint(above * (255 / above[-1])).astype(np.float32)[place].reshape(values.shape)
