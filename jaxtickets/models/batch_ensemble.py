@@ -100,9 +100,9 @@ def _by_member(
     operation: Callable[..., jax.Array], rows: jax.Array, weights: jax.Array
 ) -> jax.Array:
     """The `operation` on rows [B M, ..., C] and the weights [M, C] of each one's member."""
-    each = rows.reshape(-1, len(weights), *rows.shape[1:])
-    weights = weights.reshape(1, len(weights), *(1,) * (each.ndim - 3), -1)
-    return operation(each, weights.astype(rows.dtype)).reshape(rows.shape)
+    by_member = rows.reshape(-1, len(weights), *rows.shape[1:])
+    weights = weights.reshape(1, len(weights), *(1,) * (by_member.ndim - 3), -1)
+    return operation(by_member, weights.astype(rows.dtype)).reshape(rows.shape)
 
 
 def _check_kernels(params: Any) -> None:

@@ -62,22 +62,22 @@ def order_of_classes(names: Sequence[str], wanted: Sequence[str], where: str) ->
     >>> order_of_classes(theirs, ["entailment", "neutral", "contradiction"], "config.json")
     [1, 2, 0]
     """
-    known = {_plain(name): i for i, name in enumerate(names)}
+    place_by_name = {_plain(name): i for i, name in enumerate(names)}
     if (
-        len(known) < len(names)
-        or set(known) != {_plain(name) for name in wanted}
-        or len(known) != len(wanted)
+        len(place_by_name) < len(names)
+        or set(place_by_name) != {_plain(name) for name in wanted}
+        or len(place_by_name) != len(wanted)
     ):
-        said = (
+        problem = (
             f"names its outputs {', '.join(names)[:200]}"
             if names
             else "does not name its outputs (id2label)"
         )
         raise CheckpointError(
-            f"{where}: {said}; class_names are {', '.join(wanted)[:200]}. Leave class_names out for"
-            " the order of the file, and compare."
+            f"{where}: {problem}; class_names are {', '.join(wanted)[:200]}. Leave class_names out"
+            " for the order of the file, and compare."
         )
-    return [known[_plain(name)] for name in wanted]
+    return [place_by_name[_plain(name)] for name in wanted]
 
 
 def _plain(name: str) -> str:

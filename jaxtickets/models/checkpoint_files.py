@@ -114,9 +114,9 @@ def _deeper(content: Any, most: int) -> bool:
     for _ in range(most):
         level = [
             inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
+            for node in level
+            if isinstance(node, dict | list)
+            for inner in (node.values() if isinstance(node, dict) else node)
         ]
         if not level:
             return False
@@ -160,7 +160,7 @@ def _read_shards(
     announced: dict[str, set[str]] = {}
     for name, shard in shards.items():
         announced.setdefault(shard, set()).add(name)
-    for shard, wanted in sorted(announced.items()):
+    for shard, announced_names in sorted(announced.items()):
         if not re.fullmatch(rf"[\w-][\w.-]*\.{suffix}", shard):
             raise CheckpointError(f"{index}: {shown(shard)} is not the name of a shard beside it.")
         path = find(shard)
@@ -168,14 +168,14 @@ def _read_shards(
             raise CheckpointError(
                 f"{index}: the shard {shard} is missing; fetch the checkpoint again."
             )
-        found = _read(path)
-        for name in sorted(wanted ^ set(found)):
+        shard_tensors = _read(path)
+        for name in sorted(announced_names ^ set(shard_tensors)):
             raise CheckpointError(
-                f"{path}: {'lacks' if name in wanted else 'holds'} {shown(name)}, against what"
-                f" {index.name} says."
+                f"{path}: {'lacks' if name in announced_names else 'holds'} {shown(name)}, against"
+                f" what {index.name} says."
             )
-        tensors |= found
-        files |= dict.fromkeys(found, str(path))
+        tensors |= shard_tensors
+        files |= dict.fromkeys(shard_tensors, str(path))
     return tensors, files
 
 

@@ -34,25 +34,25 @@ class Tensor(NamedTuple):
 def encoder_tensors(c: TransformerConfig) -> list[Tensor]:
     """The tensors of an encoder without its pooler."""
     tables = {"word": c.vocabulary, "position": c.positions, "token_type": c.token_types}
-    found = [
+    tensors = [
         Tensor(f"encoder/{table}/embedding", f"embeddings.{table}_embeddings.weight", (n, c.width))
         for table, n in tables.items()
     ]
-    found += _norm("encoder/norm", "embeddings.LayerNorm", c.width)
+    tensors += _norm("encoder/norm", "embeddings.LayerNorm", c.width)
     for i in range(c.layers):
         ours, theirs = f"encoder/layer_{i}", f"encoder.layer.{i}"
         for part in ("query", "key", "value"):
-            found += _dense(f"{ours}/{part}", f"{theirs}.attention.self.{part}", c.width, c.width)
-        found += _dense(
+            tensors += _dense(f"{ours}/{part}", f"{theirs}.attention.self.{part}", c.width, c.width)
+        tensors += _dense(
             f"{ours}/attention_output", f"{theirs}.attention.output.dense", c.width, c.width
         )
-        found += _norm(f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm", c.width)
-        found += _dense(
+        tensors += _norm(f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm", c.width)
+        tensors += _dense(
             f"{ours}/intermediate", f"{theirs}.intermediate.dense", c.width, c.intermediate
         )
-        found += _dense(f"{ours}/output", f"{theirs}.output.dense", c.intermediate, c.width)
-        found += _norm(f"{ours}/output_norm", f"{theirs}.output.LayerNorm", c.width)
-    return found
+        tensors += _dense(f"{ours}/output", f"{theirs}.output.dense", c.intermediate, c.width)
+        tensors += _norm(f"{ours}/output_norm", f"{theirs}.output.LayerNorm", c.width)
+    return tensors
 
 
 def pooler_tensors(c: TransformerConfig) -> list[Tensor]:
@@ -134,9 +134,11 @@ def plain_names(names: list[str], c: TransformerConfig, where: str) -> dict[str,
     prefix = prefixes[0] if prefixes else ""
     around = prefix.removesuffix(family)  # of a wrapper: heads have it too
     plain: dict[str, str] = {}
-    for given in names:
+    for stored_name in names:
         name = (
-            given.removeprefix(prefix) if given.startswith(prefix) else given.removeprefix(around)
+            stored_name.removeprefix(prefix)
+            if stored_name.startswith(prefix)
+            else stored_name.removeprefix(around)
         )
         name = name.removeprefix(family)
         for old, new in (
@@ -146,11 +148,11 @@ def plain_names(names: list[str], c: TransformerConfig, where: str) -> dict[str,
             name = name.removesuffix(old) + new if name.endswith(old) else name
         if name in plain:
             raise CheckpointError(
-                f"{where}: {plain[name]!r} and {given!r} are the same tensor; one of them has"
+                f"{where}: {plain[name]!r} and {stored_name!r} are the same tensor; one of them has"
                 " to go."
             )
         if name not in _BUFFERS:
-            plain[name] = given
+            plain[name] = stored_name
     return plain
 
 

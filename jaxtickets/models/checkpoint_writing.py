@@ -141,11 +141,11 @@ def _tensors(
     wanted: dict[str, Tensor], arrays: dict[str, Any], config: TransformerConfig
 ) -> dict[str, np.ndarray]:
     """The arrays by the names and in the layout of a checkpoint."""
-    over = sorted(set(arrays) - {tensor.path for tensor in wanted.values()})
-    if over:
+    unknown = sorted(set(arrays) - {tensor.path for tensor in wanted.values()})
+    if unknown:
         raise TicketError(
-            f"save_pretrained: a {config} has no {over[0]!r}. Give the config that the network was"
-            " made with."
+            f"save_pretrained: a {config} has no {unknown[0]!r}. Give the config that the network"
+            " was made with."
         )
     tensors = {}
     for name, tensor in wanted.items():

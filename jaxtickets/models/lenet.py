@@ -72,10 +72,10 @@ class LeNet(nn.Module):
             if len(size) != 4 or not all(
                 checks.is_int(width) and 1 <= width <= checks.LONGEST for width in size
             ):
-                given = checks.shown(self.size)
+                shown_size = checks.shown(self.size)
                 raise ValueError(
                     "LeNet: size needs four positive widths (conv1, conv2, dense1, dense2), got"
-                    f" {given}."
+                    f" {shown_size}."
                 )
             self.size = size
         super().__post_init__()

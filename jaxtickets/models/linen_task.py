@@ -38,8 +38,8 @@ def _is_sown(model: linen.Module, variables: dict[str, Any], name: str, x: PyTre
     """
     if name == "batch_stats":
         return False
-    rest = {other: collection for other, collection in variables.items() if other != name}
-    params, state = rest.pop("params", {}), rest
+    collections = {other: collection for other, collection in variables.items() if other != name}
+    params, state = collections.pop("params", {}), collections
     try:
         for train in (True, False):
             key = jax.random.key(0) if train else None
@@ -103,7 +103,7 @@ class LinenApply(ModuleApply):
         def look(
             method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
         ) -> Any:
-            layer, where = context.module, "/".join(context.module.path)
+            layer, path = context.module, "/".join(context.module.path)
             rate = (
                 layer.rate
                 if isinstance(layer, linen.Dropout)
@@ -115,7 +115,7 @@ class LinenApply(ModuleApply):
                 and hasattr(layer, "deterministic")
                 and rate > 0
             ):
-                off.append(f"{where} has a dropout of {rate:g}")
+                off.append(f"{path} has a dropout of {rate:g}")
             return method(*args, **kwargs)
 
         with linen.intercept_methods(look):

@@ -78,18 +78,18 @@ class MCDropout(Heads):
         )
 
     def _look_for_dropout(self, x: Any) -> jax.Array:
-        found = []
+        layers = []
 
         def look(
             method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
         ) -> Any:
             if isinstance(context.module, nn.Dropout) and context.module.rate > 0:
-                found.append(context.module)
+                layers.append(context.module)
             return method(*args, **kwargs)
 
         with nn.intercept_methods(look):
             out = self.net(x, **linen_mode(self.net, False))
-        if not found and not _own_rate(self.net):
+        if not layers and not _own_rate(self.net):
             raise ValueError(
                 "MCDropout: net has no dropout, so all passes would be equal. Write"
                 f" {type(self.net).__name__}(..., dropout=0.3)."

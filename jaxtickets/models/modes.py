@@ -96,11 +96,11 @@ def linen_mode(model: nn.Module, train: bool) -> dict[str, Any]:
     >>> linen_mode(nn.Dropout(0.5), train=True)
     {'deterministic': False}
     """
-    given = _fields(model)
+    fields = _fields(model)
     return {
         name: value
         for name, value in call_modes(type(model), train).items()
-        if given.get(name) is None
+        if fields.get(name) is None
     }
 
 
@@ -111,11 +111,11 @@ def in_mode(model: nn.Module, train: bool) -> nn.Module:
 
     A field that is None is left alone where `__call__` is told.
     """
-    told = bool(call_modes(type(model), train))
+    has_argument = bool(call_modes(type(model), train))
     changes: dict[str, Any] = {
         name: FIELDS[name] is train
         for name, value in _fields(model).items()
-        if value is not None or not told
+        if value is not None or not has_argument
     }
     if isinstance(model, Heads):
         changes["net"] = in_mode(model.net, train)

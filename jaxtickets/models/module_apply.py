@@ -62,11 +62,11 @@ class ModuleApply:
         """
         kind = self.kind()
         for name in unknown_flags(kind):
-            other = {name: not call_arguments(kind)[name]}
-            here, there = (
-                moves(self.in_training(more), model_state, params, x) for more in ({}, other)
+            switched = {name: not call_arguments(kind)[name]}
+            draws, draws_switched = (
+                moves(self.in_training(more), model_state, params, x) for more in ({}, switched)
             )
-            if there is not None and here is not None and there > here:
+            if draws_switched is not None and draws is not None and draws_switched > draws:
                 return (
                     f"{kind.__name__}.__call__ has an argument {name} that would switch on"
                     " statistics or random numbers"

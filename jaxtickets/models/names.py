@@ -46,10 +46,10 @@ def network(name: str) -> linen.Module:
     if not isinstance(name, str):
         raise ValueError(f"name must be a text, such as 'WideResNet(28, 10)', got {name!r:.80}.")
     try:
-        found = _build(ast.parse(name.strip(), mode="eval").body)
-        if not isinstance(found, linen.Module):
+        module = _build(ast.parse(name.strip(), mode="eval").body)
+        if not isinstance(module, linen.Module):
             raise ValueError("no class with its arguments")
-        return found
+        return module
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         shown = name if len(name) <= 80 else name[:77] + "..."
         raise ValueError(

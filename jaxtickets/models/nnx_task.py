@@ -32,8 +32,8 @@ def _nnx_structure(factory) -> tuple[Any, ...]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _nnx_init(factory, key):
-    _, params, _, rest = _nnx_split(factory(nnx.Rngs(key)))
-    return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+    _, params, _, state = _nnx_split(factory(nnx.Rngs(key)))
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +91,8 @@ class NNXApply(ModuleApply):
         return nnx.merge(
             graph,
             *(
-                _filled(state, given)
-                for state, given in zip(states, (params, random, model_state), strict=True)
+                _filled(state, values)
+                for state, values in zip(states, (params, random, model_state), strict=True)
             ),
         )
 
@@ -103,12 +103,14 @@ class NNXApply(ModuleApply):
     def layers_off(self, params: PyTree, model_state: PyTree, x: PyTree, fixed: bool) -> str:
         """The statistics or dropout that training leaves off, in words."""
         model = nnx.merge(*_nnx_structure(self.factory))
-        rest = _nnx_structure(self.factory)[3]
+        state_structure = _nnx_structure(self.factory)[3]
         is_stat = lambda leaf: isinstance(leaf, nnx.BatchStat)  # noqa: E731
         kept = (
             []
             if fixed
-            else statistics(model_state, any(map(is_stat, jax.tree.leaves(rest, is_leaf=is_stat))))
+            else statistics(
+                model_state, any(map(is_stat, jax.tree.leaves(state_structure, is_leaf=is_stat)))
+            )
         )
         if kept:
             return f"{kept[0]} is a running statistic"

@@ -127,11 +127,12 @@ class ResNet(nn.Module):
 
     def __post_init__(self):
         check_fields(self)
-        known = sorted([*BASIC, *BOTTLENECK])
-        if not checks.is_int(self.depth) or self.depth not in known:
-            depths, given = ", ".join(map(str, known)), checks.shown(self.depth)
+        allowed = sorted([*BASIC, *BOTTLENECK])
+        if not checks.is_int(self.depth) or self.depth not in allowed:
+            depths, shown_depth = ", ".join(map(str, allowed)), checks.shown(self.depth)
             raise ValueError(
-                f"ResNet: depth must be one of {depths}, got {given}. For CIFAR write ResNet(18)."
+                f"ResNet: depth must be one of {depths}, got {shown_depth}. For CIFAR write"
+                " ResNet(18)."
             )
         check_stem(self.stem, "ResNet")
         check_count(self, "width", " (64 is usual)", checks.MOST)

@@ -448,5 +448,5 @@ def _positions(ids: jax.Array, config: TransformerConfig) -> jax.Array:
     """
     if config.family == "bert":
         return jnp.broadcast_to(jnp.arange(ids.shape[1])[None], ids.shape)
-    real = (ids != config.padding).astype(jnp.int32)
-    return jnp.cumsum(real, 1) * real + config.padding
+    is_token = (ids != config.padding).astype(jnp.int32)
+    return jnp.cumsum(is_token, 1) * is_token + config.padding

@@ -197,13 +197,13 @@ def _family(settings: Mapping[str, Any], where: str) -> Any:
     family = settings.get("model_type")
     if family is None:
         classes = settings.get("architectures")
-        known = (
+        matches = (
             [_ARCHITECTURE.fullmatch(str(name)) for name in classes]
             if isinstance(classes, list)
             else []
         )
-        families = {match[1].lower() for match in known if match}
-        if len(families) != 1 or not all(known):
+        families = {match[1].lower() for match in matches if match}
+        if len(families) != 1 or not all(matches):
             raise CheckpointError(
                 f'{where}: has no model_type. Write "model_type": "bert" (or what it is of'
                 f" {allowed}) into it."
@@ -228,12 +228,12 @@ def _problems(fields: dict[str, Any]) -> list[tuple[str, str]]:
                 f"family is one of {', '.join(map(repr, get_args(Family)))}; got {shown(family)}.",
             )
         ]
-    found = []
+    problems = []
     for name, most in (_COUNTS | {"padding": _COUNTS["vocabulary"]}).items():
         value: Any = fields[name]
         least = 0 if name == "padding" else 1
         if not is_int(value) or not least <= value <= most:
-            found.append(
+            problems.append(
                 (name, f"{name} is an integer from {least} to {most}; got {shown(value)}.")
             )
     for name in ("eps", "dropout", "attention_dropout", "classifier_dropout", "initial_scale"):
@@ -243,7 +243,7 @@ def _problems(fields: dict[str, Any]) -> list[tuple[str, str]]:
         share = name.endswith("dropout")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not (0 <= value < 1 if share else 0 < value <= 100):
-            found.append(
+            problems.append(
                 (
                     name,
                     (
@@ -253,7 +253,7 @@ def _problems(fields: dict[str, Any]) -> list[tuple[str, str]]:
                 )
             )
     if fields["activation"] not in ACTIVATIONS:
-        found.append(
+        problems.append(
             (
                 "activation",
                 (
@@ -263,9 +263,9 @@ def _problems(fields: dict[str, Any]) -> list[tuple[str, str]]:
             )
         )
     if not isinstance(fields["tied"], bool):
-        found.append(("tied", f"tied is True or False; got {shown(fields['tied'])}."))
-    if found:
-        return found
+        problems.append(("tied", f"tied is True or False; got {shown(fields['tied'])}."))
+    if problems:
+        return problems
     width, heads, vocabulary, padding = (
         fields[name] for name in ("width", "heads", "vocabulary", "padding")
     )
