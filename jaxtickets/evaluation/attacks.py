@@ -240,7 +240,7 @@ def craft(
         )
     if key is not None:
         checks.Checks(EvaluationError).key("key", key)
-    chosen = _chosen(tickets, on)
+    heads_by_ticket = _chosen(tickets, on)
     span = images.high - images.low
     reach = np.float32(radius * span)
     lowest, highest = (
@@ -252,7 +252,7 @@ def craft(
         start = jax.random.uniform(key, x.shape, jnp.float32, -reach, reach)
         x = np.clip(x + np.asarray(start), lowest, highest)
     for _ in range(steps):
-        gradient = _gradient(tickets, chosen, images.data, x, batch_size)
+        gradient = _gradient(tickets, heads_by_ticket, images.data, x, batch_size)
         if not gradient.any():
             raise EvaluationError(
                 f"test: the gradient is 0 for every pixel of {images.data.name}: its prepare"
@@ -278,14 +278,14 @@ def _chosen(tickets: TicketEnsemble, on: int | None) -> dict[int, np.ndarray]:
 
 def _gradient(
     tickets: TicketEnsemble,
-    chosen: dict[int, np.ndarray],
+    heads_by_ticket: dict[int, np.ndarray],
     data: Dataset,
     x: np.ndarray,
     batch_size: int,
 ) -> np.ndarray:
     """Gradient of log p(y) with respect to the pixels, float32 [N, ...].
 
-    p is the mean of the chosen members' probabilities.
+    p is the mean of the attacked members' probabilities.
 
     Ticket by ticket, so that no more than one is on the device: with p = sum_t p_t it is sum_t (p_t
     / p) d log p_t, and the weights p_t / p are kept in log space.
@@ -293,7 +293,7 @@ def _gradient(
     run = _gradient_program(tickets.task, data.prepare)
     examples, batch_size = len(x), min(batch_size, len(x))
     so_far, total = np.full(examples, -np.inf), np.zeros_like(x)
-    for number, heads in chosen.items():
+    for number, heads in heads_by_ticket.items():
         ticket = tickets.tickets[number]
         params, model_state = jax.device_put((ticket.params, ticket.model_state))
         for first in range(0, examples, batch_size):

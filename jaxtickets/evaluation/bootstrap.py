@@ -117,12 +117,12 @@ def paired_bootstrap(
     original = [np.mean([function(member, targets) for member in scheme]) for scheme in schemes]
     difference = float(original[0] - original[1])
     scorers = [_resampler(score, scheme, targets) for scheme in schemes]
-    rng, drawn = np.random.default_rng(seed), []
+    rng, resampled = np.random.default_rng(seed), []
     block = max(1, _CELLS // max(examples, max(len(scheme) for scheme in schemes)))
     for start in range(0, resamples, block):
         rows = rng.integers(0, examples, (min(block, resamples - start), examples))
-        drawn.append(scorers[0](rows) - scorers[1](rows))
-    differences = np.concatenate(drawn)
+        resampled.append(scorers[0](rows) - scorers[1](rows))
+    differences = np.concatenate(resampled)
     undefined = int(np.count_nonzero(np.isnan(differences)))
     if undefined or np.isnan(difference):
         where = (

@@ -94,10 +94,10 @@ def binned(
     """The diagram of examples that are in the bins `index`, int [B] in 0 ... bins - 1."""
     count = np.bincount(index, minlength=bins)
     sums = (np.bincount(index, weights=values, minlength=bins) for values in (confidence, correct))
-    claimed, kept = (
+    confidences, accuracies = (
         np.divide(total, count, out=np.full(bins, np.nan), where=count > 0) for total in sums
     )
-    return Reliability(tuple(count.tolist()), numbers(claimed), numbers(kept))
+    return Reliability(tuple(count.tolist()), numbers(confidences), numbers(accuracies))
 
 
 def numbers(values: np.ndarray) -> tuple[float, ...]:

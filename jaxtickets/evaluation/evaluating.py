@@ -1,4 +1,4 @@
-"""One call that says how good an ensemble and its members are, and how much they differ."""
+"""Evaluates an ensemble in one call: its scores, its members', and how much they differ."""
 
 from __future__ import annotations
 

@@ -115,16 +115,16 @@ def oracle_matrices(right: ArrayLike) -> dict[str, np.ndarray]:
     hits = (outputs == 1).astype(np.float64)  # counts below 2^53 are exact
     n11, n10 = hits @ hits.T, hits @ (1 - hits).T
     n01, n00 = n10.T, (1 - hits) @ (1 - hits).T
-    same, differ = n11 * n00, n01 * n10
+    agreement, disagreement = n11 * n00, n01 * n10
     spread = (n11 + n10) * (n01 + n00) * (n11 + n01) * (n10 + n00)
     undefined = np.where(n01 + n10 == 0, 1.0, np.where(n11 + n00 == 0, -1.0, 0.0))
     total = outputs.shape[1]
     return {
-        "q": _divide(same - differ, same + differ, undefined),
+        "q": _divide(agreement - disagreement, agreement + disagreement, undefined),
         "ratio_errors": _divide(n01 + n10, n00, np.where(n01 + n10 == 0, 0.0, np.inf)),
         "negative_double_fault": 0.0 - n00 / total,
         "disagreement": (n01 + n10) / total,
-        "correlation": _divide(same - differ, np.sqrt(spread), undefined),
+        "correlation": _divide(agreement - disagreement, np.sqrt(spread), undefined),
     }
 
 

@@ -136,10 +136,10 @@ def mask_hamming_matrix(masks: Sequence[PyTree]) -> np.ndarray:
     weights = sum(leaf.size for leaf in members[0])
     matrix = np.full((len(members), len(members)), np.nan if weights == 0 else 0.0)
     for i, j in itertools.combinations(range(len(members)), 2):
-        differ = sum(
+        differing = sum(
             int(np.count_nonzero(a != b)) for a, b in zip(members[i], members[j], strict=True)
         )
-        matrix[i, j] = matrix[j, i] = differ / weights if weights else np.nan
+        matrix[i, j] = matrix[j, i] = differing / weights if weights else np.nan
     return matrix
 
 
@@ -179,11 +179,11 @@ def weight_cosine_matrix(params: Sequence[PyTree], rules: Rules = KERNELS) -> np
                 " wanted one network."
             )
     try:
-        chosen = jax.tree.leaves(mask_trees.prunable(params[0], rules))
+        prunable = jax.tree.leaves(mask_trees.prunable(params[0], rules))
     except MaskError as error:
         raise EvaluationError(f"rules: {error}") from error
     gram = np.zeros((len(params), len(params)))
-    for which, *column in zip(chosen, *(jax.tree.leaves(tree) for tree in params), strict=True):
+    for which, *column in zip(prunable, *(jax.tree.leaves(tree) for tree in params), strict=True):
         rows = [np.asarray(leaf).reshape(-1) for leaf in column] if which else []
         for start in range(0, len(rows[0]) if rows else 0, _AT_ONCE):
             block = np.stack([row[start : start + _AT_ONCE] for row in rows]).astype(np.float64)

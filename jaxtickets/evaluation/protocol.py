@@ -97,16 +97,16 @@ def ensemble_gain(
         predictions, y, (1, *np.atleast_1d(np.asarray(sizes)).tolist()), score, groups
     )
     single = float(scores[1].mean())
-    chosen = {
+    ensemble_scores = {
         size: values for size, values in scores.items() if size in np.atleast_1d(np.asarray(sizes))
     }
-    ensemble = {size: float(values.mean()) for size, values in chosen.items()}
+    ensemble = {size: float(values.mean()) for size, values in ensemble_scores.items()}
     return EnsembleGain(
         single,
         ensemble,
         {size: value - single for size, value in ensemble.items()},
         scores[1],
-        chosen,
+        ensemble_scores,
     )
 
 

@@ -66,21 +66,21 @@ def subset_scores(
     {2: array([[0.5, 1. , 0. ]]), 3: array([[0.5]])}
     """
     members = check_predictions(predictions, leading=1)
-    chosen = check_groups(groups, len(members))
-    wanted_sizes = check_sizes(sizes, len(chosen[0]))
+    group_list = check_groups(groups, len(members))
+    wanted_sizes = check_sizes(sizes, len(group_list[0]))
     targets = (
         check_labels(y, *members.shape[1:])
         if members.ndim == 3
         else check_values(y, members.shape[1])
     )
     if score == "accuracy" and members.ndim == 3:
-        counts = [right_counts(members[list(group)], targets, wanted_sizes) for group in chosen]
+        counts = [right_counts(members[list(group)], targets, wanted_sizes) for group in group_list]
         return {
             size: np.stack([row[size] for row in counts]) / len(targets) for size in wanted_sizes
         }
     prepare = _counting(score, members, targets) or _calling(score, targets)
     rows: list[dict[int, np.ndarray]] = []
-    for group in chosen:
+    for group in group_list:
         parts, measure, finish = prepare(members[list(group)])
         rows.append(
             {
@@ -109,10 +109,12 @@ def subset_means(predictions: ArrayLike, size: int, groups: Groups = None) -> np
     [[2.0, 3.0], [3.0, 5.5], [4.0, 6.5]]
     """
     members = check_predictions(predictions, leading=1)
-    chosen = check_groups(groups, len(members))
-    (size,) = check_sizes(size, len(chosen[0]))
-    out = np.empty((len(chosen) * math.comb(len(chosen[0]), size), *members.shape[1:]))
-    subsets = itertools.chain.from_iterable(itertools.combinations(group, size) for group in chosen)
+    group_list = check_groups(groups, len(members))
+    (size,) = check_sizes(size, len(group_list[0]))
+    out = np.empty((len(group_list) * math.comb(len(group_list[0]), size), *members.shape[1:]))
+    subsets = itertools.chain.from_iterable(
+        itertools.combinations(group, size) for group in group_list
+    )
     for row, subset in enumerate(subsets):
         out[row] = members[list(subset)].mean(0)
     return out
@@ -155,19 +157,19 @@ def check_groups(groups: Any, members: int) -> tuple[tuple[int, ...], ...]:
             for start in range(0, members, members // count)
         )
     try:
-        chosen = tuple(tuple(operator.index(member) for member in group) for group in groups)
+        group_list = tuple(tuple(operator.index(member) for member in group) for group in groups)
     except TypeError as error:
         raise EvaluationError(
             f"groups: got {groups!r:.80}, wanted lists of members, a number of groups or None."
         ) from error
-    every = [member for group in chosen for member in group]
-    fits = all(0 <= member < members for member in every) and len(set(every)) == len(every)
-    if not every or not fits or len({len(group) for group in chosen}) > 1:
+    union = [member for group in group_list for member in group]
+    fits = all(0 <= member < members for member in union) and len(set(union)) == len(union)
+    if not union or not fits or len({len(group) for group in group_list}) > 1:
         raise EvaluationError(
             f"groups: got {groups!r:.80}, wanted equally long lists of different members, 0 to"
             f" {members - 1}."
         )
-    return chosen
+    return group_list
 
 
 Walk = tuple[np.ndarray, Callable[[np.ndarray, int], Any], Callable[[list[Any]], np.ndarray]]

@@ -1,4 +1,4 @@
-"""What an evaluation can measure beside the clean scores, and their names."""
+"""The metrics that an evaluation can have beside the clean scores, and their names."""
 
 from __future__ import annotations
 
