@@ -67,7 +67,7 @@ class Forest:
         return np.where(labels == ANY, ANY, roots)
 
     def root(self, label: int) -> int:
-        """The class of one label."""
+        """The class of one label, as the label at its root."""
         while (up := int(self.parent[label])) != label:
             label = up
         return label
@@ -129,7 +129,7 @@ class Forest:
         return out
 
     def settle_pairs(self) -> None:
-        """Decides what coupled pairs mean.
+        """Decides which labels of coupled pairs are channels, and which must stay.
 
         A kernel whose taps were moved to its channels meets, at every tap, the same inputs: the
         factor that all pairs of a class share is the channel, and the other factors stay.

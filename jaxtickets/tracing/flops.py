@@ -149,7 +149,7 @@ def forward_flops(
             f" 1, got {batch!r}. The usual cause is an unbatched input: add x[None] and pass"
             " batch=1."
         )
-    named = jax.tree_util.tree_leaves_with_path(params)
+    leaves_with_path = jax.tree_util.tree_leaves_with_path(params)
     leaves, treedef = jax.tree.flatten((params, args))
     traced = [
         i for i, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
@@ -163,7 +163,7 @@ def forward_flops(
         return [leaf for leaf in jax.tree.leaves(apply(params, *args)) if hasattr(leaf, "dtype")]
 
     program = trace(flat, *[leaves[i] for i in traced])
-    owned = [i for i in traced if i < len(named)]
+    owned = [i for i in traced if i < len(leaves_with_path)]
     origins: list[Origin] = [((Fraction(1), frozenset({n})),) for n in range(len(owned))]
     origins += [None] * (len(traced) - len(owned))
     # Of leaves mixed into one value the largest is its kernel; of equally large ones a floating one
@@ -179,7 +179,9 @@ def forward_flops(
 
     # NNX's Param adds "/value" to a path; mask rules do not see it either.
     paths = [
-        jax.tree_util.keystr(named[i][0], simple=True, separator="/").removesuffix("/value")
+        jax.tree_util.keystr(leaves_with_path[i][0], simple=True, separator="/").removesuffix(
+            "/value"
+        )
         for i in owned
     ]
     layers = tuple(

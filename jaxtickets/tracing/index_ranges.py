@@ -172,7 +172,7 @@ def _ranges(
         struct.ndim > 2 and np.issubdtype(struct.dtype, np.inexact) for struct in prepared_leaves
     ):
         return (None,) * len(shapes)
-    closed = jax.make_jaxpr(lambda p, s, x: apply(p, s, prepare(x), False, None))(params, state, x)
+    program = jax.make_jaxpr(lambda p, s, x: apply(p, s, prepare(x), False, None))(params, state, x)
     known_inputs: list[Any] = [None] * len(structs)
     first = 0
     for leaf in jax.tree.leaves(x):
@@ -181,7 +181,7 @@ def _ranges(
         )
         first += leaf.size
     reader = _Reader(first)
-    reader.read(closed.jaxpr, [_known(const) for const in closed.consts], known_inputs)
+    reader.read(program.jaxpr, [_known(const) for const in program.consts], known_inputs)
     ranges, first = [], 0
     for path, leaf in zip(leaf_paths(x), jax.tree.leaves(x), strict=True):
         part = slice(first, first + leaf.size)
@@ -239,9 +239,11 @@ class _Reader:
         if name == "scan":
             return self._scan(jaxprs.read_scan(eqn), operands)
         if jaxprs.is_call(eqn, subs):
-            closed = [v for v in eqn.params.values() if isinstance(v, jex.ClosedJaxpr)]
+            closed_jaxprs = [v for v in eqn.params.values() if isinstance(v, jex.ClosedJaxpr)]
             return self.read(
-                subs[0], [_known(const) for const in (closed[0].consts if closed else ())], operands
+                subs[0],
+                [_known(const) for const in (closed_jaxprs[0].consts if closed_jaxprs else ())],
+                operands,
             )
         if subs:
             return []

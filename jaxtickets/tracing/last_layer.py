@@ -30,7 +30,7 @@ _PRODUCTS = frozenset(("dot_general", "conv_general_dilated", "ragged_dot_genera
 
 
 class _Value(NamedTuple):
-    """Whether a value depends on an input, and which kernels its product comes from.
+    """A value of the traced program: whether it is data, and which kernels it comes from.
 
     Leaves by number: the last that it was multiplied with; of weights those that are in it.
     """
