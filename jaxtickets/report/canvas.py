@@ -105,7 +105,7 @@ def write_rows(rows: Rows, file: Path) -> Path:
 
 
 def absent(value: Any) -> bool:
-    """Whether there is no number: None, as JSON has it, or nan."""
+    """Whether a value is no number: None, as JSON has it, or nan."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

@@ -94,10 +94,10 @@ def in_one_unit(runs: Sequence[Mapping[str, Any] | None]) -> Costs:
             "FLOPs are theoretical, as multiples of the dense run that each row's own method is"
             " compared with; masks simulate sparsity."
         )
-        pick = [(run or {}).get("cost") or {} for run in runs]
+        own_costs = [(run or {}).get("cost") or {} for run in runs]
         return Costs(
-            [cost.get("training") for cost in pick],
-            [cost.get("inference") for cost in pick],
+            [cost.get("training") for cost in own_costs],
+            [cost.get("inference") for cost in own_costs],
             note if costs else "",
         )
     # Of equally long runs the one whose name says least: a plain network, and not one that is

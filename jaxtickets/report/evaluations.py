@@ -18,7 +18,7 @@ Read = Callable[[Row], float | None]
 
 
 def evaluation_table(found: Row, *, ood: str = "max_probability") -> ScoreTable:
-    """Everything measured that goes into one number, a row for each ensemble.
+    """The table of all that an evaluation measured as single numbers, a row per ensemble.
 
     Corrupted sets, other distributions, attacks and costs have columns where some row has them.
 

@@ -86,8 +86,8 @@ def results_table(runs: Mapping[str, Mapping[str, Any]]) -> ScoreTable:
             )
         strong.add(len(lines))
         ensemble_cells = [*_scores(run["ensemble"]), run["cost"]["density"], training, inference]
-        named = f"{name} ensemble" if len(members) > 1 else name
-        lines.append((named, [*ensemble_cells, run["seconds"]["total"]]))
+        row_name = f"{name} ensemble" if len(members) > 1 else name
+        lines.append((row_name, [*ensemble_cells, run["seconds"]["total"]]))
     bins = next(iter(runs.values()))["ece_bins"]
     notes.append(f"ECE over {bins} bins. {costs.note} Seconds are measured.")
     return dataclasses.replace(
@@ -127,8 +127,8 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> ScoreTable:
     for run, cost_ratios in zip(runs, ratios, strict=False):
         members, scores = len(run["members"]), _scores(run["ensemble"])[:3]
         name = f"{run['plan']['name']}, {run['model']}, {run['dataset']['name']}"
-        differ = f"{run['diversity']['disagreement']:.1%}" if members > 1 else ""
-        line: list[Cell] = [*scores, differ, *cost_ratios, run["seconds"]["total"]]
+        disagreement = f"{run['diversity']['disagreement']:.1%}" if members > 1 else ""
+        line: list[Cell] = [*scores, disagreement, *cost_ratios, run["seconds"]["total"]]
         if members > 1:
             strong.add(len(lines))
             mean = [*_scores(run["members_mean"])[:3], *[None] * 4]
@@ -144,7 +144,7 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> ScoreTable:
 
 
 def benchmark_table(benchmark: Mapping[str, Any] | Record) -> ScoreTable:
-    """What a benchmark measured, beside what was wanted.
+    """The table of a benchmark: what it measured, beside what was wanted.
 
     Args:
       benchmark: what `benchmark.py` writes.

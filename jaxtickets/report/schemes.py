@@ -21,7 +21,7 @@ MEASURES = {
 
 
 def gains_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
-    """What ensembling gains, by scheme: tables 1 and 3.
+    """The table of what ensembling gains, by scheme: tables 1 and 3.
 
     Mean score of the members, of their ensembles of the largest size, and the difference.
 
@@ -65,7 +65,7 @@ def gains_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
 
 
 def members_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
-    """How members differ, by scheme: table 2.
+    """The table of how members differ, by scheme: table 2.
 
     The five measures of right and wrong, and the overlap of masks.
 
@@ -91,7 +91,7 @@ def members_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
 
 
 def strengths_table(sweep: Mapping[str, Any] | Record) -> ScoreTable:
-    """What ensembling gains and how members differ, by the strength of a scheme's penalty.
+    """The table of gains and differences by the strength of a scheme's penalty.
 
     Args:
       sweep: what `multi_ticket_glue.py --tau-sweep` writes: `scheme`, `metric`, `size` and

@@ -190,9 +190,9 @@ class ScoreTable:
                 f"titles: no column is called {unknown[0]!r}; there are"
                 f" {', '.join(map(repr, numbers))}."
             )
-        chosen = [numbers[title] for title in titles]
-        cells = tuple(tuple(row[number] for number in chosen) for row in self.cells)
-        columns = tuple(self.columns[number] for number in chosen)
+        column_numbers = [numbers[title] for title in titles]
+        cells = tuple(tuple(row[number] for number in column_numbers) for row in self.cells)
+        columns = tuple(self.columns[number] for number in column_numbers)
         return dataclasses.replace(self, columns=columns, cells=cells)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -229,12 +229,12 @@ class ScoreTable:
             max(*(len(row[j]) for row in grid.rows), *map(len, heading.split()), 0)
             for j, heading in enumerate(grid.header)
         ]
-        named = min(max(map(len, self.names), default=0), max(12, options.max_width // 3))
+        name_width = min(max(map(len, self.names), default=0), max(12, options.max_width // 3))
         if self.title:
             yield Text(f"\n{self.title}", style="italic")
-        for block in _blocks(widths[1:], options.max_width - named - 3):
+        for block in _blocks(widths[1:], options.max_width - name_width - 3):
             table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-            table.add_column(self.corner, width=named, overflow="fold")
+            table.add_column(self.corner, width=name_width, overflow="fold")
             for j in block:
                 side = "left" if j + 1 in grid.words else "right"
                 table.add_column(grid.header[j + 1], justify=side, width=widths[j + 1])

@@ -53,10 +53,12 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
             "validation" in row for rows in lines.values() for row in rows
         ):
             for network, rows in sorted(lines.items()):
-                seen = [(row["epoch"], row["validation"]) for row in rows if "validation" in row]
-                if seen:
+                validation_points = [
+                    (row["epoch"], row["validation"]) for row in rows if "validation" in row
+                ]
+                if validation_points:
                     axes.plot(
-                        *zip(*seen, strict=True),
+                        *zip(*validation_points, strict=True),
                         color=colours[network],
                         ls=":",
                         label=f"validation {_called(network, lines)}",

@@ -179,9 +179,9 @@ def read_inputs(paths: Iterable[Path]) -> ReportInputs:
                 if len(runs) >= MOST_RUNS:
                     raise ReportError(f"{path}: more than {MOST_RUNS} runs; give fewer of them.")
                 runs.setdefault(folder.resolve(), _run(folder))
-                for beside in (folder / "evaluation.json", folder.parent / "evaluation.json"):
-                    if beside.is_file():
-                        take(beside, ("evaluation",))
+                for candidate in (folder / "evaluation.json", folder.parent / "evaluation.json"):
+                    if candidate.is_file():
+                        take(candidate, ("evaluation",))
             if folders != [path] and (path / "results.json").is_file():
                 take(path / "results.json", ("comparison", "schemes", "sweep"))
         elif os.path.isfile(path):
@@ -301,14 +301,14 @@ def _named(runs: list[Run]) -> tuple[Run, ...]:
 
 def _check_test_sets(inputs: ReportInputs) -> None:
     """Check that scores of one table are of one test set."""
-    named = [
+    dataset_records = [
         (run.results.file, run.results.part("dataset"))
         for run in inputs.runs
         if run.results is not None and "dataset" in run.results
     ]
     sets = [
         (file, data.text("name"), data.number("test"), data.text("test_fingerprint", ""))
-        for file, data in named
+        for file, data in dataset_records
     ]
     compared = [
         (record.file, record.part("dataset"))
@@ -324,11 +324,11 @@ def _check_test_sets(inputs: ReportInputs) -> None:
         for file, data in compared
     ]
     tests = [(record.file, record.part("test")) for record in inputs.evaluations]
-    prints = [
+    evaluated_sets = [
         (file, test.text("name"), test.number("examples"), test.text("fingerprint", ""))
         for file, test in tests
     ]
-    for alike in (sets, prints):
+    for alike in (sets, evaluated_sets):
         for first, other in itertools.combinations(alike, 2):
             if other[1:3] != first[1:3] or (first[3] and other[3] and first[3] != other[3]):
                 raise ReportError(

@@ -118,19 +118,19 @@ def papers_section(inputs: ReportInputs, published: Iterable[PaperRow]) -> Secti
             tables.setdefault(source, []).append((ours, row))
     if not tables:
         return None
-    about = (
+    introduction = (
         "A difference (ours minus theirs) is given only where method, network, data, number of"
         " members, sparsity and training budget are the paper's. Everything else is marked as not"
         " comparable and has none."
     )
     names = {source.split(", table")[0] for source in tables}
     if any("*" in theirs.title for pairs in tables.values() for _, theirs in pairs):
-        about += " * is quoted by the paper from Havasi et al. 2021."
+        introduction += " * is quoted by the paper from Havasi et al. 2021."
         names.add("Havasi et al. 2021")
     return Section(
         "Beside the papers",
         [
-            Text(about),
+            Text(introduction),
             *(_table(source, pairs) for source, pairs in tables.items()),
             Sources(sorted(names)),
         ],

@@ -98,7 +98,7 @@ def runs_section(inputs: ReportInputs, timelines: Mapping[str, Figure]) -> Secti
 
 
 def _run_section(run: Run, timeline: Figure | None) -> Section:
-    about = run.config if run.config is not None else run.results
+    record = run.config if run.config is not None else run.results
     facts = [
         ("method", run.method),
         ("network", run.model),
@@ -111,7 +111,7 @@ def _run_section(run: Run, timeline: Figure | None) -> Section:
         facts.append(("key", "not told" if key is None else f"{key:,.0f}"))
     if run.results is not None and "seed" in run.results:
         facts.append(("seed", f"{run.results.count('seed')}"))
-    versions = about.maybe("versions") if about is not None else None
+    versions = record.maybe("versions") if record is not None else None
     if versions is not None:
         facts.append(("hardware", versions.text("backend", "not told")))
         facts.append(
@@ -199,14 +199,16 @@ def doubts(inputs: ReportInputs) -> list[Text]:
         "hardware; their seconds cannot be compared", {run.name: _backend(run) for run in scored}
     )
     for dataset in dict.fromkeys(run.dataset for run in inputs.runs):
-        alike = {
+        data_by_run = {
             run.name: run.config.part("run").part("data")
             for run in inputs.runs
             if run.config is not None and run.dataset == dataset
         }
-        prints = {name: data.text("fingerprint", "not told") for name, data in alike.items()}
+        fingerprints = {
+            name: data.text("fingerprint", "not told") for name, data in data_by_run.items()
+        }
         warnings += _several(
-            f"training data under the name {dataset}, by their fingerprints", prints
+            f"training data under the name {dataset}, by their fingerprints", fingerprints
         )
     rows = [row for record in inputs.evaluations for row in record.parts("rows")]
     warnings += _several(

@@ -122,17 +122,17 @@ def draw_corruptions(found: Mapping[str, Any], file: str | Path, *, title: str =
     for place, row in enumerate(rows):
         means = []
         for corruption in corruptions:
-            mine = [
+            corruption_records = [
                 record
                 for record in row["evaluation"]["parts"]["corrupted"]["sets"]
                 if record["corruption"] == corruption
             ]
-            means.append(_mean([record["accuracy"] for record in mine]))
+            means.append(_mean([record["accuracy"] for record in corruption_records]))
             data.append(
                 {
                     "row": row["name"],
                     "corruption": corruption,
-                    "severities": len(mine),
+                    "severities": len(corruption_records),
                     "accuracy (share, mean)": means[-1],
                 }
             )
