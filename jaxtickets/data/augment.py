@@ -65,9 +65,11 @@ class CropFlip:
           `(row, column, mirror)`: int32 [B] in 0..2 pad, int32 [B] in 0..2 pad, bool [B].
         """
         places = 2 * self.pad + 1
-        ways = 2 if self.flip else 1
-        outcome = jax.random.randint(key, (batch,), 0, places * places * ways, dtype=jnp.int32)
-        place, mirror = outcome // ways, outcome % ways == 1
+        orientations = 2 if self.flip else 1
+        outcome = jax.random.randint(
+            key, (batch,), 0, places * places * orientations, dtype=jnp.int32
+        )
+        place, mirror = outcome // orientations, outcome % orientations == 1
         return place // places, place % places, mirror
 
     def __call__(self, key: jax.Array, x: jax.Array | np.ndarray) -> jax.Array:
@@ -99,8 +101,12 @@ class CropFlip:
         padded = jnp.pad(
             jnp.asarray(x), ((0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0))
         )
-        cut = jnp.take_along_axis(padded, rows[:, :, None, None], axis=1, mode="promise_in_bounds")
-        return jnp.take_along_axis(cut, columns[:, None, :, None], axis=2, mode="promise_in_bounds")
+        windows = jnp.take_along_axis(
+            padded, rows[:, :, None, None], axis=1, mode="promise_in_bounds"
+        )
+        return jnp.take_along_axis(
+            windows, columns[:, None, :, None], axis=2, mode="promise_in_bounds"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,16 +101,16 @@ def scan(root: Path) -> Pictures:
             empty[name] = class_left
         left.take(class_left, name)
     if empty:
-        first, holds = next(iter(empty.items()))
-        if "folders" in holds.counts:
+        first, left_in_first = next(iter(empty.items()))
+        if "folders" in left_in_first.counts:
             advice = (
                 f" Pictures lie directly in {root / first}, or in a folder {IMAGES} in it; found"
-                f" there:{holds}. Move them up"
+                f" there:{left_in_first}. Move them up"
             )
         else:
             advice = (
-                f" In {first} there is{holds}. Convert them to JPEG or PNG"
-                if holds.counts
+                f" In {first} there is{left_in_first}. Convert them to JPEG or PNG"
+                if left_in_first.counts
                 else " Unpack the class again"
             )
         names = f"{_folders(list(empty))} {_some(list(empty))}"
@@ -174,8 +174,8 @@ class LeftOut:
         parts = []
         for kind in most[:6]:
             count, first = self.counts[kind], cut(self._first[kind], 80)
-            named = _SINGULAR.get(kind, kind.replace("files", "file")) if count == 1 else kind
-            parts.append(f" {count:,} {named} ({first}{', ...' * (count > 1)})")
+            kind_name = _SINGULAR.get(kind, kind.replace("files", "file")) if count == 1 else kind
+            parts.append(f" {count:,} {kind_name} ({first}{', ...' * (count > 1)})")
         return ",".join(parts) + (f" and {len(most) - 6} kinds more" if len(most) > 6 else "")
 
     def tell(self, root: Path) -> None:

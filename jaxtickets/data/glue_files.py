@@ -154,10 +154,10 @@ def _places(task: GlueTask, header: list[str], where: str) -> list[int]:
             f"{where}, line 1: the header lacks {', '.join(map(repr, lacking))}; it has"
             f" {', '.join(header)[:200]}. {hint}"
         )
-    if twice := [name for name in columns if header.count(name) > 1]:
+    if duplicates := [name for name in columns if header.count(name) > 1]:
         raise DataError(
-            f"{where}, line 1: the header has {', '.join(map(repr, twice))} twice, so its column"
-            " cannot be told"
+            f"{where}, line 1: the header has {', '.join(map(repr, duplicates))} twice, so its"
+            " column cannot be told"
         )
     return [header.index(name) for name in columns]
 

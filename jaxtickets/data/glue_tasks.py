@@ -139,7 +139,7 @@ https://gluebenchmark.com/tasks.
 
 
 def glue_task(name: str) -> GlueTask:
-    """The task of that name.
+    """The task of GLUE that has that name.
 
     Raises:
       DataError: there is none.

@@ -116,7 +116,7 @@ def random_box(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """Where a random resized crop is cut: a share of the area and an aspect ratio, then a place.
+    """The box of a random resized crop: of a random area and aspect ratio, at a random place.
 
     The area is uniform in `scale` times the picture's, the logarithm of width / height uniform
     between those of `ratio`, and a box that does not fit is drawn again. After ten such draws: the
@@ -169,8 +169,8 @@ def training_view(
     """
     box = random_box(rng, *picture.size, scale, ratio)
     # Cut first: a resize with a box would look at pixels outside of it.
-    cut = picture.crop(box).resize((size, size), _filter(interpolation))
-    pixels = np.asarray(cut)
+    view = picture.crop(box).resize((size, size), _filter(interpolation))
+    pixels = np.asarray(view)
     return pixels[:, ::-1] if flip and rng.random() < 0.5 else pixels
 
 

@@ -58,7 +58,7 @@ def choose_features(
     >>> choose_features({"id": "Text", "x": "image", "y": "label"}, ImageOptions(), (), "here")
     ('x', 'y')
     """
-    chosen = []
+    features = []
     for kind, name in (("image", options.image), ("label", options.label)):
         names = [feature for feature, feature_kind in kinds.items() if feature_kind == kind]
         preferred = [feature for feature in names if feature in usual]
@@ -79,8 +79,8 @@ def choose_features(
                 f"{kind}={name!r} is none of its {kind}s" if name else f"{len(candidates)} {kind}s"
             )
             raise DataError(f"{where}: {problem}. Its features are {listing or 'none'}. {fix}")
-        chosen.append(candidates[0])
-    return chosen[0], chosen[1]
+        features.append(candidates[0])
+    return features[0], features[1]
 
 
 def collect(

@@ -176,10 +176,12 @@ def variables(path: Path) -> Iterator[Variable]:
                 )
             packed = kind == _COMPRESSED
             raw = _bytes(opened, at + 8, min(size, _MOST_HEADER))
-            begin = memoryview(
+            beginning = memoryview(
                 zlib.decompressobj().decompress(raw, _MOST_HEADER) if packed else raw
             )
-            kind, shape, name, _ = _matrix(begin[8:] if packed else begin, order, 0, header=True)
+            kind, shape, name, _ = _matrix(
+                beginning[8:] if packed else beginning, order, 0, header=True
+            )
             yield Variable(name, kind, shape, file, at + 8, size, packed)
             at += 8 + size
         raise _Damaged(f"it has more than {_MOST_VARIABLES} variables")

@@ -182,13 +182,13 @@ def read_frames(path: Path) -> Iterator[bytes]:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        while head := file.read(12):
+        while header := file.read(12):
             start = file.tell()
-            length = _LENGTH.unpack(head[:8])[0] if len(head) == 12 else size
+            length = _LENGTH.unpack(header[:8])[0] if len(header) == 12 else size
             if start + length + 4 > size:
                 raise DataError(
                     f"{path}: cut short: {size:,} bytes found, {start + length + 4:,} expected for"
-                    f" the record at {start - len(head):,}"
+                    f" the record at {start - len(header):,}"
                 )
             yield file.read(length)
             file.seek(4, 1)

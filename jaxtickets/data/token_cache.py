@@ -86,7 +86,7 @@ def _read(path: Path, shape: tuple[int, int]) -> Tokens:
 
     try:
         with safe_open(path, "numpy") as file:
-            about = file.metadata() or {}
+            metadata = file.metadata() or {}
             names = file.keys()
             slices = {name: file.get_slice(name) for name in names[: len(_DTYPES)]}
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
@@ -103,7 +103,7 @@ def _read(path: Path, shape: tuple[int, int]) -> Tokens:
         raise DataError(
             f"{path}: {'cannot be read' if unread else 'damaged'}: {told(error)}"
         ) from error
-    if any(tokens[name].dtype != dtype for name, dtype in _DTYPES.items()) or about.get(
+    if any(tokens[name].dtype != dtype for name, dtype in _DTYPES.items()) or metadata.get(
         "sha256"
     ) != _digest(tokens):
         raise DataError(f"{path}: damaged: its contents are not those that were written")

@@ -76,10 +76,10 @@ def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     corners = centre + third * np.array([[1, 1], [-1, 1], [-1, -1]])
     result = np.empty_like(x)
     for i, rng in enumerate(draws):
-        moved = corners + rng.uniform(-reach, reach, (3, 2))
+        moved_corners = corners + rng.uniform(-reach, reach, (3, 2))
         # Where each pixel comes from: the affine map that takes the moved points back to the
         # corners.
-        back = np.linalg.solve(np.column_stack([moved, np.ones(3)]), corners)
+        back = np.linalg.solve(np.column_stack([moved_corners, np.ones(3)]), corners)
         source = np.tensordot(back[:2].T, grid, 1) + back[2][:, None, None]
         shift = rng.uniform(-1, 1, (2, height, width))
         shift = alpha * ndimage.gaussian_filter(
