@@ -50,9 +50,9 @@ def finder(where: str | Path, revision: str | None = None) -> Find:
     if os.path.isdir(folder):
         return lambda name: folder / name if (folder / name).is_file() else None
     if isinstance(where, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", where):
-        named = cut(repr(str(where)), 300)
+        shown_name = cut(repr(str(where)), 300)
         raise CheckpointError(
-            f"there is no folder {named}. A model of the Hugging Face hub is named like"
+            f"there is no folder {shown_name}. A model of the Hugging Face hub is named like"
             " 'google-bert/bert-base-uncased'."
         )
     try:
@@ -200,14 +200,14 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
         raw = np.asarray(np.memmap(path, np.uint8, "r"))
-        for name, about in header.items():
+        for name, entry in header.items():
             if name == "__metadata__":
                 continue
-            begin, end = (8 + size + offset for offset in about["data_offsets"])
-            if about["dtype"] in _FLOATS:
-                tensors[name] = raw[begin:end].view(_FLOATS[about["dtype"]]).reshape(about["shape"])
+            begin, end = (8 + size + offset for offset in entry["data_offsets"])
+            if entry["dtype"] in _FLOATS:
+                tensors[name] = raw[begin:end].view(_FLOATS[entry["dtype"]]).reshape(entry["shape"])
             else:
-                tensors[name] = np.broadcast_to(np.int8(0), about["shape"])
+                tensors[name] = np.broadcast_to(np.int8(0), entry["shape"])
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {told(error)}.") from error
     except (

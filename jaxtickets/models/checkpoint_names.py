@@ -132,13 +132,13 @@ def plain_names(names: list[str], c: TransformerConfig, where: str) -> dict[str,
             " one out with ignore=."
         )
     prefix = prefixes[0] if prefixes else ""
-    around = prefix.removesuffix(family)  # of a wrapper: heads have it too
+    wrapper_prefix = prefix.removesuffix(family)  # of a wrapper: heads have it too
     plain: dict[str, str] = {}
     for stored_name in names:
         name = (
             stored_name.removeprefix(prefix)
             if stored_name.startswith(prefix)
-            else stored_name.removeprefix(around)
+            else stored_name.removeprefix(wrapper_prefix)
         )
         name = name.removeprefix(family)
         for old, new in (

@@ -225,11 +225,13 @@ class EquinoxApply(ModuleApply):
         """The statistics or dropout that training leaves off, in words."""
         structure = _of(self.factory)
         state = {name: model_state[name] for name in structure.indices}
-        kept = [] if fixed else statistics(state, bool(_nodes(structure.static, "BatchNorm")))
+        running_statistics = (
+            [] if fixed else statistics(state, bool(_nodes(structure.static, "BatchNorm")))
+        )
         rates = [layer.p for layer in _nodes(structure.static, "Dropout")]
         dropout = [rate for rate in rates if isinstance(rate, float) and rate > 0]
-        if kept:
-            return f"{kept[0]} is a running statistic"
+        if running_statistics:
+            return f"{running_statistics[0]} is a running statistic"
         return f"a layer has a dropout of {dropout[0]:g}" if dropout else ""
 
 

@@ -66,12 +66,12 @@ class LinenFeatures:
             return is_kernel_layer
 
         variables, mode = {"params": params, **model_state}, linen_mode(self.model, False)
-        _, caught = in_mode(self.model, False).apply(
+        _, captured = in_mode(self.model, False).apply(
             variables, x, **mode, capture_intermediates=is_layer, mutable=["intermediates"]
         )
         outputs, times = {}, collections.Counter()
         for path in called:
-            scope: Any = caught.get("intermediates", {})
+            scope: Any = captured.get("intermediates", {})
             for name in path:
                 scope = scope.get(name, {})
             values, times[path] = scope.get("__call__", ())[times[path] :], times[path] + 1

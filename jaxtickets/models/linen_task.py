@@ -120,8 +120,14 @@ class LinenApply(ModuleApply):
 
         with linen.intercept_methods(look):
             moves(self.in_training({}), model_state, params, x)
-        kept = [] if fixed else statistics(model_state, "batch_stats")
-        return f"{kept[0]} is a running statistic" if kept else off[0] if off else ""
+        running_statistics = [] if fixed else statistics(model_state, "batch_stats")
+        return (
+            f"{running_statistics[0]} is a running statistic"
+            if running_statistics
+            else off[0]
+            if off
+            else ""
+        )
 
 
 def streams(key: jax.Array | None) -> dict[str, jax.Array]:

@@ -155,15 +155,15 @@ def moves(run: Callable[..., tuple[Any, Any]], model_state: Any, params: Any, x:
     """
     key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
     try:
-        closed = jax.make_jaxpr(lambda *given: jax.tree.leaves(run(*given)[1]))(
+        program = jax.make_jaxpr(lambda *given: jax.tree.leaves(run(*given)[1]))(
             model_state, params, x, key
         )
     except Exception:  # frameworks have their own kinds
         return None
     changed = sum(
-        a is not b for a, b in zip(closed.jaxpr.invars, closed.jaxpr.outvars, strict=False)
+        a is not b for a, b in zip(program.jaxpr.invars, program.jaxpr.outvars, strict=False)
     )
-    return changed + _draws(closed.jaxpr)
+    return changed + _draws(program.jaxpr)
 
 
 def statistics(model_state: Any, surely: bool | str) -> list[str]:

@@ -105,15 +105,15 @@ class NNXApply(ModuleApply):
         model = nnx.merge(*_nnx_structure(self.factory))
         state_structure = _nnx_structure(self.factory)[3]
         is_stat = lambda leaf: isinstance(leaf, nnx.BatchStat)  # noqa: E731
-        kept = (
+        running_statistics = (
             []
             if fixed
             else statistics(
                 model_state, any(map(is_stat, jax.tree.leaves(state_structure, is_leaf=is_stat)))
             )
         )
-        if kept:
-            return f"{kept[0]} is a running statistic"
+        if running_statistics:
+            return f"{running_statistics[0]} is a running statistic"
         for path, layer in nnx.iter_modules(model):
             rate = (
                 getattr(layer, "rate", 0)

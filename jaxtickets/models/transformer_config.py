@@ -184,8 +184,8 @@ class TransformerConfig:
         >>> TransformerConfig.from_hf(TransformerConfig().to_hf()) == TransformerConfig()
         True
         """
-        named = {theirs: getattr(self, field) for field, theirs in _FIELDS.items()}
-        return {"model_type": self.family, **named}
+        settings = {theirs: getattr(self, field) for field, theirs in _FIELDS.items()}
+        return {"model_type": self.family, **settings}
 
 
 def _family(settings: Mapping[str, Any], where: str) -> Any:
