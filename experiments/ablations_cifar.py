@@ -82,9 +82,9 @@ def sweep(config: Config) -> None:
             highlight=False,
         )
         for point, flop in zip(points, flops, strict=True):
-            head = str(point.plan()).splitlines()[0]
+            plan_line = str(point.plan()).splitlines()[0]
             console.print(
-                f"{point.series:24} {point.x!s:20} {flop:.3g} FLOP  {head}",
+                f"{point.series:24} {point.x!s:20} {flop:.3g} FLOP  {plan_line}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -80,8 +80,8 @@ class Config(cifar.ScheduledConfig):
     def plan(self) -> Plan:
         """The plan that the flags name."""
         method = METHODS[self.method]
-        every = {name for other in METHODS.values() for name in other.flags}
-        for flag in sorted(every - set(method.flags)):
+        flag_names = {name for other in METHODS.values() for name in other.flags}
+        for flag in sorted(flag_names - set(method.flags)):
             if getattr(self, flag) is not None:
                 shown = f"--{flag.replace('_', '-')}"
                 method_names = ", ".join(

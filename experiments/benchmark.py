@@ -350,8 +350,18 @@ def memory(config: Config) -> list[Row]:
 
     The rows have megabytes in place of seconds.
     """
-    many, few = (benchmark_children.children_megabytes(members) for members in (128, 8))
-    return [row("LeNet-M, peak memory of a run of 128 children / of 8 (MB)", many, few, "<=", 1.25)]
+    megabytes_of_128, megabytes_of_8 = (
+        benchmark_children.children_megabytes(members) for members in (128, 8)
+    )
+    return [
+        row(
+            "LeNet-M, peak memory of a run of 128 children / of 8 (MB)",
+            megabytes_of_128,
+            megabytes_of_8,
+            "<=",
+            1.25,
+        )
+    ]
 
 
 def texts(config: Config) -> list[Row]:
@@ -418,13 +428,13 @@ def main(config: Config) -> None:
         )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     if config.out:
-        about = {
+        provenance = {
             "command": command.shown_command(sys.argv),
             "date": datetime.date.today().isoformat(),
             "versions": engine.versions(),
             "rounds": config.rounds,
         }
-        engine.write_json(config.out, about | {"rows": [dataclasses.asdict(r) for r in rows]})
+        engine.write_json(config.out, provenance | {"rows": [dataclasses.asdict(r) for r in rows]})
 
 
 if __name__ == "__main__":

@@ -103,14 +103,14 @@ def evaluate(config: Config) -> dict[str, Any]:
     for row in rows:
         for part, reason in row.left_out.items():
             console.print(f"{row.source.name}: no {part}: {reason}", markup=False, highlight=False)
-    drawn = (
+    pictures = (
         draw_all(result, {row.source.name: row.source for row in rows}, config.out)
         if config.figures
         else []
     )
     wrote = [config.out / name for name in ("evaluation.json", "table.md", "table.tex")]
     console.print(
-        f"wrote {', '.join(map(str, wrote))} and {len(drawn)} figures",
+        f"wrote {', '.join(map(str, wrote))} and {len(pictures)} figures",
         markup=False,
         highlight=False,
         soft_wrap=True,

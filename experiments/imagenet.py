@@ -183,11 +183,12 @@ def run(config: Config) -> None:
     out = command.out_folder(
         config.out or f"runs/imagenet-{config.method}-{config.preset}-seed{config.seed}"
     )
-    drawn = out.with_name(f"{out.name}-pictures")  # a run folder is empty when its run begins
+    # a run folder is empty when its run begins
+    picture_folder = out.with_name(f"{out.name}-pictures")
     synthetic = config.preset == "demo" and config.data_dir is None
     folder = config.data_dir
     if synthetic:
-        folder = shapes.write(drawn, config.seed)
+        folder = shapes.write(picture_folder, config.seed)
         Console().print(
             f"The pictures in {folder} are synthetic: shapes that the demo drew.",
             highlight=False,
@@ -202,7 +203,11 @@ def run(config: Config) -> None:
             dataclasses.replace(val, name="synthetic shapes"),
         )
         also["subset"] = jt.data.image_test(
-            drawn / "subset", train.class_names, name="subset", resize=val.resize, **settings
+            picture_folder / "subset",
+            train.class_names,
+            name="subset",
+            resize=val.resize,
+            **settings,
         )
     if config.imagenet_a is not None:
         also["imagenet_a"] = jt.data.imagenet_a(config.imagenet_a, train.class_names, **settings)

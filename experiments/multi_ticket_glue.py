@@ -187,14 +187,14 @@ def sweep(config: Config) -> None:
                 for name in ("gain", "mask_iou", "oracle", "prediction_disagreement")
             }
         )
-    about = {
+    provenance = {
         name: comparison[name]
         for name in ("preset", "dataset", "network", "metric", "seeds", "size", "versions")
     }
     swept = {
         "command": command.shown_command(sys.argv),
         "scheme": config.scheme[0],
-        **about,
+        **provenance,
         "points": points,
     }
     engine.write_json(config.folder / "tau.json", swept)

@@ -104,18 +104,18 @@ def check_canaries(found: Mapping[str, Any], methods: tuple[str, ...]) -> list[s
     """
     config, complaints = _flags(found["command"]), []
     for row in found["rows"]:
-        kept = row.get("canary")
-        if kept is None:
+        recorded_loss = row.get("canary")
+        if recorded_loss is None:
             complaints.append(
                 f"{row['method']}: tells no canary, so that nobody sees whether it is stale; run it"
                 " again"
             )
         elif row["method"] in methods or "all" in methods:
             loss = canary.sing(config.experiment(row["method"], found["seeds"][0]))
-            if not math.isclose(loss, kept, rel_tol=canary.TOLERANCE):
+            if not math.isclose(loss, recorded_loss, rel_tol=canary.TOLERANCE):
                 complaints.append(
-                    f"{row['method']}: the loss after a few steps was {kept:.6g} and is {loss:.6g};"
-                    " run it again"
+                    f"{row['method']}: the loss after a few steps was {recorded_loss:.6g} and is"
+                    f" {loss:.6g}; run it again"
                 )
     return complaints
 
@@ -172,12 +172,12 @@ def _check_sweep(record: Mapping[str, Any]) -> list[str]:
     ]:
         return ["its points are others now"]
     complaints = []
-    for kept, point in zip(record["points"], points, strict=True):
+    for recorded_point, point in zip(record["points"], points, strict=True):
         flops = ablations_cifar.training_flops(config, point)
-        if not math.isclose(flops, kept["training_flops"], rel_tol=TOLERANCE):
+        if not math.isclose(flops, recorded_point["training_flops"], rel_tol=TOLERANCE):
             complaints.append(
-                f"{point.series}, {point.x}: its training FLOPs were {kept['training_flops']:.8g}"
-                f" and are {flops:.8g}"
+                f"{point.series}, {point.x}: its training FLOPs were"
+                f" {recorded_point['training_flops']:.8g} and are {flops:.8g}"
             )
     return complaints
 

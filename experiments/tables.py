@@ -76,12 +76,12 @@ def main(config: Config) -> None:
             tables[name] = write(json.loads(measured.read_bytes()))
     stale = []
     for file in (HERE / "README.md", HERE.parent / "README.md"):
-        kept = file.read_text(encoding="utf-8")
+        old_text = file.read_text(encoding="utf-8")
         for name, table in tables.items():
-            if f"<!-- {name} -->" in kept and report.replace_block(file, name, table):
+            if f"<!-- {name} -->" in old_text and report.replace_block(file, name, table):
                 stale.append(f"{name} in {file.name}")
         if config.check:
-            file.write_text(kept, encoding="utf-8")
+            file.write_text(old_text, encoding="utf-8")
     if config.check and stale:
         raise SystemExit(f"not up to date: {', '.join(stale)}; run python experiments/tables.py")
     print("rewrote " + ", ".join(stale) if stale else "all tables are up to date")

@@ -137,10 +137,10 @@ class Row:
         )
 
     def _sets(self, generated: bool) -> list[dict[str, Any]]:
-        kept = self._kept.get("corrupted", {})
+        entry = self._kept.get("corrupted", {})
         return (
-            kept["result"]["sets"]
-            if kept.get("settings") == self._settings("corrupted", generated)
+            entry["result"]["sets"]
+            if entry.get("settings") == self._settings("corrupted", generated)
             else []
         )
 

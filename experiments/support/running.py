@@ -1,4 +1,4 @@
-"""From flags to tickets, tables and files: the one way that all image experiments go."""
+"""Runs an image experiment from its flags to tickets, tables and files."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def run_and_report(
         rows[f"{name}, {other}"] = scores = score(
             config, tickets, plan, (data[0], test), out, fit_kwargs.get("predict_batch")
         )
-        kept = ("ensemble", "members", "members_mean", "diversity", "ece_bins", "examples")
-        results[other] = {part: scores[part] for part in kept}
+        part_names = ("ensemble", "members", "members_mean", "diversity", "ece_bins", "examples")
+        results[other] = {part: scores[part] for part in part_names}
     if dense is not None:
         console.print(str(dense), highlight=False, soft_wrap=True)
         _, rows["single dense"] = fit_and_score(
@@ -251,14 +251,14 @@ def write_results(
 ) -> dict[str, Any]:
     """Write `results.json` of a run folder, and return what is in it."""
     train, test = data
-    about = {
+    provenance = {
         "command": command.shown_command(sys.argv),
         "dataset": data_record(train, test),
         "model": task.name,
         "seed": config.seed,
     }
-    engine.write_json(folder / "results.json", about | results)
-    return about | results
+    engine.write_json(folder / "results.json", provenance | results)
+    return provenance | results
 
 
 def data_record(train: Any, test: Any, scored: str = "test") -> dict[str, Any]:

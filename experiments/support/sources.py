@@ -123,26 +123,26 @@ def name_apart(sources: list[Source]) -> list[Source]:
     return named
 
 
-def _task(file: Path, name: str, own: Sequence[OwnNetwork]) -> tuple[jt.Task, str | None]:
+def _task(file: Path, name: str, models: Sequence[OwnNetwork]) -> tuple[jt.Task, str | None]:
     """The network of a ticket file: the user's by name, the package's, or the user's only one."""
-    named = [network for network in own if network.task.name == name]
-    if named:
-        return named[0].task, named[0].code
+    matches = [network for network in models if network.task.name == name]
+    if matches:
+        return matches[0].task, matches[0].code
     try:
         return jt.classification(jt.models.network(name)), None
     except ValueError as error:
-        if len(own) == 1:
-            return own[0].task, own[0].code
-        made = ", ".join(network.task.name for network in own)
+        if len(models) == 1:
+            return models[0].task, models[0].code
+        made = ", ".join(network.task.name for network in models)
         raise jt.TicketFileError(
             f"{file}: {error} Of a network of your own give"
-            f" {f'one of that name; --model makes {made}' if own else '--model module:factory'}."
+            f" {f'one of that name; --model makes {made}' if models else '--model module:factory'}."
         ) from None
 
 
-def _tickets(file: Path, folder: Path | None, own: Sequence[OwnNetwork]) -> Source:
-    about = ticket_file.about(file)
-    task, code = _task(file, about["task"], own)
+def _tickets(file: Path, folder: Path | None, networks: Sequence[OwnNetwork]) -> Source:
+    metadata = ticket_file.about(file)
+    task, code = _task(file, metadata["task"], networks)
     run = None
     if folder is not None and (folder / RESULTS).is_file():
         try:
@@ -153,16 +153,16 @@ def _tickets(file: Path, folder: Path | None, own: Sequence[OwnNetwork]) -> Sour
             raise ReportError(
                 f"{folder / RESULTS}: damaged ({error}); run the experiment's command again."
             ) from None
-    plan = about["plan"]
+    plan = metadata["plan"]
     return Source(
         name=folder.absolute().name if folder else file.stem,
         path=folder or file,
         tickets=jt.load(file, task),
-        digest=about["sha256"],
+        digest=metadata["sha256"],
         run=run,
         folder=folder,
         method=plan.name if plan else None,
-        model=about["task"],
+        model=metadata["task"],
         code=code,
     )
 

@@ -67,13 +67,14 @@ def test_set(config: Config, found: list[Source]) -> jt.Dataset:
     for source in found:
         if source.stored and not np.array_equal(source.tickets.y, test.y):
             y = source.tickets.y
-            differ = (
+            difference = (
                 f"{np.count_nonzero(y != test.y):,} labels differ"
                 if y.shape == test.y.shape
                 else f"{y.shape} labels, {test.y.shape} wanted"
             )
             raise ReportError(
-                f"{source.path}: y is not that of the test set of {name}, in its order: {differ}."
+                f"{source.path}: y is not that of the test set of {name}, in its order:"
+                f" {difference}."
             )
     if config.examples is None or config.examples >= len(test):
         return test
