@@ -1,4 +1,4 @@
-"""The papers' ablations: one setting is swept, every point is a plan, every sweep a figure.
+"""The papers' ablations: a sweep varies one setting, trains its points and draws a figure.
 
     # digits, a minute or two on two CPU cores
     python experiments/ablations_cifar.py --sweep sparsity
@@ -33,7 +33,7 @@ from jaxtickets import engine, evaluation, report
 
 @dataclasses.dataclass(frozen=True)
 class Config(SeedsConfig):
-    """Which sweep, on what."""
+    """Flags of ablations_cifar.py: which sweep, and on what."""
 
     preset: Literal["demo", "small", "paper"] = "demo"
     """demo: digits, no download, a minute or two a sweep. small: CIFAR-10 with LeNet on a CPU.
@@ -58,33 +58,33 @@ class Config(SeedsConfig):
 
 
 def main() -> None:
-    """Parse and sweep."""
+    """Parse the flags and run the sweep that they name."""
     command.main(sweep, presets(), __doc__)
 
 
 def presets() -> dict[str, Config]:
-    """Flags' defaults by preset."""
+    """The default flags of each preset."""
     return {name: Config(preset=name) for name in SCALES}  # pyright: ignore[reportArgumentType]
 
 
 def sweep(config: Config) -> None:
-    """Train or load every point, write, show and draw."""
+    """Train or load every point of a sweep, write the results, show a table and draw a figure."""
     console = Console()
-    what = SWEEPS[config.sweep]
-    points = what.points(SCALES[config.preset])
+    figure_spec = SWEEPS[config.sweep]
+    points = figure_spec.points(SCALES[config.preset])
     first = config.override(points[0].experiment, 0)
     # Every plan is made before anything is trained, so that what is wrong is said at once.
     flops = [training_flops(config, point) for point in points]
     if config.cost:
         runs = len({point.run for point in points})
         console.print(
-            f"{what.title} on {first.dataset}: {len(points)} points, {runs} runs a seed.",
+            f"{figure_spec.title} on {first.dataset}: {len(points)} points, {runs} runs a seed.",
             highlight=False,
         )
         for point, flop in zip(points, flops, strict=True):
-            head = str(point.plan()).splitlines()[0]
+            plan_line = str(point.plan()).splitlines()[0]
             console.print(
-                f"{point.series:24} {point.x!s:20} {flop:.3g} FLOP  {head}",
+                f"{point.series:24} {point.x!s:20} {flop:.3g} FLOP  {plan_line}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -93,20 +93,20 @@ def sweep(config: Config) -> None:
             " equal parents share."
         )
         return
-    given = config.out or f"runs/ablation-{config.sweep}-{config.preset}"
-    out = command.out_folder(given, "results.json", ("points.csv", "sweep.png", "sweep.csv"))
+    folder_name = config.out or f"runs/ablation-{config.sweep}-{config.preset}"
+    out = command.out_folder(folder_name, "results.json", ("points.csv", "sweep.png", "sweep.csv"))
     running.share_programs(out / "programs")
     data = cifar.make_data(first)
-    found = []
+    rows = []
     for point, flop in zip(points, flops, strict=True):
         console.print(f"{point.series}, {point.x}", highlight=False)
-        each = [measure(config, point, seed, data, out, points) for seed in config.seeds]
-        found.append(
+        seed_scores = [measure(config, point, seed, data, out, points) for seed in config.seeds]
+        rows.append(
             {
                 "series": point.series,
                 "x": point.x,
                 "run": point.run,
-                **together(each),
+                **together(seed_scores),
                 "training_flops": flop,
             }
         )
@@ -114,21 +114,21 @@ def sweep(config: Config) -> None:
         "command": command.shown_command(sys.argv),
         "preset": config.preset,
         "sweep": config.sweep,
-        "title": what.title,
-        "label": what.label,
-        "log": what.log,
+        "title": figure_spec.title,
+        "label": figure_spec.label,
+        "log": figure_spec.log,
         "dataset": running.data_record(*data),
         "seeds": list(config.seeds),
-        "points": found,
+        "points": rows,
         "versions": engine.versions(),
     }
     engine.write_json(out / "results.json", result)
     with (out / "points.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, found[0])
+        writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows(found)
+        writer.writerows(rows)
     figure = report.draw_sweep(result, out / "sweep.png")
-    for point in found:
+    for point in rows:
         spread = (
             "" if point["standard_error"] is None else f" ± {100 * point['standard_error']:.2f}"
         )
@@ -162,15 +162,16 @@ def measure(
     out: Path,
     points: list[Point],
 ) -> dict[str, Any]:
-    """Scores of a point: read where they have been written, else after training what is left of its
-    run.
+    """Scores of a point from one seed: read where they are written, else measured after training.
+
+    A run that was interrupted goes on from its last checkpoint.
     """
     folder = out / f"{point.run}-seed{seed}"
     sizes = {str(p.first): p.first for p in points if p.run == point.run}
     file = folder / "scores.json"
-    known = running.read_json(file) or {}
+    stored = running.read_json(file) or {}
     tickets = train(config, point, seed, data[0], out, folder)
-    if known.get("bins") != config.bins or not sizes.keys() <= known["sizes"].keys():
+    if stored.get("bins") != config.bins or not sizes.keys() <= stored["sizes"].keys():
         log_proba = tickets.member_log_proba(data[1])
         evaluated = {
             name: (
@@ -181,23 +182,23 @@ def measure(
             for name, size in sizes.items()
         }
         seconds = json.loads((folder / "timing.json").read_bytes())["seconds"]["train"]
-        known = {"bins": config.bins, "sizes": evaluated, "seconds": seconds}
-        engine.write_json(file, known)
-    scores = known["sizes"][str(point.first)]
+        stored = {"bins": config.bins, "sizes": evaluated, "seconds": seconds}
+        engine.write_json(file, stored)
+    scores = stored["sizes"][str(point.first)]
     diversity, ensemble = scores["diversity"], scores["ensemble"]
     return {
         **{name: ensemble[name] for name in ("accuracy", "nll", "ece")},
         "members_accuracy": scores["members_mean"]["accuracy"],
         "disagreement": diversity["disagreement"],
         "kl": diversity["kl"],
-        "seconds": known["seconds"],
+        "seconds": stored["seconds"],
     }
 
 
 def train(
     config: Config, point: Point, seed: int, train: jt.Dataset, out: Path, folder: Path
 ) -> jt.TicketEnsemble:
-    """The tickets of a point's run, trained or loaded; its parent before it."""
+    """The tickets of a point's run, trained or loaded, after its parent where it has one."""
     experiment = config.override(point.experiment, seed)
     if not experiment.augment:
         train = dataclasses.replace(train, augment=None)
@@ -218,7 +219,7 @@ def train(
 
 
 def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds, and the standard error of the accuracy."""
+    """Means over the runs of several seeds, and the standard error of the accuracy."""
     means = {}
     for name in runs[0]:
         values = [run[name] for run in runs]

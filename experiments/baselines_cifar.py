@@ -1,5 +1,4 @@
-"""What the papers compare with, on CIFAR (or, as a demo, on digits): thirteen methods, one table of
-small functions.
+"""The papers' baselines on CIFAR (or, as a demo, on digits): thirteen methods.
 
 python experiments/baselines_cifar.py --method independent --preset demo
 python experiments/baselines_cifar.py --method snapshot --preset small --data-dir DIR
@@ -38,8 +37,9 @@ Name = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class Config(cifar.ScheduledConfig):
-    """A baseline of the FreeTickets or the Prune and Tune paper; `--preset` and `--method` together
-    choose the defaults.
+    """Flags of a baseline of the FreeTickets or the Prune and Tune paper.
+
+    `--preset` and `--method` together choose the defaults.
     """
 
     preset: cifar.Preset = "demo"
@@ -74,22 +74,22 @@ class Config(cifar.ScheduledConfig):
 
     @property
     def name(self) -> str:
-        """What run folders are called after."""
+        """The method's name as run folders have it."""
         return f"baseline-{self.method}"
 
     def plan(self) -> Plan:
         """The plan that the flags name."""
         method = METHODS[self.method]
-        every = {name for other in METHODS.values() for name in other.flags}
-        for flag in sorted(every - set(method.flags)):
+        flag_names = {name for other in METHODS.values() for name in other.flags}
+        for flag in sorted(flag_names - set(method.flags)):
             if getattr(self, flag) is not None:
                 shown = f"--{flag.replace('_', '-')}"
-                others = ", ".join(
+                method_names = ", ".join(
                     sorted(name for name, other in METHODS.items() if flag in other.flags)
                 )
                 raise jt.PlanError(
-                    f"{shown} says nothing about --method {self.method}; it is a flag of {others}."
-                    " Leave it out."
+                    f"{shown} says nothing about --method {self.method}; it is a flag of"
+                    f" {method_names}. Leave it out."
                 )
         for flag in method.flags:
             if getattr(self, flag) is None and flag != "cycle":
@@ -97,12 +97,13 @@ class Config(cifar.ScheduledConfig):
         return method.plan(self)
 
     def network(self, plain: Any) -> Any:
-        """What the method makes of the plain network."""
+        """The network that the method makes of the plain one."""
         return METHODS[self.method].network(self, plain)
 
     def update_rule(self) -> Optimizer:
-        """The optimizer as the flags say; BatchEnsemble's fast weights learn half as fast, and do
-        not decay.
+        """The optimizer that the flags name.
+
+        BatchEnsemble's fast weights learn half as fast as the others, and do not decay.
         """
         rule = super().update_rule()
         fast = (Override("fast_", lr=0.5, weight_decay=0.0),)
@@ -113,8 +114,10 @@ class Config(cifar.ScheduledConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One row of the table: what it is called, which of the flags it listens to besides the epochs,
-    and what it does.
+    """One row of the table of methods.
+
+    What the method is called, which of the flags it listens to besides the epochs, and what it
+    does.
     """
 
     title: str
@@ -124,36 +127,37 @@ class Method:
 
 
 def one_network(config: Config) -> Plan:
-    """One dense network."""
+    """The plan of one dense network."""
     return jt.dense(1, config.epochs, lr=config.rate(), **config.shared())
 
 
 def one_of_several_heads(config: Config) -> Plan:
-    """One network whose heads are the members."""
+    """The plan of one network whose heads are the members."""
     return dataclasses.replace(one_network(config), name=config.method)
 
 
 def dense_ensemble(config: Config) -> Plan:
-    """Dense networks from scratch."""
+    """The plan of dense networks that are trained from scratch."""
     plan = jt.dense(config.members or 0, config.epochs, lr=config.rate(), **config.shared())
     return dataclasses.replace(plan, name="dense_ensemble")
 
 
 def of(make: Callable[..., Plan], *flags: str, scheduled: bool = True) -> Callable[[Config], Plan]:
-    """The plan that `make` makes of those flags, the epochs and the schedule."""
+    """A function from flags to the plan that `make` makes of them, the epochs and the schedule."""
 
     def plan(config: Config) -> Plan:
-        own = {flag: getattr(config, flag) for flag in ("epochs", *flags)} | (
+        arguments = {flag: getattr(config, flag) for flag in ("epochs", *flags)} | (
             {"lr": config.rate()} if scheduled else {"lr": config.lr}
         )
-        return make(**own, **config.shared())
+        return make(**arguments, **config.shared())
 
     return plan
 
 
 def prune_finetune(config: Config) -> Plan:
-    """Dense networks, pruned by magnitude and trained on at the smallest learning rate of the
-    schedule.
+    """The plan of dense networks that are pruned by magnitude and fine-tuned.
+
+    They are fine-tuned at the smallest learning rate of the schedule.
     """
     names = ("members", "sparsity", "epochs", "finetune")
     last = jt.schedules.Constant(config.rate()(99_999, 100_000))
@@ -166,8 +170,9 @@ def prune_finetune(config: Config) -> Plan:
 
 
 def fge(config: Config) -> Plan:
-    """Short cycles from two points of one run, between a half and two hundredths of its first
-    learning rate.
+    """The plan of fast geometric ensembling: short cycles from two points of one run.
+
+    Their learning rate goes from a half to a two-hundredth of the run's first one.
     """
     high = {"high": config.lr / 2, "low": config.lr / 200}
     return jt.fge(
@@ -282,7 +287,7 @@ DEMO: dict[str, dict[str, Any]] = {
 
 
 def default(preset: str, method: str) -> Config:
-    """The defaults of a method under a preset."""
+    """The default flags of a method under a preset."""
     method = "independent" if method == "dense" else method
     settings = {"demo": DEMO, "small": SMALL, "paper": PAPER}[preset].get(method, {})
     config = Config(preset="paper", method=method, **settings)  # pyright: ignore[reportArgumentType]
@@ -292,14 +297,14 @@ def default(preset: str, method: str) -> Config:
 
 
 def presets(words: Sequence[str] | None = None) -> dict[str, Config]:
-    """The presets of the method that the command line names, or those words."""
+    """The presets of the method that the command line, or `words`, names."""
     asked = command.chosen("method", "independent", words)
     method = asked if asked in get_args(Name) else "independent"
     return {preset: default(preset, method) for preset in ("demo", "small", "paper")}
 
 
 def main() -> None:
-    """Parse and run: the method named decides on the defaults."""
+    """Parse the flags, whose defaults are those of the method named, and run the experiment."""
     running.main(presets(), __doc__)
 
 

@@ -1,4 +1,4 @@
-"""Speed as ratios, measured side by side in one process run.
+"""Benchmarks: speed as ratios, measured side by side in one process.
 
     python experiments/benchmark.py  # everything, about ten minutes on two CPU cores
     python experiments/benchmark.py --only selection members
@@ -61,7 +61,7 @@ NETWORKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What to measure."""
+    """Flags of benchmark.py: what is measured, and how often."""
 
     only: Annotated[tuple[Part, ...], Different()] = get_args(Part)
     """Parts to run."""
@@ -76,14 +76,15 @@ class Config:
 
 
 def images(batch_size: int) -> tuple[jax.Array, jax.Array]:
-    """Random images and labels: speed does not look at them."""
+    """Random images and labels, since the speed does not depend on them."""
     x = jax.random.normal(jax.random.key(1), (batch_size, 32, 32, 3))
     return x, jax.random.randint(jax.random.key(2), (batch_size,), 0, 10)
 
 
 def optimizer(kind: str) -> optax.GradientTransformation:
-    """The optimizers of the papers: Adam for LeNet, SGD with momentum and weight decay for
-    WideResNet.
+    """The optimizer of the papers for a kind of network.
+
+    Adam for LeNet, SGD with momentum and weight decay for WideResNet.
     """
     return (
         optax.adam(1e-3)
@@ -159,8 +160,9 @@ def exact_selection(config: Config) -> list[Row]:
 
 
 def vmapped_loop(config: Config) -> list[Row]:
-    """Four vmapped members in a user's own loop: a step between mask updates, with prune_grow and
-    with keep_masked.
+    """Four vmapped members in a user's own loop, with prune_grow and with keep_masked.
+
+    What is timed is a step between mask updates.
     """
     keys = jax.random.split(jax.random.key(0), 4)
     params = jax.vmap(lambda key: {"kernel": jax.random.normal(key, (1024, 1024))})(keys)
@@ -196,8 +198,9 @@ def vmapped_loop(config: Config) -> list[Row]:
 
 
 def members_in_one_run(config: Config) -> list[Row]:
-    """Four members in one `fit` against four lone `fit`s, training seconds per member without
-    compilation.
+    """Four members in one `fit` against four lone `fit`s.
+
+    Training seconds per member, without compilation.
     """
     x, y = images(1280)
     task = jt.classification(jt.models.LeNet("M"))
@@ -205,7 +208,7 @@ def members_in_one_run(config: Config) -> list[Row]:
     keys = jt.member_keys(0, 4)
     together, alone = [], []
     for _ in range(3):
-        for width, key, into in (
+        for width, key, timings in (
             (4, keys, together),
             *((1, keys[i : i + 1], alone) for i in range(4)),
         ):
@@ -218,7 +221,7 @@ def members_in_one_run(config: Config) -> list[Row]:
             )
             with tempfile.TemporaryDirectory() as folder:
                 jt.fit(plan, task, data, key=key, out=folder, progress=False)
-                into.append(json.loads((Path(folder) / "timing.json").read_bytes())["seconds"])
+                timings.append(json.loads((Path(folder) / "timing.json").read_bytes())["seconds"])
     train = [
         sum(s["train"] for s in alone) / len(alone),
         sum(s["train"] for s in together) / len(together) / 4,
@@ -247,8 +250,9 @@ def members_in_one_run(config: Config) -> list[Row]:
 
 
 def first_step(config: Config) -> list[Row]:
-    """Seconds from the start of the demo to its first step, and how often EDST with 3 and with 7
-    tickets compiles.
+    """Seconds from the start of the demo to its first step.
+
+    And how often EDST with 3 and with 7 tickets compiles.
     """
     script = str(Path(__file__).with_name("edst_cifar.py"))
     with tempfile.TemporaryDirectory() as folder:
@@ -261,7 +265,7 @@ def first_step(config: Config) -> list[Row]:
             for line in process.stdout or ():
                 if " steps " in line and first != first:
                     first = time.perf_counter() - began
-        whole = time.perf_counter() - began
+        total = time.perf_counter() - began
     data, task = jt.data.load("digits"), jt.classification(jt.models.WideResNet(10, 1))
     counts = []
     for members in (3, 7):
@@ -272,7 +276,7 @@ def first_step(config: Config) -> list[Row]:
             jt.fit(plan, task, data, key=0, out=folder, progress=False)
             counts.append(json.loads((Path(folder) / "timing.json").read_bytes())["compilations"])
     return [
-        row("demo: seconds to the first step / seconds in all", first, whole, "<=", None),
+        row("demo: seconds to the first step / seconds in all", first, total, "<=", None),
         row(
             "EDST with 7 tickets: programs compiled / with 3 tickets",
             counts[1],
@@ -284,7 +288,7 @@ def first_step(config: Config) -> list[Row]:
 
 
 def against_torch(config: Config) -> list[Row]:
-    """The same masked training step in PyTorch eager; above 1 is faster than PyTorch."""
+    """A masked training step against the same in PyTorch eager; above 1 is faster than PyTorch."""
     try:
         import torch
         from benchmarks.torch_networks import TorchStepper
@@ -306,14 +310,14 @@ def against_torch(config: Config) -> list[Row]:
             "last": TorchStepper(name, kind, batch, channels_last=True),
         }
         seconds = take_turns(alternatives, config.rounds)
-        wanted = {"LeNet-L": 0.7, "WRN-16-4": 0.6}[name]
+        bound = {"LeNet-L": 0.7, "WRN-16-4": 0.6}[name]
         rows.append(
             row(
                 f"{name} masked step: speed relative to PyTorch eager",
                 seconds["jax"],
                 seconds["torch"],
                 ">=",
-                wanted,
+                bound,
             )
         )
         rows.append(
@@ -335,23 +339,35 @@ def shrinking(config: Config) -> list[Row]:
         seconds = take_turns(calls, config.rounds)
         for kind in ("forward", "gradient"):
             small = seconds[f"{kind} shrunk"]
-            what = f"{name}, half the neurons, {kind}: times faster shrunk than"
-            rows.append(row(f"{what} masked", small, seconds[f"{kind} masked"], ">=", 1.5))
-            rows.append(row(f"{what} the parent", small, seconds[f"{kind} parent"], ">=", None))
+            label = f"{name}, half the neurons, {kind}: times faster shrunk than"
+            rows.append(row(f"{label} masked", small, seconds[f"{kind} masked"], ">=", 1.5))
+            rows.append(row(f"{label} the parent", small, seconds[f"{kind} parent"], ">=", None))
     return rows
 
 
 def memory(config: Config) -> list[Row]:
-    """Peak memory of 128 children against 8, each in a process of its own (megabytes in place of
-    seconds).
+    """Peak memory of 128 children against 8, each in a process of its own.
+
+    The rows have megabytes in place of seconds.
     """
-    many, few = (benchmark_children.children_megabytes(members) for members in (128, 8))
-    return [row("LeNet-M, peak memory of a run of 128 children / of 8 (MB)", many, few, "<=", 1.25)]
+    megabytes_of_128, megabytes_of_8 = (
+        benchmark_children.children_megabytes(members) for members in (128, 8)
+    )
+    return [
+        row(
+            "LeNet-M, peak memory of a run of 128 children / of 8 (MB)",
+            megabytes_of_128,
+            megabytes_of_8,
+            "<=",
+            1.25,
+        )
+    ]
 
 
 def texts(config: Config) -> list[Row]:
-    """Fine-tuning a BERT of 6 layers, and pruning one of 12; `--data-dir` for what buckets gain on
-    MRPC.
+    """Fine-tuning a BERT of 6 layers, and pruning one of 12.
+
+    With `--data-dir` also what buckets gain on MRPC.
     """
     return [
         *benchmark_texts.fine_tuning_step(config.rounds),
@@ -363,8 +379,9 @@ def texts(config: Config) -> list[Row]:
 
 
 def evaluating(config: Config) -> list[Row]:
-    """Accuracies of all ensembles of 20 members, and what an evaluation takes beside its forward
-    passes.
+    """Accuracies of all ensembles of 20 members, and what an evaluation costs.
+
+    Its cost is what it takes beside its forward passes.
     """
     return [
         *benchmark_evaluation.all_subsets(config.rounds),
@@ -387,7 +404,7 @@ PARTS: dict[str, Callable[[Config], list[Row]]] = {
 
 
 def main(config: Config) -> None:
-    """Measure, print, write."""
+    """Measure the parts that the flags name, print the ratios and write them to a file."""
     command.writable_file(config.out, "--out")
     rows: list[Row] = []
     for part in config.only:
@@ -411,13 +428,13 @@ def main(config: Config) -> None:
         )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     if config.out:
-        about = {
+        provenance = {
             "command": command.shown_command(sys.argv),
             "date": datetime.date.today().isoformat(),
             "versions": engine.versions(),
             "rounds": config.rounds,
         }
-        engine.write_json(config.out, about | {"rows": [dataclasses.asdict(r) for r in rows]})
+        engine.write_json(config.out, provenance | {"rows": [dataclasses.asdict(r) for r in rows]})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""The papers' tables, with ours beside them: a list of methods at one budget, each trained by its
-own plan.
+"""The papers' tables with ours beside them: methods at one budget, each with a plan of its own.
 
     python experiments/compare_cifar.py  # every method on digits, minutes on two CPU cores
     python experiments/compare_cifar.py --preset table1 --data-dir DIR --seeds 0 1 2
@@ -48,7 +47,7 @@ ALL = tuple(TITLES)
 
 @dataclasses.dataclass(frozen=True)
 class Config(SeedsConfig):
-    """Which methods, on what, how often."""
+    """Flags of compare_cifar.py: which methods, on what, from which seeds."""
 
     preset: Literal["digits", "small", "table1", "paper"] = "digits"
     """digits: no method costs more theoretical FLOPs than one dense network of 24 epochs. table1:
@@ -69,7 +68,7 @@ class Config(SeedsConfig):
     """Folder of the run folders; runs/compare-PRESET if not given. The same command resumes."""
 
     def experiment(self, method: str, seed: int) -> cifar.Config:
-        """The experiment of one row and seed."""
+        """The experiment of one method and seed."""
         return self.override(
             PRESETS[self.preset].methods[method](), seed, "model", "depth", "initial", "batch_size"
         )
@@ -77,8 +76,9 @@ class Config(SeedsConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Methods at one budget: how to make the experiment of each, and the dense run that costs are
-    compared with.
+    """The methods of a table, all at one budget.
+
+    It says how to make the experiment of each, and the dense run that costs are compared with.
     """
 
     budget: str
@@ -89,7 +89,7 @@ class Preset:
 def pat(
     base: prune_and_tune_cifar.Config, **settings: Any
 ) -> dict[str, Callable[[], cifar.Config]]:
-    """The three kinds of masks of Prune and Tune."""
+    """Experiments of Prune and Tune with each of the three kinds of masks."""
     return {
         name: lambda masks=masks: dataclasses.replace(base, **masks, **settings)
         for name, masks in MASKS.items()
@@ -99,7 +99,7 @@ def pat(
 def baselines(
     preset: str, names: tuple[str, ...] = tuple(baselines_cifar.DEMO), **settings: Any
 ) -> dict[str, Callable[[], cifar.Config]]:
-    """Baselines as that preset of their script has them."""
+    """Experiments of those baselines, as that preset of their script has them."""
     return {
         name: lambda name=name: dataclasses.replace(
             baselines_cifar.default(preset, name), **settings
@@ -109,19 +109,23 @@ def baselines(
 
 
 def table1() -> dict[str, Callable[[], cifar.Config]]:
-    """Prune and Tune's table 1: all trained by Adam at a fixed rate, without augmentation."""
+    """Experiments of Prune and Tune's table 1.
+
+    All are trained by Adam at a fixed rate, without augmentation.
+    """
     shared = {
         field.name: getattr(PAT["table1"], field.name)
         for field in dataclasses.fields(cifar.ScheduledConfig)
     } | {"preset": "paper"}
-    own: dict[str, dict[str, Any]] = {
+    own_flags: dict[str, dict[str, Any]] = {
         "independent": {"epochs": 16},
         "dropout": {"epochs": 16, "dropout": 0.5},
         "bagged": {"epochs": 2, "members": 8, "bag": 0.9},
     }
     config = baselines_cifar.Config
     rows = {
-        name: lambda name=name: config(**{**shared, **own[name], "method": name}) for name in own
+        name: lambda name=name: config(**{**shared, **own_flags[name], "method": name})
+        for name in own_flags
     }
     return {
         **rows,
@@ -167,17 +171,17 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def main() -> None:
-    """Parse and compare."""
+    """Parse the flags and compare the methods that they name."""
     command.main(compare, presets(), __doc__)
 
 
 def presets() -> dict[str, Config]:
-    """Flags' defaults by preset."""
+    """The default flags of each preset."""
     return {name: Config(preset=name) for name in PRESETS}  # pyright: ignore[reportArgumentType]
 
 
 def compare(config: Config) -> None:
-    """Train or load every method, write, show and draw."""
+    """Train or load every method, write the results, show the table and draw the figure."""
     console = Console()
     preset = PRESETS[config.preset]
     unknown = [name for name in config.methods if name not in preset.methods]
@@ -193,8 +197,8 @@ def compare(config: Config) -> None:
     first = next(iter(experiments.values()))[0]
     blank = cifar.blank(first.dataset)
     ledgers = {
-        name: running.priced(each[0], *running.planned(each[0]), blank)
-        for name, each in experiments.items()
+        name: running.priced(by_seed[0], *running.planned(by_seed[0]), blank)
+        for name, by_seed in experiments.items()
     }
     plain = cifar.make_task(plain_network(first))
     dense = jt.cost(jt.dense(1, preset.dense_epochs, batch_size=first.batch_size), plain, blank)
@@ -218,9 +222,9 @@ def compare(config: Config) -> None:
     running.share_programs(out / "programs")
     data = cifar.make_data(first)
     rows, failed = [], []
-    for name, each in experiments.items():
+    for name, by_seed in experiments.items():
         runs = []
-        for experiment in each:
+        for experiment in by_seed:
             folder = out / f"{name}-seed{experiment.seed}"
             console.print(
                 f"{TITLES[name]}, seed {experiment.seed}: {folder}", highlight=False, soft_wrap=True
@@ -236,10 +240,10 @@ def compare(config: Config) -> None:
         if runs:
             rows.append(row(config, name, plain.name, runs, unit["flops"]))
             if config.preset == "digits":
-                rows[-1]["canary"] = canary.sing(each[0])
+                rows[-1]["canary"] = canary.sing(by_seed[0])
     if not rows:
         raise jt.RunError(f"no run came to an end: {'; '.join(failed)}")
-    found = {
+    comparison = {
         "command": command.shown_command(sys.argv),
         "preset": config.preset,
         "budget": preset.budget,
@@ -251,11 +255,11 @@ def compare(config: Config) -> None:
         "failed": failed,
         "versions": engine.versions(),
     }
-    engine.write_json(out / "results.json", found)
-    Console(width=max(console.width, 120)).print(report.comparison_table(found))
+    engine.write_json(out / "results.json", comparison)
+    Console(width=max(console.width, 120)).print(report.comparison_table(comparison))
     for line in failed:
         console.print(f"[bold red]left out[/]: {line}", highlight=False)
-    figure = report.draw_comparison(found, out / "comparison.png")
+    figure = report.draw_comparison(comparison, out / "comparison.png")
     console.print(
         f"wrote {out / 'results.json'}" + (f", {figure}" if figure else ""), highlight=False
     )
@@ -265,7 +269,7 @@ def row(
     config: Config, name: str, network: str, runs: list[dict[str, Any]], dense_run: float
 ) -> dict[str, Any]:
     """One row of the table as JSON: what the runs of a method come to."""
-    told = published(config.preset, runs[0]["dataset"]["name"], network, name)
+    paper = published(config.preset, runs[0]["dataset"]["name"], network, name)
     return {
         "method": name,
         "title": TITLES[name],
@@ -274,7 +278,7 @@ def row(
         "density": runs[0]["cost"]["density"],
         "seeds": [run["seed"] for run in runs],
         "scores": report.summary(runs, dense_run),
-        "published": None if told is None else dataclasses.asdict(told),
+        "published": None if paper is None else dataclasses.asdict(paper),
         "plan": runs[0]["plan"],
     }
 
@@ -288,7 +292,7 @@ def plain_network(config: cifar.Config) -> cifar.Config:
 
 
 def augmented(train: jt.Dataset, experiment: cifar.Config) -> jt.Dataset:
-    """The training data as the experiment wants them."""
+    """The training data, without their augmentation if the experiment wants none."""
     return train if experiment.augment else dataclasses.replace(train, augment=None)
 
 

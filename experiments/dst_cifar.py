@@ -1,5 +1,6 @@
-"""DST ensemble on CIFAR (or, as a demo, on digits): sparse networks that grow their own masks, each
-from scratch.
+"""DST ensemble on CIFAR (or, as a demo, on digits): sparse networks from scratch.
+
+Each grows a mask of its own.
 
 Paper: Liu et al., Deep Ensembling with No Overhead for either Training or Testing, ICLR 2022,
 arXiv:2106.14568.
@@ -40,7 +41,7 @@ class Config(cifar.EvolvingConfig):
 
     @property
     def name(self) -> str:
-        """What run folders are called after."""
+        """The method's name as run folders have it."""
         return "dst"
 
     def plan(self) -> Plan:

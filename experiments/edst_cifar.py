@@ -43,7 +43,7 @@ class Config(cifar.EvolvingConfig):
 
     @property
     def name(self) -> str:
-        """What run folders are called after."""
+        """The method's name as run folders have it."""
         return "edst"
 
     def plan(self) -> Plan:

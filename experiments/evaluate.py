@@ -1,4 +1,4 @@
-"""Everything the papers measure, from stored tickets: a table with a row for each run, pictures.
+"""Evaluates stored tickets by all that the papers measure: a table of the runs, and pictures.
 
     python experiments/evaluate.py runs/edst runs/dst --suite clean,diversity
     python experiments/evaluate.py runs/edst t.safetensors p.npz --dataset cifar10 --data-dir DIR
@@ -37,52 +37,52 @@ NO_SETS: Any = jt.data.CorruptedSets("none", (), lambda corruption, severity: No
 
 
 def main() -> None:
-    """Parse and evaluate."""
+    """Parse the flags and evaluate the sources that they name."""
     command.main(evaluate, Config, __doc__)
 
 
 def evaluate(config: Config) -> dict[str, Any]:
-    """Measure what is not measured yet, write, show and draw."""
+    """Measure what is not measured yet, write it, show the table and draw the pictures."""
     console, parts = Console(), config.parts
     suites.check_names(config)
     if not config.sources:
         raise ReportError(
             "nothing to evaluate: give a run folder, what --out of an experiment was."
         )
-    own = [own_networks.load(name) for name in config.model]
-    found = sources.name_apart(
-        [source for path in config.sources for source in sources.read(path, own)]
+    networks = [own_networks.load(name) for name in config.model]
+    source_list = sources.name_apart(
+        [source for path in config.sources for source in sources.read(path, networks)]
     )
-    test = suites.test_set(config, found)
-    wanted = suites.make_parts(config, test, parts)
+    test = suites.test_set(config, source_list)
+    part_by_name = suites.make_parts(config, test, parts)
     config = dataclasses.replace(
         config, out=command.out_folder(config.out, "evaluation.json", ("table.md", "table.tex"))
     )
     (config.out / "rows").mkdir(parents=True, exist_ok=True)
     running.share_programs(config.out / "programs")
     console.print(
-        f"{len(found)} sources on {test.name}, {len(test):,} examples:"
+        f"{len(source_list)} sources on {test.name}, {len(test):,} examples:"
         f" {', '.join(('clean', *parts))}",
         highlight=False,
     )
-    rows = [Row(config, source, test) for source in found]
+    rows = [Row(config, source, test) for source in source_list]
     with Progress(console=console, transient=True) as progress:
-        sets = wanted["corrupted"].sets if "corrupted" in wanted else NO_SETS
-        each = ("clean", *(part for part in wanted if part != "corrupted"))
-        bar = progress.add_task("", total=len(rows) * (len(each) + len(sets)))
+        sets = part_by_name["corrupted"].sets if "corrupted" in part_by_name else NO_SETS
+        part_names = ("clean", *(part for part in part_by_name if part != "corrupted"))
+        bar = progress.add_task("", total=len(rows) * (len(part_names) + len(sets)))
         for row in rows:
-            for part in each:
+            for part in part_names:
                 progress.update(bar, description=f"{row.source.name}: {part}")
-                row.measure(part, wanted.get(part))
+                row.measure(part, part_by_name.get(part))
                 progress.advance(bar)
         for number, (corruption, severity) in enumerate(sets.pairs):
             lacking = [row for row in rows if row.lacks(corruption, severity, sets.generated)]
-            one = sets[number] if lacking else None  # each set is made once, for all rows
+            corrupted_set = sets[number] if lacking else None  # each set is made once, for all rows
             for row in lacking:
                 progress.update(
                     bar, description=f"{row.source.name}: {corruption}, severity {severity}"
                 )
-                row.corrupted(one)
+                row.corrupted(corrupted_set)
             progress.advance(bar, len(rows))
     result = report.finite(
         {
@@ -101,16 +101,16 @@ def evaluate(config: Config) -> dict[str, Any]:
     (config.out / "table.tex").write_text(latex + "\n", encoding="utf-8")
     console.print(table)
     for row in rows:
-        for part, why in row.left_out.items():
-            console.print(f"{row.source.name}: no {part}: {why}", markup=False, highlight=False)
-    drawn = (
+        for part, reason in row.left_out.items():
+            console.print(f"{row.source.name}: no {part}: {reason}", markup=False, highlight=False)
+    pictures = (
         draw_all(result, {row.source.name: row.source for row in rows}, config.out)
         if config.figures
         else []
     )
     wrote = [config.out / name for name in ("evaluation.json", "table.md", "table.tex")]
     console.print(
-        f"wrote {', '.join(map(str, wrote))} and {len(drawn)} figures",
+        f"wrote {', '.join(map(str, wrote))} and {len(pictures)} figures",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -119,15 +119,16 @@ def evaluate(config: Config) -> dict[str, Any]:
 
 
 def correlation(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """How mean accuracy of members and accuracy of ensembles go together over the rows.
+    """Correlation of the members' mean accuracy with the ensemble's, over the rows.
 
     Of several members (FreeTickets, table 8).
     """
-    several = [row["evaluation"] for row in rows if len(row["evaluation"]["members"]) > 1]
-    if len(several) < 3:
+    scores = [row["evaluation"] for row in rows if len(row["evaluation"]["members"]) > 1]
+    if len(scores) < 3:
         return None
     means, ensembles = (
-        [one[who]["accuracy"] for one in several] for who in ("members_mean", "ensemble")
+        [row_scores[predictor]["accuracy"] for row_scores in scores]
+        for predictor in ("members_mean", "ensemble")
     )
     return evaluation.accuracy_correlation(means, ensembles).to_dict()
 

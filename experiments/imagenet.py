@@ -33,7 +33,7 @@ NO_DECAY = r"bn\d*/(scale|bias)$"
 
 @dataclasses.dataclass(frozen=True)
 class Config(cifar.Evolving, cifar.RunConfig):
-    """A method of the FreeTickets paper on pictures in class folders."""
+    """Flags of imagenet.py: a method of the FreeTickets paper on pictures in class folders."""
 
     method: Literal["dst", "edst", "dense", "static_sparse"] = "edst"
     """dst, edst: masks that evolve. static_sparse: random masks that stay. dense: no masks."""
@@ -81,7 +81,7 @@ class Config(cifar.Evolving, cifar.RunConfig):
     """Epochs of the dense training run that costs are compared with."""
 
     def update_rule(self) -> SGD:
-        """SGD without weight decay on batch-norm."""
+        """The optimizer: SGD without weight decay on batch-norm."""
         return SGD(
             self.momentum,
             self.nesterov,
@@ -140,7 +140,7 @@ def make_plan(config: Config) -> Plan:
 
 
 def warmed(schedule: Constant | Piecewise, warmup: float, epochs: float) -> Schedule:
-    """The schedule of a phase of `epochs`, after a line from 0 over the first `warmup` of them."""
+    """The schedule of a phase of `epochs`, with a linear rise from 0 over the first `warmup`."""
     if not 0 <= warmup < epochs:
         raise jt.PlanError(
             f"--warmup is shorter than the first {epochs:g} epochs of training, or 0 for none; got"
@@ -174,7 +174,7 @@ def blank(config: Config) -> jt.Dataset:
 
 
 def run(config: Config) -> None:
-    """Find or draw the pictures, then train, evaluate, write and show."""
+    """Find or draw the pictures, then train, evaluate, write and show the experiment."""
     plan, data = make_plan(config), blank(config)
     ledger = running.priced(config, plan, make_task(config, data.num_classes or 0), data)
     if config.cost and config.data_dir is None:
@@ -183,11 +183,12 @@ def run(config: Config) -> None:
     out = command.out_folder(
         config.out or f"runs/imagenet-{config.method}-{config.preset}-seed{config.seed}"
     )
-    drawn = out.with_name(f"{out.name}-pictures")  # a run folder is empty when its run begins
+    # a run folder is empty when its run begins
+    picture_folder = out.with_name(f"{out.name}-pictures")
     synthetic = config.preset == "demo" and config.data_dir is None
     folder = config.data_dir
     if synthetic:
-        folder = shapes.write(drawn, config.seed)
+        folder = shapes.write(picture_folder, config.seed)
         Console().print(
             f"The pictures in {folder} are synthetic: shapes that the demo drew.",
             highlight=False,
@@ -202,7 +203,11 @@ def run(config: Config) -> None:
             dataclasses.replace(val, name="synthetic shapes"),
         )
         also["subset"] = jt.data.image_test(
-            drawn / "subset", train.class_names, name="subset", resize=val.resize, **settings
+            picture_folder / "subset",
+            train.class_names,
+            name="subset",
+            resize=val.resize,
+            **settings,
         )
     if config.imagenet_a is not None:
         also["imagenet_a"] = jt.data.imagenet_a(config.imagenet_a, train.class_names, **settings)

@@ -1,5 +1,6 @@
-"""Multi-Ticket ensembles on GLUE: winning tickets of one pretrained BERT or RoBERTa, beside
-fine-tuning and bagging.
+"""Multi-Ticket ensembles on GLUE: winning tickets of one pretrained BERT or RoBERTa.
+
+Fine-tuning and bagging stand beside them.
 
 Paper: Kobayashi, Kiyono, Suzuki and Inui, Diverse Lottery Tickets Boost Ensemble from a Single
 Pretrained Model, 2022, arXiv:2205.11833.
@@ -34,12 +35,12 @@ from jaxtickets.plan import Plan
 
 
 def main() -> None:
-    """Parse and run."""
+    """Parse the flags and run the schemes that they name."""
     command.main(run_and_report, PRESETS, __doc__)
 
 
 def run_and_report(config: Config) -> None:
-    """Whether all of it can be, and then what is asked for."""
+    """Check the flags and plans, then show the costs, sweep the penalty or run the schemes."""
     check(config)
     if not config.cost:
         command.out_folder(
@@ -60,7 +61,7 @@ def run_and_report(config: Config) -> None:
 
 
 def check(config: Config) -> None:
-    """What no plan can know."""
+    """Raise `PlanError` for flags that do not fit each other, which no plan can notice."""
     if config.seeds % config.groups or config.groups < 1:
         raise jt.PlanError(
             f"--groups: {config.seeds} seeds do not divide into {config.groups} groups; take"
@@ -89,17 +90,17 @@ def check(config: Config) -> None:
 
 
 def plans(config: Config) -> dict[Scheme, Plan]:
-    """The plan of every scheme."""
+    """The plan of every scheme that the flags name."""
     with command.planning():
         return {scheme: config.plan(scheme) for scheme in config.schemes}
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
-    """All schemes: trained or loaded, measured, compared."""
+    """Train or load the schemes, measure and compare them, and write the tables and figures."""
     console = Console()
     running.share_programs(config.folder / "programs")
-    given = texts.prepare(config, console)
-    task, train, validation = given.task, given.train, given.validation
+    prepared = texts.prepare(config, console)
+    task, train, validation = prepared.task, prepared.train, prepared.validation
     console.print(
         f"{task.name} on {train.name}, {len(train):,} training and {len(validation):,} validation"
         " examples",
@@ -117,7 +118,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             **config.fit_kwargs(plan.width),
         )
         if config.export:
-            texts.export(tickets, given.sizes, folder / scheme / "tickets")
+            texts.export(tickets, prepared.sizes, folder / scheme / "tickets")
         probabilities = texts.stored_predictions(
             tickets, validation, folder / scheme / "predictions.npz"
         )
@@ -136,11 +137,11 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         )
         predictions[scheme], gains[scheme] = probabilities, gain
     texts.compare(config, rows, predictions, gains, validation.y)
-    found = report.finite(
+    record = report.finite(
         {
             "command": command.shown_command(sys.argv),
             "preset": config.preset,
-            "synthetic": given.synthetic,
+            "synthetic": prepared.synthetic,
             "dataset": running.data_record(train, validation, "validation"),
             "network": task.name,
             "metric": texts.metric(config),
@@ -152,33 +153,33 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             "versions": engine.versions(),
         }
     )
-    engine.write_json(folder / "results.json", found)
-    tables = (report.gains_table(found), report.members_table(found))
+    engine.write_json(folder / "results.json", record)
+    tables = (report.gains_table(record), report.members_table(record))
     markdown = [report.markdown_table(table, notes=False) for table in tables]
     (folder / "tables.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
     Console(width=max(console.width, 130)).print(*tables)
     figures = (
-        report.draw_gains(found, folder / "gains.png"),
-        report.draw_overlaps(found, folder / "overlaps.png"),
+        report.draw_gains(record, folder / "gains.png"),
+        report.draw_overlaps(record, folder / "overlaps.png"),
     )
     console.print(
         "wrote " + ", ".join(str(file) for file in (folder / "results.json", *figures) if file),
         highlight=False,
         soft_wrap=True,
     )
-    return found
+    return record
 
 
 def sweep(config: Config) -> None:
-    """The scheme at several strengths of the penalty, beside one without (base_lt)."""
-    points, found = [], {}
+    """Run the scheme at several strengths of its penalty, beside one without (base_lt)."""
+    points, comparison = [], {}
     for tau in (0.0, *config.tau_sweep):
         scheme: Any = config.scheme if tau else ("base_lt",)
-        found = run(
+        comparison = run(
             dataclasses.replace(config, scheme=scheme, tau=tau or config.tau, tau_sweep=()),
             config.folder / f"tau-{tau:g}",
         )
-        (row,) = found["rows"]
+        (row,) = comparison["rows"]
         points.append(
             {"tau": tau}
             | {
@@ -186,14 +187,14 @@ def sweep(config: Config) -> None:
                 for name in ("gain", "mask_iou", "oracle", "prediction_disagreement")
             }
         )
-    about = {
-        name: found[name]
+    provenance = {
+        name: comparison[name]
         for name in ("preset", "dataset", "network", "metric", "seeds", "size", "versions")
     }
     swept = {
         "command": command.shown_command(sys.argv),
         "scheme": config.scheme[0],
-        **about,
+        **provenance,
         "points": points,
     }
     engine.write_json(config.folder / "tau.json", swept)

@@ -1,5 +1,6 @@
-"""Prune and Tune on CIFAR (or, as a demo, on digits): children cut at random from one trained
-parent, and tuned.
+"""Prune and Tune on CIFAR (or, as a demo, on digits): random children of one trained parent.
+
+Each child is cut at random from the parent, and tuned.
 
 Paper: Whitaker and Whitley, Prune and Tune Ensembles, AAAI 2022, arXiv:2202.11782.
 
@@ -27,9 +28,7 @@ from jaxtickets.schedules import Constant, OneCycle, Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Config(cifar.ScheduledConfig):
-    """A Prune and Tune ensemble: a parent is trained, copied, and each copy pruned at random and
-    tuned.
-    """
+    """Flags of a Prune and Tune ensemble: copies of a parent, pruned at random and tuned."""
 
     preset: Literal["demo", "small", "table1", "paper"] = "demo"
     """What the other flags start from. demo: digits, no download, a minute. small: CIFAR-10 on a
@@ -55,9 +54,7 @@ class Config(cifar.ScheduledConfig):
     unit: Literal["connection", "neuron"] = "connection"
     """Prune weights or whole units."""
     shrink: bool = True
-    """Tune children of whole units as the smaller networks that they are; otherwise their units stay
-    masked.
-    """
+    """Tune children of whole units as the smaller networks that they are, or leave units masked."""
     scope: Literal["layerwise", "global"] = "layerwise"
     """The same share in every layer, or one draw over all layers."""
     keep_dense: tuple[str, ...] | None = None
@@ -79,12 +76,12 @@ class Config(cifar.ScheduledConfig):
 
     @property
     def name(self) -> str:
-        """What run folders are called after."""
+        """The method's name as run folders have it."""
         return "prune_and_tune"
 
     @property
     def start_from(self) -> Path | None:
-        """The parent's ticket file."""
+        """The ticket file of a parent trained elsewhere; None to train one."""
         return self.parent
 
     def plan(self) -> Plan:

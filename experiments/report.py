@@ -1,4 +1,4 @@
-"""One self-contained HTML file over runs: results beside the papers', cost, curves, commands.
+"""Writes one self-contained HTML file on runs: results beside the papers', cost and curves.
 
 python experiments/report.py runs/edst -o report.html
 python experiments/report.py runs/compare-table1 -o report.html    # a folder of run folders
@@ -39,7 +39,7 @@ from jaxtickets.report import html
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Of what, to where."""
+    """Flags of report.py: what is reported, and to which file."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
     """Run folders, folders of run folders, or result files."""
@@ -58,12 +58,12 @@ class Config:
 
 
 def main() -> None:
-    """Parse and report."""
+    """Parse the flags and write the report."""
     command.main(write, Config, __doc__)
 
 
 def write(config: Config) -> None:
-    """Read, draw, write."""
+    """Read the runs, draw their figures and write the report."""
     if not config.runs:
         raise ReportError("nothing to report: give a run folder, what --out of an experiment was.")
     written = {
@@ -99,7 +99,7 @@ def write(config: Config) -> None:
     counts = {"run": inputs.runs, "evaluation": inputs.evaluations, "section": sections}
     console.print(
         ", ".join(
-            f"{len(them)} {it}{'' if len(them) == 1 else 's'}" for it, them in counts.items()
+            f"{len(items)} {kind}{'' if len(items) == 1 else 's'}" for kind, items in counts.items()
         ),
         highlight=False,
     )
@@ -122,7 +122,7 @@ def write(config: Config) -> None:
 
 
 def heading(inputs: html.ReportInputs) -> str:
-    """A title from the runs' names."""
+    """The report's title, made from the runs' names."""
     names = [run.name for run in inputs.runs]
     if not names:
         return "Report of result files"
@@ -130,8 +130,8 @@ def heading(inputs: html.ReportInputs) -> str:
 
 
 def about(inputs: html.ReportInputs) -> str:
-    """One line on this report."""
-    here = versions()
+    """A line on the report itself: how many runs, written when and by which version."""
+    installed = versions()
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
     finished = sum(run.finished for run in inputs.runs)
     runs = (
@@ -139,7 +139,7 @@ def about(inputs: html.ReportInputs) -> str:
         if inputs.runs
         else ""
     )
-    return f"{runs}Written {date} with jaxtickets {here['jaxtickets']}."
+    return f"{runs}Written {date} with jaxtickets {installed['jaxtickets']}."
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Whether the committed files in experiments/results are still what this commit gives: a second or
-two a file, nothing is trained in full.
+"""Checks that the committed files in experiments/results are what this commit gives.
+
+It takes a second or two a file; nothing is trained in full.
 
     # every file: plans, networks, data and costs as the present code has them
     python experiments/results.py
@@ -43,36 +44,37 @@ TOLERANCE = 1e-9
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is looked at."""
+    """Flags of results.py: whose canaries are computed anew."""
 
     canaries: Annotated[tuple[str, ...], Different(empty=True)] = ()
     """Rows of the digits table whose canary is computed anew; or all."""
 
 
 def main(config: Config) -> None:
-    """Look and tell."""
+    """Check every results file and print what does not fit."""
     console = Console()
-    wrong = []
+    stale_files = []
     for file in sorted(HERE.glob("*.json")):
-        found = json.loads(file.read_bytes())
-        told = check(found)
-        if found.get("preset") == "digits" and "rows" in found:
-            told += check_canaries(found, config.canaries)
-        for line in told:
+        record = json.loads(file.read_bytes())
+        complaints = check(record)
+        if record.get("preset") == "digits" and "rows" in record:
+            complaints += check_canaries(record, config.canaries)
+        for line in complaints:
             console.print(f"{file.name}: {line}", markup=False, highlight=False, soft_wrap=True)
-        if told:
-            wrong.append(file.name)
+        if complaints:
+            stale_files.append(file.name)
             console.print(
-                f"  made by: {found['command']}", markup=False, highlight=False, soft_wrap=True
+                f"  made by: {record['command']}", markup=False, highlight=False, soft_wrap=True
             )
-    if wrong:
+    if stale_files:
         raise SystemExit(1)
     console.print("all result files are what this commit gives")
 
 
 def check(found: Mapping[str, Any]) -> list[str]:
-    """What of a results file the present code would write otherwise, in words; nothing where it can
-    tell nothing.
+    """What the present code would write otherwise than a results file has it, in words.
+
+    An empty list where nothing differs, or where nothing can be told.
 
     Args:
       found: its contents.
@@ -94,95 +96,95 @@ def check(found: Mapping[str, Any]) -> list[str]:
 
 
 def check_canaries(found: Mapping[str, Any], methods: tuple[str, ...]) -> list[str]:
-    """Rows of a comparison on digits whose canary is missing, or is another now.
+    """Rows of a comparison on digits whose canary is missing or has changed, in words.
 
     Args:
       found: what `compare_cifar.py` writes.
       methods: whose are computed anew; "all" for all.
     """
-    config, told = _flags(found["command"]), []
+    config, complaints = _flags(found["command"]), []
     for row in found["rows"]:
-        kept = row.get("canary")
-        if kept is None:
-            told.append(
+        recorded_loss = row.get("canary")
+        if recorded_loss is None:
+            complaints.append(
                 f"{row['method']}: tells no canary, so that nobody sees whether it is stale; run it"
                 " again"
             )
         elif row["method"] in methods or "all" in methods:
-            now = canary.sing(config.experiment(row["method"], found["seeds"][0]))
-            if not math.isclose(now, kept, rel_tol=canary.TOLERANCE):
-                told.append(
-                    f"{row['method']}: the loss after a few steps was {kept:.6g} and is {now:.6g};"
-                    " run it again"
+            loss = canary.sing(config.experiment(row["method"], found["seeds"][0]))
+            if not math.isclose(loss, recorded_loss, rel_tol=canary.TOLERANCE):
+                complaints.append(
+                    f"{row['method']}: the loss after a few steps was {recorded_loss:.6g} and is"
+                    f" {loss:.6g}; run it again"
                 )
-    return told
+    return complaints
 
 
-def _check_comparison(found: Mapping[str, Any]) -> list[str]:
-    config, told = _flags(found["command"]), []
-    for row in found["rows"]:
-        experiment = config.experiment(row["method"], found["seeds"][0])
-        told += [
+def _check_comparison(record: Mapping[str, Any]) -> list[str]:
+    config, complaints = _flags(record["command"]), []
+    for row in record["rows"]:
+        experiment = config.experiment(row["method"], record["seeds"][0])
+        complaints += [
             f"{row['method']}: {line}"
             for line in _differences(row, experiment.plan(), cifar.make_task(experiment).name)
         ]
         # A table's unit is its own; that of an older one is not told.
-        if (unit := found.get("reference")) is not None:
-            told += [
+        if (unit := record.get("reference")) is not None:
+            complaints += [
                 f"{row['method']}: {line}"
                 for line in _costs(row["scores"]["training"]["mean"] * unit["flops"], experiment)
             ]
-    return told
+    return complaints
 
 
 def _check_run(run: Mapping[str, Any]) -> list[str]:
     experiment = _flags(run["command"])
     if not isinstance(experiment, cifar.Config):
         return []
-    told = _differences(run, experiment.plan(), cifar.make_task(experiment).name)
-    return told + _costs(sum(phase["flops"] for phase in run["cost"]["phases"]), experiment)
+    complaints = _differences(run, experiment.plan(), cifar.make_task(experiment).name)
+    return complaints + _costs(sum(phase["flops"] for phase in run["cost"]["phases"]), experiment)
 
 
-def _check_schemes(found: Mapping[str, Any]) -> list[str]:
-    config = _flags(found["command"])
-    told = [
+def _check_schemes(record: Mapping[str, Any]) -> list[str]:
+    config = _flags(record["command"])
+    complaints = [
         f"{row['scheme']}: {line}"
-        for row in found["rows"]
+        for row in record["rows"]
         for line in _differences(row, config.plan(row["scheme"]), None)
     ]
     if config.task == "paraphrases":
         task, blank = texts.blank(config)
-        for row in found["rows"]:
-            now = jt.cost(config.plan(row["scheme"]), task, blank).training
-            if not math.isclose(now, row["training"], rel_tol=TOLERANCE):
-                told.append(
+        for row in record["rows"]:
+            training = jt.cost(config.plan(row["scheme"]), task, blank).training
+            if not math.isclose(training, row["training"], rel_tol=TOLERANCE):
+                complaints.append(
                     f"{row['scheme']}: its training FLOPs were {row['training']:.8g}x and are"
-                    f" {now:.8g}x"
+                    f" {training:.8g}x"
                 )
-    return told
+    return complaints
 
 
-def _check_sweep(found: Mapping[str, Any]) -> list[str]:
-    config = _flags(found["command"])
+def _check_sweep(record: Mapping[str, Any]) -> list[str]:
+    config = _flags(record["command"])
     points = ablations_cifar.SWEEPS[config.sweep].points(ablations_cifar.SCALES[config.preset])
-    if [(point["series"], point["x"]) for point in found["points"]] != [
+    if [(point["series"], point["x"]) for point in record["points"]] != [
         (point.series, point.x) for point in points
     ]:
         return ["its points are others now"]
-    told = []
-    for kept, point in zip(found["points"], points, strict=True):
-        now = ablations_cifar.training_flops(config, point)
-        if not math.isclose(now, kept["training_flops"], rel_tol=TOLERANCE):
-            told.append(
-                f"{point.series}, {point.x}: its training FLOPs were {kept['training_flops']:.8g}"
-                f" and are {now:.8g}"
+    complaints = []
+    for recorded_point, point in zip(record["points"], points, strict=True):
+        flops = ablations_cifar.training_flops(config, point)
+        if not math.isclose(flops, recorded_point["training_flops"], rel_tol=TOLERANCE):
+            complaints.append(
+                f"{point.series}, {point.x}: its training FLOPs were"
+                f" {recorded_point['training_flops']:.8g} and are {flops:.8g}"
             )
-    return told
+    return complaints
 
 
 def _differences(row: Mapping[str, Any], plan: Plan, network: str | None) -> list[str]:
-    told = [] if Plan.from_json(row["plan"]) == plan else ["its plan is another now"]
-    return told + (
+    complaints = [] if Plan.from_json(row["plan"]) == plan else ["its plan is another now"]
+    return complaints + (
         []
         if network is None or row["model"] == network
         else [f"its network was {row['model']} and is {network}"]
@@ -193,16 +195,16 @@ def _costs(flops: float, experiment: cifar.Config) -> list[str]:
     ledger = jt.cost(
         experiment.plan(), cifar.make_task(experiment), cifar.blank(experiment.dataset)
     )
-    now = sum(phase.flops for phase in ledger.phases)
+    present_flops = sum(phase.flops for phase in ledger.phases)
     return (
         []
-        if math.isclose(now, flops, rel_tol=TOLERANCE)
-        else [f"its training FLOPs were {flops:.8g} and are {now:.8g}"]
+        if math.isclose(present_flops, flops, rel_tol=TOLERANCE)
+        else [f"its training FLOPs were {flops:.8g} and are {present_flops:.8g}"]
     )
 
 
 def _flags(shown: str) -> Any:
-    """The flags of a command as a results file shows it, without the folders that it leaves out."""
+    """The parsed flags of a command as a results file shows it, without its folders."""
     script, *words = shlex.split(shown)[1:]
     for flag in ("--data-dir", "--parent"):
         if flag in words:

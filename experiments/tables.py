@@ -26,13 +26,13 @@ bare = functools.partial(runs, notes=False)
 
 
 def schemes(record: dict[str, Any]) -> str:
-    """Both tables of a comparison of schemes."""
+    """Both tables of a comparison of schemes, in Markdown."""
     tables = (report.gains_table(record), report.members_table(record))
     return "\n\n".join(map(bare, tables))
 
 
 def benchmark(record: dict[str, Any]) -> str:
-    """The table of a benchmark; its corner alone is one space wide."""
+    """The table of a benchmark in Markdown; its corner alone is one space wide."""
     return runs(report.benchmark_table(record)).replace("|  |", "| |", 1)
 
 
@@ -61,14 +61,14 @@ BLOCKS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Which way."""
+    """Flags of tables.py: whether the tables are rewritten or only checked."""
 
     check: bool = False
     """Change nothing; end with status 1 if a table is not what the result files say."""
 
 
 def main(config: Config) -> None:
-    """Rewrite or compare."""
+    """Rewrite the tables, or say which of them are not up to date."""
     tables = {"results": runs(report.runs_table(report.read_results(HERE / "results")))}
     for name, (file, write) in BLOCKS.items():
         measured = HERE / "results" / file
@@ -76,12 +76,12 @@ def main(config: Config) -> None:
             tables[name] = write(json.loads(measured.read_bytes()))
     stale = []
     for file in (HERE / "README.md", HERE.parent / "README.md"):
-        kept = file.read_text(encoding="utf-8")
+        old_text = file.read_text(encoding="utf-8")
         for name, table in tables.items():
-            if f"<!-- {name} -->" in kept and report.replace_block(file, name, table):
+            if f"<!-- {name} -->" in old_text and report.replace_block(file, name, table):
                 stale.append(f"{name} in {file.name}")
         if config.check:
-            file.write_text(kept, encoding="utf-8")
+            file.write_text(old_text, encoding="utf-8")
     if config.check and stale:
         raise SystemExit(f"not up to date: {', '.join(stale)}; run python experiments/tables.py")
     print("rewrote " + ", ".join(stale) if stale else "all tables are up to date")

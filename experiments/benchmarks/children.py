@@ -1,5 +1,6 @@
-"""Parts of `benchmark.py` about Prune and Tune: what shrinking neuron-pruned children buys, and
-what many of them cost in memory.
+"""Parts of `benchmark.py` about Prune and Tune: shrinking children, and memory for many.
+
+What shrinking neuron-pruned children buys, and what many of them cost in memory.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ MODELS = {"LeNet-L": jt.models.LeNet("L"), "WRN-16-4": jt.models.WideResNet(16, 
 
 
 def shrunk_children(batch: tuple[jax.Array, jax.Array]) -> dict[str, dict[str, Callable[[], Any]]]:
-    """Per network, calls of a forward pass and of a gradient of the parent, of a masked child at 50
-    % of the neurons, and of the same child shrunk: "forward parent", "forward masked", "forward
-    shrunk", "gradient parent", ...
+    """Per network, calls of a parent, of a masked child and of the same child shrunk.
+
+    The child has 50 % of the neurons. Each call is a forward pass or a gradient: "forward parent",
+    "forward masked", "forward shrunk", "gradient parent", ...
     """
     calls = {}
     x, y = batch
@@ -74,8 +76,9 @@ jt.fit(plan, task, data, key=0, out=folder, layout=jt.Layout(1, "unroll"), progr
 
 
 def children_megabytes(members: int) -> float:
-    """Peak memory of a run that makes and tunes that many children of a LeNet-M, one at a time, in
-    megabytes.
+    """Peak memory in megabytes of a run that makes and tunes that many children.
+
+    They are children of a LeNet-M, made and tuned one at a time.
     """
     with tempfile.TemporaryDirectory() as folder:
         return peak_megabytes(_ONE_RUN, str(members), folder)

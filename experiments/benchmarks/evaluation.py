@@ -1,5 +1,6 @@
-"""Parts of `benchmark.py` about evaluation: all ensembles of 20 members, and what measuring adds to
-predicting.
+"""Parts of `benchmark.py` about evaluation: all subsets of 20 members, and `jt.evaluate`.
+
+Of `jt.evaluate` it is measured what it adds to predicting.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from jaxtickets import evaluation, masks
 
 
 def members_that_agree(members: int, examples: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities [M, B, C] and labels: members right on 75 % that differ on 20 % of their
-    labels, as networks of one method do.
+    """Probabilities [M, B, C] and labels [B] of members that agree as those of one method do.
+
+    Each is right on 75 %, and they differ on 20 % of their labels.
     """
     rng = np.random.default_rng(0)
     y = rng.integers(0, classes, examples)
@@ -24,8 +26,9 @@ def members_that_agree(members: int, examples: int, classes: int) -> tuple[np.nd
 
 
 def members_of_chance(members: int, examples: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities [M, B, C] of members that know nothing, nor of each other: every example hangs
-    on who is in.
+    """Probabilities [M, B, C] and labels [B] of members that guess independently.
+
+    Whether an ensemble has an example right hangs on who is in it.
     """
     rng = np.random.default_rng(0)
     return softmax(rng.standard_normal((members, examples, classes))), rng.integers(
@@ -34,14 +37,15 @@ def members_of_chance(members: int, examples: int, classes: int) -> tuple[np.nda
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
+    """Softmax over the last axis."""
     p = np.exp(logits - logits.max(-1, keepdims=True))
     return p / p.sum(-1, keepdims=True)
 
 
 def all_subsets(rounds: int) -> list[Row]:
-    """The accuracies of all ensembles of up to 10 of 20 members on 10,000 examples of ten classes,
-    616,665 of them.
+    """The accuracies of all 616,665 ensembles of up to 10 of 20 members.
+
+    They are measured on 10,000 examples of ten classes.
     """
     sizes = range(1, 11)
     p, y = members_that_agree(20, 10_000, 10)
@@ -70,8 +74,9 @@ def all_subsets(rounds: int) -> list[Row]:
 
 
 def against_forward_passes(rounds: int, members: int = 3, examples: int = 10_000) -> list[Row]:
-    """`jt.evaluate` of sparse WideResNets on CIFAR-shaped images against their forward passes
-    alone.
+    """`jt.evaluate` of sparse WideResNets against their forward passes alone.
+
+    The images have the shape of CIFAR's.
     """
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((examples, 32, 32, 3), np.float32), rng.integers(0, 10, examples)
@@ -89,7 +94,7 @@ def against_forward_passes(rounds: int, members: int = 3, examples: int = 10_000
         "predict": lambda: ensemble.member_log_proba(x),
     }
     seconds = take_turns(alternatives, max(1, rounds // 2))
-    what = (
+    label = (
         f"evaluation of {members} members (WRN-10-1) on {examples:,} images / their forward passes"
     )
-    return [row(what, seconds["evaluate"], seconds["predict"], "<=", 1.1)]
+    return [row(label, seconds["evaluate"], seconds["predict"], "<=", 1.1)]

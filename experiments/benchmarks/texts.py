@@ -1,6 +1,4 @@
-"""Parts of `benchmark.py` about text: a fine-tuning step, members in one run, pruning a large tree,
-what buckets gain.
-"""
+"""Parts of `benchmark.py` about text: fine-tuning, members in one run, pruning, buckets."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 def network(sizes: TransformerConfig) -> jt.Task:
-    """A classifier of those sizes, with the paper's prunable weights."""
+    """A text classifier of those sizes, with the paper's prunable weights."""
     return jt.classification(TextClassifier(sizes), prunable=ENCODER_KERNELS, name=str(sizes))
 
 
@@ -51,7 +49,7 @@ def token_batch(
 
 
 def masked_step(batch: tuple[dict[str, np.ndarray], np.ndarray]) -> Stepper:
-    """Fine-tuning of the small BERT: AdamW on masked weights, with dropout."""
+    """A stepper that fine-tunes the small BERT: AdamW on masked weights, with dropout."""
     task = network(SMALL)
     params, _ = jax.eval_shape(task.init, jax.random.key(0), batch[0])
     mask = sparsity.random_mask(jax.random.key(0), params, SHARE, rules=task.prunable)
@@ -74,16 +72,17 @@ def fine_tuning_step(rounds: int, examples: int = 32, tokens: int = 128) -> list
     alternatives: dict[str, Any] = {"jax": masked_step(batch)}
     alternatives["torch"] = TorchTextStepper(SMALL.to_hf(), batch, SHARE)
     seconds = take_turns(alternatives, rounds)
-    what = (
+    label = (
         f"BERT 6x384, {examples} x {tokens} tokens, masked fine-tuning step: speed relative to"
         " PyTorch eager"
     )
-    return [row(what, seconds["jax"], seconds["torch"], ">=", 1.5)]
+    return [row(label, seconds["jax"], seconds["torch"], ">=", 1.5)]
 
 
 def huge_pages(rounds: int) -> list[Row]:
-    """The step in processes of its own, without and with huge pages for what malloc gives: XLA asks
-    for its memory anew in every step.
+    """The fine-tuning step without and with huge pages, each in a process of its own.
+
+    The pages are for what malloc gives: XLA asks for its memory anew in every step.
     """
     if not sys.platform.startswith("linux"):
         return []
@@ -92,7 +91,7 @@ def huge_pages(rounds: int) -> list[Row]:
         for tunables, times in seconds.items():
             command = [sys.executable, "-c", "import benchmark_texts; benchmark_texts.print_step()"]
             environment = os.environ | {"GLIBC_TUNABLES": tunables}
-            done = subprocess.run(
+            process = subprocess.run(
                 command,
                 cwd=Path(__file__).parents[1],
                 env=environment,
@@ -100,7 +99,7 @@ def huge_pages(rounds: int) -> list[Row]:
                 text=True,
                 check=True,
             )
-            times.append(float(done.stdout.split()[-1]))
+            times.append(float(process.stdout.split()[-1]))
     plain, huge = (statistics.median(times) for times in seconds.values())
     return [
         row(
@@ -110,13 +109,14 @@ def huge_pages(rounds: int) -> list[Row]:
 
 
 def print_step() -> None:
-    """Seconds of a step, for a process of its own."""
+    """Print the seconds of a fine-tuning step, in a process of its own."""
     print(take_turns({"step": masked_step(token_batch(SMALL, 32, 128))}, 5)["step"])
 
 
 def members_in_one_run(rounds: int) -> list[Row]:
-    """Four members of a BERT in one `fit` against four lone ones, seconds of training per member:
-    medians over rounds.
+    """Four members of a BERT in one `fit` against four lone ones.
+
+    Seconds of training per member, medians over rounds.
 
     They take turns, each first in every second round, after a lone run that is not measured: the
     first run of a process also pays for what JAX and the allocator do once.
@@ -135,21 +135,21 @@ def members_in_one_run(rounds: int) -> list[Row]:
     seconds(1, keys[:1])
     for turn in range(max(2, rounds // 2)):
         calls = [(4, keys, together), *((1, keys[i : i + 1], alone) for i in range(4))]
-        for width, key, into in calls if turn % 2 else reversed(calls):
-            into.append(seconds(width, key))
+        for width, key, timings in calls if turn % 2 else reversed(calls):
+            timings.append(seconds(width, key))
     rows = []
     for which, bound in (("train", 0.95), ("total", 1.0)):
-        one, four = (
-            statistics.median(s[which] / width for s in each)
-            for each, width in ((alone, 1), (together, 4))
+        alone_seconds, together_seconds = (
+            statistics.median(s[which] / width for s in timings_of_width)
+            for timings_of_width, width in ((alone, 1), (together, 4))
         )
         name = {"train": "training", "total": "with compiling"}[which]
         rows.append(
             row(
                 "BERT 6x384, 4 members in one run: times faster per member than 4 lone runs"
                 f" ({name})",
-                four,
-                one,
+                together_seconds,
+                alone_seconds,
                 ">=",
                 bound,
             )
@@ -158,8 +158,9 @@ def members_in_one_run(rounds: int) -> list[Row]:
 
 
 def global_pruning(rounds: int) -> list[Row]:
-    """The smallest tenth of the 85 M prunable weights of a BERT-base, by one threshold: seconds,
-    and times faster than a sort.
+    """Pruning the smallest tenth of a BERT-base's 85 M prunable weights, by one threshold.
+
+    In seconds, and in times faster than a sort.
     """
     task = network(TransformerConfig())
     shapes, _ = jax.eval_shape(task.init, jax.random.key(0), token_batch(SMALL, 1, 8)[0])
@@ -200,8 +201,9 @@ def global_pruning(rounds: int) -> list[Row]:
 
 
 def buckets(rounds: int, data_dir: Path | None) -> list[Row]:
-    """An epoch of MRPC at the lengths of its batches against one at 128 tokens throughout, from the
-    times of a step at each length.
+    """An epoch of MRPC at the lengths of its batches against one at 128 tokens throughout.
+
+    Both are computed from the times of a step at each length.
     """
     from jaxtickets.dataset.buckets import lengths
 
@@ -227,14 +229,14 @@ def buckets(rounds: int, data_dir: Path | None) -> list[Row]:
         np.random.default_rng(0).permutation(len(train))[: len(train) // 32 * 32].reshape(-1, 32)
     )
     longest = lengths(train)[order].max(1)
-    cut = sum(seconds[str(next(b for b in train.buckets if b >= n))] for n in longest)
-    whole = len(longest) * seconds[str(train.buckets[-1])]
+    bucketed = sum(seconds[str(next(b for b in train.buckets if b >= n))] for n in longest)
+    unbucketed = len(longest) * seconds[str(train.buckets[-1])]
     return [
         row(
             "MRPC, an epoch of batches of 32 in buckets: times faster than at 128 tokens"
             " throughout",
-            cut,
-            whole,
+            bucketed,
+            unbucketed,
             ">=",
             None,
         )

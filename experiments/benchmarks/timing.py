@@ -1,6 +1,4 @@
-"""What the benchmarks share: alternatives that take turns, ratios as rows, and a training step to
-time.
-"""
+"""What the benchmarks share: alternatives in turns, ratios as rows, and a training step to time."""
 
 from __future__ import annotations
 
@@ -44,8 +42,9 @@ def take_turns(alternatives: dict[str, Callable[[], Any]], rounds: int) -> dict[
 
 
 def row(what: str, measured: float, against: float, sense: str, bound: float | None) -> Row:
-    """A row whose ratio is `measured / against` ("<=") or the other way round (">=", how many times
-    faster).
+    """A row whose ratio is `measured / against` ("<=") or the other way round (">=").
+
+    With ">=" the ratio is how many times faster.
     """
     ratio = measured / against if sense == "<=" else against / measured
     met = True if bound is None else (ratio <= bound if sense == "<=" else ratio >= bound)
@@ -53,8 +52,9 @@ def row(what: str, measured: float, against: float, sense: str, bound: float | N
 
 
 class Stepper:
-    """A jitted training step with its state, on weights of which a share is pruned at random;
-    calling it takes one step.
+    """A jitted training step with its state; calling it takes one step.
+
+    A share of the weights, drawn at random, is pruned.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class Stepper:
         self.step = jax.jit(step, donate_argnums=(0, 1, 2))
 
     def __call__(self) -> jax.Array:
-        """One step; returns the loss."""
+        """Take one training step and return the loss."""
         self.params, self.model_state, self.state, value = self.step(
             self.params, self.model_state, self.state, *self.batch
         )
         return value
 
     def at(self, count: int) -> Callable[[], jax.Array]:
-        """A step taken as if `count` steps had gone before."""
+        """A function that takes a step as if `count` steps had gone before."""
 
         def call() -> jax.Array:
             self.state = self.state._replace(count=jnp.int32(count))

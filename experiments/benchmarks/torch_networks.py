@@ -1,5 +1,6 @@
-"""LeNet-L and WRN-16-4 in PyTorch eager, with the masked training step that the benchmark compares
-with.
+"""Networks in PyTorch eager, with the masked training step that the benchmark compares with.
+
+LeNet-L, WRN-16-4, and a BERT of `transformers`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, I, H, W] -> [B, O, H / stride, W / stride]."""
+        """Maps [B, I, H, W] to [B, O, H / stride, W / stride]."""
         y = F.relu(self.bn1(x), inplace=True)
         x = x if self.shortcut is None else self.shortcut(y)
         return x + self.conv2(F.relu(self.bn2(self.conv1(y)), inplace=True))
@@ -71,7 +72,7 @@ def lenet_l() -> nn.Sequential:
 
 
 class TorchStepper:
-    """Calling it takes one masked training step."""
+    """LeNet-L or WRN-16-4 in PyTorch; calling it takes one masked training step."""
 
     def __init__(
         self, name: str, kind: str, batch: tuple[jax.Array, jax.Array], channels_last: bool = False
@@ -95,7 +96,7 @@ class TorchStepper:
         self.masked = [(p, (torch.rand_like(p) < 0.2).to(p.dtype)) for p in kernels]
 
     def __call__(self) -> float:
-        """One step; returns the loss."""
+        """Take one training step and return the loss."""
         self.optimizer.zero_grad()
         loss = F.cross_entropy(self.network(self.x), self.y)
         loss.backward()
@@ -111,8 +112,9 @@ class TorchStepper:
 
 
 class TorchTextStepper:
-    """Calling it takes one masked fine-tuning step of a BERT by `transformers`: AdamW, clipping,
-    dropout as its config has it.
+    """A BERT of `transformers`; calling it takes one masked fine-tuning step.
+
+    With AdamW, clipping, and dropout as its config has it.
     """
 
     def __init__(
@@ -146,7 +148,7 @@ class TorchTextStepper:
         self.masked = [(p, (torch.rand_like(p) >= share).to(p.dtype)) for p in kernels]
 
     def __call__(self) -> float:
-        """One step; returns the loss."""
+        """Take one fine-tuning step and return the loss."""
         self.optimizer.zero_grad()
         loss = self.network(**self.x, labels=self.y).loss
         loss.backward()

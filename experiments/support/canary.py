@@ -1,5 +1,6 @@
-"""A few training steps of an experiment, and the loss that they end with: what changes when what a
-result hangs on does.
+"""Canaries: the loss after a few training steps of an experiment, to notice changes by.
+
+It changes when what a result hangs on does.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ one core and two; masks that do not evolve are 1e-4.
 
 
 def sing(experiment: cifar.Config) -> float:
-    """Mean negative log-likelihood of the test set under the ensemble after a few steps of every
-    phase, from the experiment's seed.
+    """Mean negative log-likelihood of the test set after a few steps of every phase.
+
+    It is the ensemble's, trained from the experiment's seed.
     """
     train, test = cifar.make_data(experiment)
     plan = shortened(experiment.plan())

@@ -1,5 +1,7 @@
-"""The flags that the image experiments share, and what they say: an optimizer, a schedule, a
-network, data.
+"""Flags of the image experiments, and the optimizer, schedule, network and data they name.
+
+Each script adds the flags of its methods and a plan; `running.py` goes the way from there to
+tickets and tables.
 
 Not a script. Each script adds the flags of its methods and a plan; `running.py` goes the way from
 there to tickets and tables.
@@ -99,12 +101,12 @@ class Config(RunConfig):
         raise NotImplementedError
 
     def network(self, plain: Any) -> Any:
-        """What the method makes of the plain network."""
+        """The network that the method makes of the plain one."""
         return plain
 
     @property
     def name(self) -> str:
-        """What run folders are called after."""
+        """The method's name as run folders have it."""
         raise NotImplementedError
 
     @property
@@ -113,7 +115,7 @@ class Config(RunConfig):
         return None
 
     def update_rule(self) -> Optimizer:
-        """The optimizer as the flags say."""
+        """The optimizer that the flags name."""
         if self.optimizer == "adam":
             return Adam(weight_decay=self.weight_decay)
         return SGD(self.momentum, self.nesterov, self.weight_decay)
@@ -125,7 +127,7 @@ class Config(RunConfig):
         }
 
     def own(self) -> dict[str, Any]:
-        """The flags that the method's script added."""
+        """The flags that the method's script added, by name."""
         shared = {field.name for field in dataclasses.fields(Config)}
         return {
             field.name: getattr(self, field.name)
@@ -187,17 +189,17 @@ Preset = Literal["demo", "small", "paper"]
 
 
 def steps(lr: float) -> Piecewise:
-    """FreeTickets' schedule: a tenth at epoch 125 of 250, a hundredth at 187."""
+    """The learning rates of FreeTickets: a tenth at epoch 125 of 250, a hundredth at 187."""
     return Piecewise((lr, lr / 10, lr / 100), until=(125 / 250, 187 / 250))
 
 
 def small_network(config: C) -> C:
-    """A network that two CPU cores train on CIFAR-10 in minutes per ten epochs."""
+    """The flags with a network that two CPU cores train on CIFAR-10: minutes per ten epochs."""
     return dataclasses.replace(config, preset="small", model="lenet", size="M")
 
 
 def demo_network(config: C) -> C:
-    """A network that two CPU cores train on digits in seconds."""
+    """The flags with a network that two CPU cores train on digits in seconds."""
     return dataclasses.replace(
         config, preset="demo", dataset="digits", depth=10, width=1, batch_size=64
     )
@@ -230,14 +232,15 @@ def make_task(config: Config) -> jt.Task:
 
 
 def make_data(config: Config) -> tuple[jt.Dataset, jt.Dataset]:
-    """Training and test data as the flags say."""
+    """The training and test data that the flags name."""
     train, test = jt.data.pair(config.dataset, data_dir=config.data_dir)
     return (train if config.augment else dataclasses.replace(train, augment=None)), test
 
 
 def make_probe(config: Config, test: jt.Dataset) -> dict[str, Any]:
-    """What `jt.fit` is told to probe: evenly spaced test images, from which nothing is learned or
-    selected.
+    """Arguments of `jt.fit` that make it probe evenly spaced test images.
+
+    Nothing is learned or selected from them.
 
     Raises:
       PlanError: a negative number of epochs.

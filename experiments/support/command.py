@@ -1,5 +1,6 @@
-"""The door of every command: its flags are read and checked, and what is wrong is one line and exit
-status 2.
+"""The command line of every script: flags are read and checked, errors become one line.
+
+What is wrong ends the command with exit status 2.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ PLAIN |= dict.fromkeys("–—─━═╭╮╰╯┌┐└┘├┤┬┴┼",
 def main(
     work: Callable[[C], object], presets: Mapping[str, C] | type[C], description: str | None
 ) -> None:
-    """A command from its flags to its end.
+    """Run a command from its flags to its end.
 
     Args:
       work: what it does with the flags.
@@ -70,17 +71,18 @@ def main(
 def parse(
     presets: Mapping[str, C] | type[C], description: str, words: Sequence[str] | None = None
 ) -> C:
-    """The command line, or those words: `--preset` chooses the defaults (the first if not given),
-    every other flag replaces one.
+    """The flags of the command line, or of those words.
+
+    `--preset` chooses the defaults (the first if not given), every other flag replaces one.
 
     Raises:
       FlagError: no value for a flag, an empty one, or one that cannot be.
       SystemExit: after `--help`.
     """
     words = sys.argv[1:] if words is None else words
-    for before, word in zip(["", *words], words, strict=False):
+    for previous, word in zip(["", *words], words, strict=False):
         if word == "" or (word.startswith("--") and word.endswith("=")):
-            flag = word[:-1] or (before if before.startswith("-") else "an argument")
+            flag = word[:-1] or (previous if previous.startswith("-") else "an argument")
             raise flags.FlagError(f"{flag} is empty; give it a value, or leave it out.")
     complaint = io.StringIO()
     try:
@@ -102,15 +104,16 @@ def parse(
 
 
 def chosen(flag: str, default: str, words: Sequence[str] | None = None) -> str:
-    """What the command line says for a flag that the other flags' defaults hang on."""
+    """The value of a flag on the command line, read before the others' defaults are known."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chooser.add_argument(f"--{flag}", nargs="?", default=default, const=default)
     return getattr(chooser.parse_known_args(words)[0], flag)
 
 
 def _first_sentence(complaint: str) -> str:
-    """What the parser says is wrong, without its title, its box and what it repeats of the help
-    text.
+    """What the parser says is wrong, as one sentence.
+
+    Its title, its box and what it repeats of the help text are left out.
     """
     parts: list[list[str]] = [[]]
     for line in complaint.splitlines():
@@ -119,16 +122,17 @@ def _first_sentence(complaint: str) -> str:
             parts += [[]]
         elif not line.startswith(("╭", "╰")):
             parts[-1].append(text)
-    told = [" ".join(part) for part in parts if part]
+    paragraphs = [" ".join(part) for part in parts if part]
     # where there is no box, the title is a part of its own
-    text = told[0 if "╭" in complaint else 1]
+    text = paragraphs[0 if "╭" in complaint else 1]
     return f"{text.removeprefix('Error parsing ').rstrip('.')}. See --help."
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns the errors that are the user's to mend into one line, and an interruption into a word
-    on resuming.
+    """Turns errors that are the user's to mend into one line and an exit status.
+
+    An interruption becomes a word on resuming.
     """
     try:
         yield
@@ -162,9 +166,7 @@ def _fail(error: BaseException) -> NoReturn:
 
 @contextlib.contextmanager
 def planning() -> Iterator[None]:
-    """While plans and networks are made: a value that one of their parts refuses is an error in the
-    plan.
-    """
+    """Turns an error about a value that a plan or network refuses into a `PlanError`."""
     try:
         yield
     except (jt.PlanError, jt.DataError, jt.MaskError, jt.CheckpointError):
@@ -174,7 +176,7 @@ def planning() -> Iterator[None]:
 
 
 def out_folder(out: str | Path, first: str | None = None, others: Sequence[str] = ()) -> Path:
-    """The folder that a script writes to, absolute, and found to be writable.
+    """The absolute path of the folder that a script writes to, checked to be writable.
 
     Args:
       out: what --out says.
@@ -205,7 +207,7 @@ def out_folder(out: str | Path, first: str | None = None, others: Sequence[str] 
 
 
 def writable(folder: Path, flag: str = "--out") -> Path:
-    """The folder, if files can be written there; nothing is left behind by the look.
+    """The folder, if files can be written there; the check leaves nothing behind.
 
     Raises:
       FlagError: a path that is no folder, below a file, too long, or not to be written to; a full
@@ -222,9 +224,9 @@ def writable(folder: Path, flag: str = "--out") -> Path:
             probe.write(bytes(4096))
             probe.flush()
     except (OSError, ValueError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise flags.FlagError(
-            f"{flag} {folder}: {why}. Give a folder that can be written to."
+            f"{flag} {folder}: {reason}. Give a folder that can be written to."
         ) from None
     finally:
         for path in missing:  # deepest first
@@ -234,7 +236,7 @@ def writable(folder: Path, flag: str = "--out") -> Path:
 
 
 def writable_file(file: Path | None, flag: str) -> None:
-    """Whether a file can be written where a flag says, if it says where.
+    """Check that a file can be written where a flag says, if it says where.
 
     Raises:
       FlagError: a folder, or a file in a folder that is not there or not to be written to.
@@ -249,8 +251,9 @@ def writable_file(file: Path | None, flag: str) -> None:
 
 
 def plain_streams() -> None:
-    """Standard output and error take every sign, whatever their encoding: what it lacks is written
-    plainly.
+    """Let standard output and error take every sign, whatever their encoding.
+
+    What an encoding lacks is written plainly.
     """
     codecs.register_error("plain", lambda error: (_plainly(error), getattr(error, "end", 0)))
     for stream in (sys.stdout, sys.stderr):
@@ -264,17 +267,18 @@ def _plainly(error: UnicodeError) -> str:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    whole = unicodedata.normalize("NFKD", text)
+    decomposed = unicodedata.normalize("NFKD", text)
     return "".join(
         PLAIN.get(sign, sign if sign.isascii() else "?")
-        for sign in whole
+        for sign in decomposed
         if not unicodedata.combining(sign)
     )
 
 
 def shown_command(argv: Sequence[str]) -> str:
-    """The command as somebody else would type it: the script from the root of a clone, no folders
-    of this machine.
+    """The command as somebody else would type it, from the root of a clone.
+
+    The folders of this machine are left out.
 
     Paths that matter keep their last part: which network, which vocabulary.
 

@@ -1,4 +1,4 @@
-"""All pictures of an evaluation, and what to say of them."""
+"""All pictures of an evaluation, and their titles and captions."""
 
 from __future__ import annotations
 
@@ -82,43 +82,43 @@ def beside(evaluation: Path) -> list[html.Figure]:
 
 
 def draw_all(found: Mapping[str, Any], sources: Mapping[str, Source], folder: Path) -> list[Path]:
-    """What can be drawn of an evaluation.json and its sources; the pictures' paths.
+    """Draw what can be drawn of an evaluation.json and its sources; the pictures' paths.
 
     Args:
       found: contents of evaluation.json.
       sources: by the rows' names.
       folder: to draw into: pictures of all rows directly, of one row in a folder of its name.
     """
-    drawn = [
+    pictures = [
         report.draw_subsets(found, folder / "subsets.png"),
         report.draw_severities(found, folder / "severities.png"),
         report.draw_corruptions(found, folder / "corruptions.png"),
         report.draw_depth(found, folder / "features.png"),
     ]
     for row in found["rows"]:
-        own = folder / re.sub(r"[^\w.-]+", "-", row["name"]).strip("-.")
-        own.mkdir(exist_ok=True)
-        drawn += draw_row(row, sources[row["name"]], own)
-    return [path for path in drawn if path is not None]
+        row_folder = folder / re.sub(r"[^\w.-]+", "-", row["name"]).strip("-.")
+        row_folder.mkdir(exist_ok=True)
+        pictures += draw_row(row, sources[row["name"]], row_folder)
+    return [path for path in pictures if path is not None]
 
 
 def draw_row(row: Mapping[str, Any], source: Source, folder: Path) -> list[Path | None]:
-    """The pictures of one row."""
+    """Draw the pictures of one row; their paths, None for what could not be drawn."""
     scores, name = row["evaluation"], row["name"]
-    drawn = [report.draw_reliability(scores, folder / "reliability.png", title=name)]
+    pictures = [report.draw_reliability(scores, folder / "reliability.png", title=name)]
     several = len(scores["members"]) > 1
     for matrix, (title, label, percent) in MATRICES.items():
         values = scores["parts"].get("diversity", {}).get(matrix)
         if several and values is not None and len(values) > 1:
             file = folder / f"{matrix.removesuffix('_matrix')}.png"
-            drawn.append(
+            pictures.append(
                 report.draw_matrix(
                     values, file, title=f"{title}: {name}", label=label, percent=percent
                 )
             )
     if lines := scores["parts"].get("landscape", {}).get("lines"):
         pairs = [line | {"name": f"0 to {j}"} for j, line in enumerate(lines, start=1)]
-        drawn.append(
+        pictures.append(
             report.draw_paths(
                 pairs,
                 folder / "line.png",
@@ -126,14 +126,14 @@ def draw_row(row: Mapping[str, Any], source: Source, folder: Path) -> list[Path 
             )
         )
     if not source.stored and not any("shrunk" in ticket.info for ticket in source.tickets):
-        drawn.append(
+        pictures.append(
             report.draw_layers(
                 source.tickets.masks, folder / "layers.png", title=f"Weights that remain: {name}"
             )
         )
     probes = engine.read_probes(source.folder) if source.folder is not None else []
     if len(probes) >= 4:
-        drawn.append(
+        pictures.append(
             report.draw_trajectories(
                 probes,
                 folder / "trajectories.png",
@@ -141,4 +141,4 @@ def draw_row(row: Mapping[str, Any], source: Source, folder: Path) -> list[Path 
                 title=f"Predictions along training: {name}",
             )
         )
-    return drawn
+    return pictures

@@ -16,7 +16,7 @@ PARTS = ("clean", "corrupted", "ood", "adversarial", "diversity", "features", "l
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Of what, on what, what to measure."""
+    """Flags of evaluate.py: what is evaluated, on which data, and what is measured."""
 
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
     """Run folders, folders of run folders, ticket files, .npz files of predictions."""
@@ -78,13 +78,13 @@ class Config:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What the suite asks beside the clean scores."""
-        asked = [part.strip() for part in self.suite.split(",") if part.strip()]
-        if "all" in asked:
+        """Names of the suite's parts that are asked for beside the clean scores."""
+        names = [part.strip() for part in self.suite.split(",") if part.strip()]
+        if "all" in names:
             return PARTS[1:]
-        if strange := [part for part in asked if part not in PARTS]:
+        if unknown := [part for part in names if part not in PARTS]:
             raise ReportError(
-                f"--suite: got {strange[0]!r}; parts are {', '.join(PARTS)}, with commas"
+                f"--suite: got {unknown[0]!r}; parts are {', '.join(PARTS)}, with commas"
                 " between them, or all."
             )
-        return tuple(part for part in PARTS[1:] if part in asked)
+        return tuple(part for part in PARTS[1:] if part in names)

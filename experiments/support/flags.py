@@ -1,5 +1,6 @@
-"""The flags that every experiment has, and what flags may be: checked before anything is read,
-downloaded or trained.
+"""The flags that every experiment has, and rules for the values of flags.
+
+They are checked before anything is read, downloaded or trained.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from jaxtickets.files import paths
 
 
 class FlagError(ValueError):
-    """A flag that cannot be; names it, what was given and what is allowed."""
+    """A flag that has no valid value; it names the flag, what was given and what is allowed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Within:
-    """What a flag's number, or each of its numbers, may be: from `low` to `high`, above `above`,
-    below `below`.
+    """Rule of a flag: the bounds of its number, or of each of its numbers.
+
+    From `low` to `high`, above `above`, below `below`.
     """
 
     low: float = -math.inf
@@ -37,23 +39,24 @@ class Within:
         )
 
     def __str__(self) -> str:
-        """In words, beside "is"."""
+        """The bounds in words, as they follow "is" in a message."""
         bounds = {
             "at least": self.low,
             "above": self.above,
             "at most": self.high,
             "below": self.below,
         }
-        told = " and ".join(
+        limits = " and ".join(
             f"{word} {bound:,.10g}" for word, bound in bounds.items() if math.isfinite(bound)
         )
-        return told or "a finite number"
+        return limits or "a finite number"
 
 
 @dataclasses.dataclass(frozen=True)
 class Different:
-    """Of a flag of several values: no two are equal, and there is at least one unless none may be
-    given.
+    """Rule of a flag of several values: no two of them are equal.
+
+    There is at least one unless none may be given.
     """
 
     empty: bool = False
@@ -61,8 +64,9 @@ class Different:
 
 @dataclasses.dataclass(frozen=True)
 class There:
-    """Of a flag that names something to read, a `what`: it is there. `hint` says what to do where
-    it is not.
+    """Rule of a flag that names a file or folder to read: it is there.
+
+    `what` it names, and a `hint` what to do where it is not there.
     """
 
     what: str
@@ -82,7 +86,7 @@ Bins = Within(1, 10_000)
 
 
 def check(config: Any) -> None:
-    """Whether every flag can be.
+    """Check that every flag has a value that it may have.
 
     Whatever a flag is for, a number is finite and below 2^63; more is said where it is declared, by
     `Annotated`.
@@ -96,16 +100,16 @@ def check(config: Any) -> None:
         rules = getattr(hint, "__metadata__", ())
         positional = any("positional" in str(rule).lower() for rule in rules)
         flag = field.name if positional else f"--{field.name.replace('_', '-')}"
-        each = value if isinstance(value, tuple) else (value,)
-        for one in each:
-            _check_one(flag, one, rules)
+        values = value if isinstance(value, tuple) else (value,)
+        for item in values:
+            _check_one(flag, item, rules)
         for rule in rules:
             if isinstance(rule, Different) and (
-                len(set(each)) < len(each) or not (each or rule.empty)
+                len(set(values)) < len(values) or not (values or rule.empty)
             ):
                 raise FlagError(
                     f"{flag}: one or more, no two of them equal; got"
-                    f" {' '.join(map(str, each)) or 'none'}."
+                    f" {' '.join(map(str, values)) or 'none'}."
                 )
 
 
@@ -133,7 +137,7 @@ def _exists(path: Path) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Hardware:
-    """Flags of how any experiment is carried out."""
+    """Flags of how any experiment is carried out, such as its precision and layout."""
 
     preset: str = "demo"
     """What the other flags start from."""
@@ -175,13 +179,13 @@ class SeedsConfig(Hardware):
 
     def override(self, experiment: Any, seed: int, *names: str) -> Any:
         """The experiment with these flags, and with those named here that are set."""
-        given = {
+        changes = {
             name: getattr(self, name)
             for name in ("data_dir", "precision", "bins", "checkpoint_every", "layout")
         } | {"seed": seed}
-        given |= {
+        changes |= {
             name: getattr(self, name)
             for name in ("dataset", *names)
             if getattr(self, name) is not None
         }
-        return dataclasses.replace(experiment, **given)
+        return dataclasses.replace(experiment, **changes)

@@ -1,4 +1,4 @@
-"""What is measured of one source, written down as it comes."""
+"""The measurements of one source, written to a file as they come."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ NO_NETWORKS = "predictions are all that there is of it"
 
 
 class Row:
-    """What is measured of one source, kept in a file as it comes."""
+    """The measurements of one source, kept in a file as they come."""
 
     def __init__(self, config: Config, source: Source, test: jt.Dataset) -> None:
         self.config, self.source, self.test = config, source, test
         self.left_out: dict[str, str] = {}
-        of = {
+        identity = {
             "tickets": source.digest,
             "test": test.fingerprint(),
             "bins": config.bins,
             "combine": config.combine,
         }
         if source.code is not None:
-            of["code"] = source.code
+            identity["code"] = source.code
         self._file = (
-            config.out / "rows" / f"{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]}.json"
+            config.out
+            / "rows"
+            / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}.json"
         )
         self._kept: dict[str, Any] = {}
         # damaged by a crash of the machine: measured anew
@@ -42,28 +44,30 @@ class Row:
             self._kept = json.loads(self._file.read_bytes())
 
     def measure(self, name: str, part: Any) -> None:
-        """One part, if it is not there yet for these settings."""
+        """Measure one part of the suite, if it is not there yet for these settings."""
         settings = self._settings(name)
         if self._kept.get(name, {}).get("settings") == settings:
             return
-        source, how = self.source, {"bins": self.config.bins, "combine": self.config.combine}
+        source, options = self.source, {"bins": self.config.bins, "combine": self.config.combine}
         if source.stored and name not in ("clean", "diversity"):
             self.left_out[name] = NO_NETWORKS
             return
         try:
             if name == "clean":
-                found = evaluation.evaluate(
-                    source.tickets, self.test, batch_size=self.config.batch_size, **how
+                result = evaluation.evaluate(
+                    source.tickets, self.test, batch_size=self.config.batch_size, **options
                 ).to_dict()
-                found["subsets"] = self._subsets()
+                result["subsets"] = self._subsets()
             else:
-                found = part(source.tickets, self.test, batch_size=self.config.batch_size, **how)
+                result = part(
+                    source.tickets, self.test, batch_size=self.config.batch_size, **options
+                )
         except evaluation.EvaluationError as error:
             if name == "clean":
                 raise ReportError(f"{source.path}: {error}") from None
             self.left_out[name] = str(error)
             return
-        self._keep(name, {"settings": settings, "result": report.finite(found)})
+        self._keep(name, {"settings": settings, "result": report.finite(result)})
 
     def lacks(self, corruption: str, severity: int, generated: bool) -> bool:
         """Whether a corrupted set has not been predicted, and can be."""
@@ -76,13 +80,13 @@ class Row:
         )
 
     def corrupted(self, one: Any) -> None:
-        """One corrupted set more."""
-        how: dict[str, Any] = {
+        """Measure one corrupted set more."""
+        options: dict[str, Any] = {
             "bins": self.config.bins,
             "combine": self.config.combine,
             "batch_size": self.config.batch_size,
         }
-        rows = evaluation.Corrupted([one]).rows(self.source.tickets, self.test, **how)
+        rows = evaluation.Corrupted([one]).rows(self.source.tickets, self.test, **options)
         result = {"generated": one.generated, "sets": [*self._sets(one.generated), *rows]}
         self._keep(
             "corrupted",
@@ -93,7 +97,7 @@ class Row:
         )
 
     def result(self) -> dict[str, Any]:
-        """The row of evaluation.json."""
+        """The source's row of evaluation.json."""
         source, clean = self.source, dict(self._kept["clean"]["result"])
         subsets = clean.pop("subsets")
         parts = {
@@ -102,9 +106,13 @@ class Row:
             if name in self._kept and name not in self.left_out
         }
         if "corrupted" in parts:
-            rows = [one for one in parts["corrupted"]["sets"] if self._asked(one)]
+            rows = [
+                corrupted_set
+                for corrupted_set in parts["corrupted"]["sets"]
+                if self._asked(corrupted_set)
+            ]
             mean = {
-                score: float(np.mean([one[score] for one in rows]))
+                score: float(np.mean([corrupted_set[score] for corrupted_set in rows]))
                 for score in ("accuracy", "nll", "ece")
             }
             parts["corrupted"] = {
@@ -123,21 +131,21 @@ class Row:
             "subsets": subsets,
         }
 
-    def _asked(self, one: Mapping[str, Any]) -> bool:
-        return one["severity"] in self.config.severities and (
-            not self.config.corruptions or one["corruption"] in self.config.corruptions
+    def _asked(self, corrupted_set: Mapping[str, Any]) -> bool:
+        return corrupted_set["severity"] in self.config.severities and (
+            not self.config.corruptions or corrupted_set["corruption"] in self.config.corruptions
         )
 
     def _sets(self, generated: bool) -> list[dict[str, Any]]:
-        kept = self._kept.get("corrupted", {})
+        entry = self._kept.get("corrupted", {})
         return (
-            kept["result"]["sets"]
-            if kept.get("settings") == self._settings("corrupted", generated)
+            entry["result"]["sets"]
+            if entry.get("settings") == self._settings("corrupted", generated)
             else []
         )
 
     def _settings(self, name: str, generated: bool = False) -> list[Any]:
-        """What the result of a part hangs on, beside the tickets and the test set."""
+        """The settings that the result of a part hangs on, beside the tickets and the test set."""
         config = self.config
         settings: Mapping[str, list[Any]] = {
             "corrupted": [generated, config.seed],
@@ -158,16 +166,20 @@ class Row:
         sizes = range(
             1, (len(members) if len(members) <= 12 else 5 if len(members) <= 20 else 2) + 1
         )
-        each = evaluation.subset_scores(np.exp(members), self.test.y, tuple(sizes), "accuracy")
+        scores_by_size = evaluation.subset_scores(
+            np.exp(members), self.test.y, tuple(sizes), "accuracy"
+        )
         statistics = {"mean": np.mean, "min": np.min, "max": np.max, "standard_deviation": np.std}
         return {
             "sizes": list(sizes),
             "accuracy": {
-                str(size): {name: float(of(values)) for name, of in statistics.items()}
-                for size, values in each.items()
+                str(size): {
+                    name: float(statistic(values)) for name, statistic in statistics.items()
+                }
+                for size, values in scores_by_size.items()
             },
         }
 
-    def _keep(self, name: str, found: dict[str, Any]) -> None:
-        self._kept[name] = found
+    def _keep(self, name: str, entry: dict[str, Any]) -> None:
+        self._kept[name] = entry
         engine.write_json(self._file, self._kept)

@@ -1,4 +1,4 @@
-"""Networks of the user's own, by `file.py:factory` or `module:factory`."""
+"""Networks of the user's own, named as `file.py:factory` or `module:factory`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jaxtickets.files import paths
 
 @dataclasses.dataclass(frozen=True)
 class OwnNetwork:
-    """A task, and a digest of the file that it is from.
+    """A task of the user's own, and a digest of the file that it is from.
 
     Args:
       task: what a factory returned, or `jt.classification` made of it.
@@ -32,7 +32,7 @@ class OwnNetwork:
 
 
 def load(name: str) -> OwnNetwork:
-    """The network that a factory makes; the file's code is run.
+    """The network that a user's factory makes; the file's code is run.
 
     Args:
       name: `path/to/file.py:factory`, or `module:factory` of a module that Python finds, the
@@ -51,14 +51,14 @@ def load(name: str) -> OwnNetwork:
     module = _module(name, where)
     make = getattr(module, factory, None)
     if not callable(make):
-        there = [one for one in vars(module) if _made_there(module, one)]
+        functions = [candidate for candidate in vars(module) if _made_there(module, candidate)]
         raise FlagError(
             f"--model {name}: {where} has no function {factory}; it has"
-            f" {', '.join(there) or 'none'}."
+            f" {', '.join(functions) or 'none'}."
         )
     try:
-        made: Any = make()
-        task = made if isinstance(made, jt.Task) else jt.classification(made)
+        network: Any = make()
+        task = network if isinstance(network, jt.Task) else jt.classification(network)
     except Exception as error:  # of the user's own code
         raise FlagError(
             f"--model {name}: {type(error).__name__}: {error} The function is called without"
@@ -87,8 +87,8 @@ def _module(name: str, where: str) -> ModuleType:
     except FlagError:
         raise
     except Exception as error:  # of the user's own code
-        what = f"{type(error).__name__}: {error}"
-        raise FlagError(f"--model {name}: {where} cannot be imported: {what}.") from error
+        complaint = f"{type(error).__name__}: {error}"
+        raise FlagError(f"--model {name}: {where} cannot be imported: {complaint}.") from error
     return module
 
 

@@ -29,7 +29,7 @@ def peak_megabytes(code: str, *args: str) -> float:
       code: Python.
       args: its `sys.argv[1:]`.
     """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code + _MEASURE, *args], check=True, capture_output=True, text=True
     )
-    return float(done.stdout.split()[-1])
+    return float(process.stdout.split()[-1])

@@ -1,4 +1,4 @@
-"""The papers' own numbers, to print beside ours: `papers.toml`, read."""
+"""The papers' own numbers, read from `papers.toml`, to print beside ours."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ def paper_rows() -> tuple[PaperRow, ...]:
 def _row(table: dict[str, Any], printed: list[Any]) -> PaperRow:
     names = table["columns"].split()
     cells = table | dict(zip(names, printed, strict=True))
-    told: dict[str, Any] = {name: None if it == "" else it for name, it in cells.items()}
+    values: dict[str, Any] = {name: None if cell == "" else cell for name, cell in cells.items()}
     scores = {
-        name.removesuffix("%"): told[name] / 100 if name.endswith("%") else told[name]
+        name.removesuffix("%"): values[name] / 100 if name.endswith("%") else values[name]
         for name in names
         if name not in (*SETTING, "accuracy+-")
     }
     if "single" in scores:
-        scores["difference"] = (told["ensemble%"] - told["single%"]) / 100
-    spread = {"accuracy": told["accuracy+-"] / 100} if "accuracy+-" in told else {}
-    setting = {name: told.get(name) for name in (*SETTING, "source", "reference")}
+        scores["difference"] = (values["ensemble%"] - values["single%"]) / 100
+    spread = {"accuracy": values["accuracy+-"] / 100} if "accuracy+-" in values else {}
+    setting = {name: values.get(name) for name in (*SETTING, "source", "reference")}
     return PaperRow(scores=scores, spread=spread, **setting)  # pyright: ignore[reportArgumentType]
 
 
 def published(preset: str, dataset: str, network: str, method: str) -> Published | None:
     """What a paper reports for that method in that setting; None if nothing."""
-    wanted = (method, network_of(network), dataset)
+    setting = (method, network_of(network), dataset)
     for row in paper_rows():  # of several rows of a method the first: EDST with three tickets
-        if (row.method, row.network, row.dataset) != wanted:
+        if (row.method, row.network, row.dataset) != setting:
             continue
         if preset == "table1" and row.source == SMALL_BUDGET:
             error = row.spread["accuracy"]
@@ -71,7 +71,7 @@ def published(preset: str, dataset: str, network: str, method: str) -> Published
 
 
 def multi_ticket_gain(family: str, task: str, scheme: str) -> dict[str, float | str] | None:
-    """Single and ensemble score, in per cent, of BERT-base or RoBERTa-base; None if none.
+    """A scheme's single and ensemble score in the paper, in per cent; None if it has none.
 
     Args:
       family: "bert" or "roberta".
@@ -86,14 +86,14 @@ def multi_ticket_gain(family: str, task: str, scheme: str) -> dict[str, float | 
 
 
 def multi_ticket_diversity(family: str, task: str, scheme: str) -> tuple[float, ...] | None:
-    """Its five measures of diversity (table 2): Q, R, ND, D, C."""
+    """A scheme's five measures of diversity in the paper (table 2): Q, R, ND, D, C."""
     row = _multi_ticket(family, task, scheme, "q")
     return None if row is None else tuple(row.scores.values())
 
 
 def _multi_ticket(family: str, task: str, scheme: str, score: str) -> PaperRow | None:
-    wanted = (scheme, f"{family}-base", task)
-    rows = (row for row in paper_rows() if (row.method, row.network, row.dataset) == wanted)
+    setting = (scheme, f"{family}-base", task)
+    rows = (row for row in paper_rows() if (row.method, row.network, row.dataset) == setting)
     return next((row for row in rows if score in row.scores), None)
 
 

@@ -1,4 +1,4 @@
-"""From flags to tickets, tables and files: the one way that all image experiments go."""
+"""Runs an image experiment from its flags to tickets, tables and files."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from jaxtickets.plan import Collect, Plan
 
 
 def main(presets: Mapping[str, cifar.Config], description: str | None) -> None:
-    """Parse and run one experiment."""
+    """Parse the flags and run one experiment."""
     command.main(run, presets, description)
 
 
 def run(config: cifar.Config) -> None:
-    """Train, evaluate, write and show."""
+    """Train, evaluate, write and show the experiment that the flags name."""
     plan, task = planned(config)
     ledger = priced(config, plan, task, cifar.blank(config.dataset))
     if config.cost:
@@ -47,14 +47,15 @@ def run(config: cifar.Config) -> None:
 
 
 def planned(config: cifar.Config) -> tuple[Plan, jt.Task]:
-    """What the flags name."""
+    """The plan and the task that the flags name."""
     with command.planning():
         return config.plan(), cifar.make_task(config)
 
 
 def priced(config: Hardware, plan: Plan, task: jt.Task, data: Any) -> PlanCost:
-    """What the plan would cost; what no data set, layout or network could make of it is said now,
-    and not after another's training.
+    """The cost of a plan, after a check that layout, data and network allow it.
+
+    What cannot be is said now, and not after another's training.
     """
     with command.planning():
         if (layout := config.fit_kwargs(plan.width)["layout"]) is not None:
@@ -64,7 +65,7 @@ def priced(config: Hardware, plan: Plan, task: jt.Task, data: Any) -> PlanCost:
 
 
 def show_cost(ledger: PlanCost) -> None:
-    """The plan and what it would cost."""
+    """Print a plan and what it would cost."""
     console = Console()
     console.print(str(ledger.plan), highlight=False, soft_wrap=True)
     console.print(ledger)
@@ -81,7 +82,7 @@ def run_and_report(
     also: Mapping[str, Any] | None = None,
     **fit_kwargs: Any,
 ) -> None:
-    """Train, evaluate, write and show.
+    """Train a plan, evaluate its tickets, write the results and show them.
 
     Args:
       config: flags of how.
@@ -105,11 +106,11 @@ def run_and_report(
     tickets, results = fit_and_score(config, plan, task, data, out, **fit_kwargs)
     rows = {name: results}
     for other, test in (also or {}).items():
-        rows[f"{name}, {other}"] = found = score(
+        rows[f"{name}, {other}"] = scores = score(
             config, tickets, plan, (data[0], test), out, fit_kwargs.get("predict_batch")
         )
-        kept = ("ensemble", "members", "members_mean", "diversity", "ece_bins", "examples")
-        results[other] = {part: found[part] for part in kept}
+        part_names = ("ensemble", "members", "members_mean", "diversity", "ece_bins", "examples")
+        results[other] = {part: scores[part] for part in part_names}
     if dense is not None:
         console.print(str(dense), highlight=False, soft_wrap=True)
         _, rows["single dense"] = fit_and_score(
@@ -137,8 +138,9 @@ def fit_and_score(
     predict_batch: int | None = None,
     probe: Mapping[str, Any] | None = None,
 ) -> tuple[jt.TicketEnsemble, dict[str, Any]]:
-    """Tickets of a plan, trained or loaded, and what a results file says of them; `predict_batch`
-    examples at a time.
+    """Tickets of a plan, trained or loaded, and what a results file says of them.
+
+    `predict_batch` examples are predicted at a time.
     """
     tickets = fit(config, plan, task, data[0], folder, start_from, probe)
     return tickets, score(config, tickets, plan, data, folder, predict_batch)
@@ -153,7 +155,7 @@ def fit(
     start_from: Path | None = None,
     probe: Mapping[str, Any] | None = None,
 ) -> jt.TicketEnsemble:
-    """`jt.fit` as the flags say; a finished folder is loaded."""
+    """The tickets of `jt.fit` with what the flags say; a finished folder is loaded."""
     return jt.fit(
         plan,
         task,
@@ -192,8 +194,7 @@ def share_programs(folder: Path) -> None:
 def scored(
     config: cifar.Config, data: tuple[jt.Dataset, jt.Dataset], folder: Path, unit: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Results of the experiment in a folder: read where they have been written, else after training
-    what is left of it.
+    """Results of the experiment in a folder, read from its file or after the training that is left.
 
     Its cost is told as multiples of `unit`, the dense run of the comparison (`PlanCost.reference`),
     there as in the comparison's table.
@@ -223,21 +224,22 @@ def in_unit(cost: Mapping[str, Any], unit: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rewritten(results: dict[str, Any], unit: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A results file of before, with its cost in that unit."""
-    found = results | {"cost": in_unit(results["cost"], unit)}
-    engine.write_json(folder / "results.json", found)
-    return found
+    """The results with their cost in another unit, written anew."""
+    record = results | {"cost": in_unit(results["cost"], unit)}
+    engine.write_json(folder / "results.json", record)
+    return record
 
 
 def read_json(file: Path) -> dict[str, Any] | None:
-    """What has been written there; None where nothing is, or what is there is damaged and has to be
-    made again.
+    """The contents of a JSON file; None where it is missing or damaged.
+
+    A damaged one has to be made again.
     """
     try:
-        found = json.loads(file.read_bytes())
+        contents = json.loads(file.read_bytes())
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return contents if isinstance(contents, dict) else None
 
 
 def write_results(
@@ -247,21 +249,22 @@ def write_results(
     folder: Path,
     results: dict[str, Any],
 ) -> dict[str, Any]:
-    """`results.json` of a run folder."""
+    """Write `results.json` of a run folder, and return what is in it."""
     train, test = data
-    about = {
+    provenance = {
         "command": command.shown_command(sys.argv),
         "dataset": data_record(train, test),
         "model": task.name,
         "seed": config.seed,
     }
-    engine.write_json(folder / "results.json", about | results)
-    return about | results
+    engine.write_json(folder / "results.json", provenance | results)
+    return provenance | results
 
 
 def data_record(train: Any, test: Any, scored: str = "test") -> dict[str, Any]:
-    """What a results file says of its data. `scored`: the name of the set that is scored, "test" or
-    "validation".
+    """What a results file says of its data.
+
+    `scored`: the name of the set that is scored, "test" or "validation".
     """
     return {
         "name": train.name,

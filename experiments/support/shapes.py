@@ -1,5 +1,7 @@
-"""Synthetic pictures for the demo of `imagenet.py`: four shapes in any colour, size and place, as
-JPEG files in class folders.
+"""Synthetic pictures of four shapes in class folders, for the demo of `imagenet.py`.
+
+JPEG files of shapes in any colour, size and place. `train`, `val` and `subset` are written; the
+last has two of the classes only, smaller and noisier, as ImageNet-A has 200 of ImageNet's.
 
 Not a script. `train`, `val` and `subset` are written; the last has two of the classes only, smaller
 and noisier, as ImageNet-A has 200 of ImageNet's.
@@ -21,7 +23,7 @@ TRAIN, VAL = 160, 50
 
 
 def write(folder: Path, seed: int) -> Path:
-    """The folder, with its pictures; they are drawn unless they are there, all or none."""
+    """The folder with its pictures; they are drawn, all or none, unless they are there."""
     if folder.is_dir():
         return folder
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -44,8 +46,9 @@ def write(folder: Path, seed: int) -> Path:
 
 
 def draw(name: str, rng: np.random.Generator, noise: float, scale: float) -> Image.Image:
-    """One picture of 48 to 64 pixels a side: the shape on a plain ground, the two colours far
-    apart, and noise.
+    """One picture of 48 to 64 pixels a side: the shape on a plain ground, and noise.
+
+    The two colours are far apart.
     """
     width, height = (int(side) for side in rng.integers(48, 65, 2))
     ground = rng.integers(0, 256, 3)

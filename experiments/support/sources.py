@@ -1,4 +1,4 @@
-"""What can be evaluated: run folders, ticket files, and predictions from elsewhere."""
+"""Sources of an evaluation: run folders, ticket files, and predictions from elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One row to be.
+    """Something to be evaluated, which becomes a row of the table.
 
     Args:
       name: in tables.
@@ -66,12 +66,12 @@ class Source:
 
     @property
     def stored(self) -> bool:
-        """Whether there are predictions and no networks."""
+        """Whether the source holds predictions and no networks."""
         return isinstance(self.tickets, Predictions)
 
     @property
     def dataset(self) -> str | None:
-        """The data set that the run was of, if that is known."""
+        """The data set of the source's run, if that is known."""
         return None if self.run is None else str((self.run.get("dataset") or {}).get("name"))
 
 
@@ -123,26 +123,26 @@ def name_apart(sources: list[Source]) -> list[Source]:
     return named
 
 
-def _task(file: Path, name: str, own: Sequence[OwnNetwork]) -> tuple[jt.Task, str | None]:
+def _task(file: Path, name: str, models: Sequence[OwnNetwork]) -> tuple[jt.Task, str | None]:
     """The network of a ticket file: the user's by name, the package's, or the user's only one."""
-    named = [network for network in own if network.task.name == name]
-    if named:
-        return named[0].task, named[0].code
+    matches = [network for network in models if network.task.name == name]
+    if matches:
+        return matches[0].task, matches[0].code
     try:
         return jt.classification(jt.models.network(name)), None
     except ValueError as error:
-        if len(own) == 1:
-            return own[0].task, own[0].code
-        given = ", ".join(network.task.name for network in own)
+        if len(models) == 1:
+            return models[0].task, models[0].code
+        made = ", ".join(network.task.name for network in models)
         raise jt.TicketFileError(
             f"{file}: {error} Of a network of your own give"
-            f" {f'one of that name; --model makes {given}' if own else '--model module:factory'}."
+            f" {f'one of that name; --model makes {made}' if models else '--model module:factory'}."
         ) from None
 
 
-def _tickets(file: Path, folder: Path | None, own: Sequence[OwnNetwork]) -> Source:
-    about = ticket_file.about(file)
-    task, code = _task(file, about["task"], own)
+def _tickets(file: Path, folder: Path | None, networks: Sequence[OwnNetwork]) -> Source:
+    metadata = ticket_file.about(file)
+    task, code = _task(file, metadata["task"], networks)
     run = None
     if folder is not None and (folder / RESULTS).is_file():
         try:
@@ -153,22 +153,22 @@ def _tickets(file: Path, folder: Path | None, own: Sequence[OwnNetwork]) -> Sour
             raise ReportError(
                 f"{folder / RESULTS}: damaged ({error}); run the experiment's command again."
             ) from None
-    plan = about["plan"]
+    plan = metadata["plan"]
     return Source(
         name=folder.absolute().name if folder else file.stem,
         path=folder or file,
         tickets=jt.load(file, task),
-        digest=about["sha256"],
+        digest=metadata["sha256"],
         run=run,
         folder=folder,
         method=plan.name if plan else None,
-        model=about["task"],
+        model=metadata["task"],
         code=code,
     )
 
 
 def _predictions(file: Path) -> Source:
-    """An .npz of probabilities [M, B, C] or [B, C], and the labels `y` [B].
+    """The source in an .npz of probabilities [M, B, C] or [B, C], and labels `y` [B].
 
     They are called `log_proba`, `proba` or `predictions` (probabilities).
     """
@@ -179,14 +179,14 @@ def _predictions(file: Path) -> Source:
         raise ReportError(f"{file}: no .npz of numbers, or damaged: {error}.") from None
     except Exception as error:  # zipfile and zlib have kinds of their own
         raise ReportError(f"{file}: damaged: {type(error).__name__}: {error}.") from None
-    there = [name for name in PREDICTIONS if name in arrays]
-    if not there or "y" not in arrays:
+    kinds = [name for name in PREDICTIONS if name in arrays]
+    if not kinds or "y" not in arrays:
         raise ReportError(
             f"{file}: has {', '.join(arrays) or 'none of them'}; wanted one of"
             f" {', '.join(PREDICTIONS)} [M, B, C], and y [B]."
         )
-    found = arrays[there[0]]
-    log_proba = found if there[0] == "log_proba" else evaluation.as_log_proba(found)
+    predictions = arrays[kinds[0]]
+    log_proba = predictions if kinds[0] == "log_proba" else evaluation.as_log_proba(predictions)
     log_proba = log_proba[None] if log_proba.ndim == 2 else log_proba
     y = arrays["y"]
     digest = hashlib.sha256(

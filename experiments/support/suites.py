@@ -1,4 +1,4 @@
-"""On what tickets are evaluated, and the parts of an evaluation as the flags say."""
+"""The test sets that tickets are evaluated on, and the parts of an evaluation."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ OOD = {
 
 
 def check_names(config: Config) -> None:
-    """Whether the corruptions and sets named are any, before anything is read.
+    """Check that the corruptions and sets that the flags name exist, before anything is read.
 
     Raises:
       ReportError: a name that is none.
     """
-    known = (
+    rules = (
         ("--corruptions", "corruptions", config.corruptions, CORRUPTIONS),
         ("--ood", "sets", config.ood, SETS),
     )
-    for flag, what, names, there in known:
-        if strange := [name for name in names if name not in there]:
-            raise ReportError(f"{flag}: got {strange[0]!r}; {what} are {', '.join(there)}.")
+    for flag, noun, names, allowed in rules:
+        if unknown := [name for name in names if name not in allowed]:
+            raise ReportError(f"{flag}: got {unknown[0]!r}; {noun} are {', '.join(allowed)}.")
 
 
 def test_set(config: Config, found: list[Source]) -> jt.Dataset:
@@ -67,13 +67,14 @@ def test_set(config: Config, found: list[Source]) -> jt.Dataset:
     for source in found:
         if source.stored and not np.array_equal(source.tickets.y, test.y):
             y = source.tickets.y
-            differ = (
+            difference = (
                 f"{np.count_nonzero(y != test.y):,} labels differ"
                 if y.shape == test.y.shape
                 else f"{y.shape} labels, {test.y.shape} wanted"
             )
             raise ReportError(
-                f"{source.path}: y is not that of the test set of {name}, in its order: {differ}."
+                f"{source.path}: y is not that of the test set of {name}, in its order:"
+                f" {difference}."
             )
     if config.examples is None or config.examples >= len(test):
         return test
@@ -86,7 +87,7 @@ def test_set(config: Config, found: list[Source]) -> jt.Dataset:
 
 
 def make_parts(config: Config, test: jt.Dataset, names: tuple[str, ...]) -> dict[str, Any]:
-    """The parts of the suite, by name.
+    """The parts of the suite that the flags ask for, by name.
 
     Sets that are missing are missed before anything is predicted.
     """
@@ -106,12 +107,12 @@ def make_parts(config: Config, test: jt.Dataset, names: tuple[str, ...]) -> dict
 
 
 def test_name(test: jt.Dataset) -> str:
-    """What the whole test set is called."""
+    """The name of the whole test set."""
     return test.name.partition(",")[0]
 
 
 def corrupted_sets(config: Config, test: jt.Dataset) -> Any:
-    """The published sets, or generated ones."""
+    """The corrupted test sets that the flags ask for: published or generated ones."""
     published = {"cifar10": jt.data.cifar10_c, "cifar100": jt.data.cifar100_c}.get(test_name(test))
     which = {"corruptions": config.corruptions} if config.corruptions else {}
     if config.corrupted != "generated" and len(test) == 10_000 and published is not None:
@@ -139,7 +140,7 @@ def other_sets(config: Config, test: jt.Dataset) -> dict[str, jt.Dataset]:
             for name in ("cifar10", "cifar100")
         },
     }
-    found = {}
+    sets = {}
     for name in names:
         if name not in makers or name == test_name(test):
             raise ReportError(
@@ -147,11 +148,11 @@ def other_sets(config: Config, test: jt.Dataset) -> dict[str, jt.Dataset]:
                 f" {', '.join(other for other in makers if other != test_name(test))}."
             )
         try:
-            found[name] = dataclasses.replace(makers[name](), prepare=test.prepare)
+            sets[name] = dataclasses.replace(makers[name](), prepare=test.prepare)
         except jt.data.DataNotFoundError as error:
-            left = " ".join(other for other in names if other != name)
-            raise ReportError(f"{error}\nOr go without it: --ood {left}") from None
-    return found
+            remaining = " ".join(other for other in names if other != name)
+            raise ReportError(f"{error}\nOr go without it: --ood {remaining}") from None
+    return sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Lines:
     def __call__(
         self, tickets: Any, test: jt.Dataset, *, batch_size: int, **_: Any
     ) -> dict[str, Any]:
-        """Walk the lines; none where there is one ticket."""
+        """Scores along the lines from the first ticket; none where there is one ticket."""
         ways = range(1, min(len(tickets), 8))
         options = {"recalibrate": self.recalibrate, "batch_size": batch_size}
         return {

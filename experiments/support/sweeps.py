@@ -16,13 +16,13 @@ from jaxtickets.plan import Escape, Plan, Train
 
 
 def same(plan: Plan) -> Plan:
-    """The plan as it is."""
+    """The plan, unchanged."""
     return plan
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One point of a figure.
+    """One point of a sweep's figure.
 
     Args:
       series: the line that it belongs to.
@@ -44,7 +44,7 @@ class Point:
     change: Callable[[Plan], Plan] = same
 
     def plan(self) -> Plan:
-        """The members that count, from the first step on: the parent's training included."""
+        """The plan of the members that count, the parent's training included."""
         experiment: Any = self.experiment
         return self.change(
             (
@@ -57,7 +57,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How large the sweeps are.
+    """The sizes of the sweeps: experiments, networks, and the values that are swept over.
 
     Args:
       pat: Prune and Tune as swept over sparsity, structure and ensemble size.
@@ -107,12 +107,12 @@ def children(
     config: prune_and_tune_cifar.Config,
     first: int | None = None,
 ) -> Point:
-    """A Prune and Tune ensemble whose parent may be shared."""
+    """A point of a Prune and Tune ensemble whose parent may be shared."""
     return Point(series, x, run, config, parent_of(config), first)
 
 
 def sparsity(scale: Scale) -> list[Point]:
-    """Random global connection pruning, by size of the network and epochs of tuning."""
+    """Points of random global connection pruning, by size of the network and epochs of tuning."""
     points = []
     for network, flags in scale.networks.items():
         for tune in scale.tunes:
@@ -131,7 +131,7 @@ def sparsity(scale: Scale) -> list[Point]:
 
 
 def structure(scale: Scale) -> list[Point]:
-    """Connections against neurons, the same share in every layer."""
+    """Points of pruned connections against pruned neurons, the same share in every layer."""
     network, flags = list(scale.networks.items())[-1]
     points = []
     for unit in ("connection", "neuron"):
@@ -149,7 +149,10 @@ def structure(scale: Scale) -> list[Point]:
 
 
 def masks_and_schedule(scale: Scale) -> list[Point]:
-    """Random against anti-random masks, a constant rate against one cycle, for two children."""
+    """Points of random against anti-random masks, a constant rate against one cycle.
+
+    Each is an ensemble of two children.
+    """
     points = []
     for masks, label in (("random", "R"), ("anti_random", "AR")):
         for tune, schedule in (("constant", "constant"), ("one_cycle", "one cycle")):
@@ -162,7 +165,7 @@ def masks_and_schedule(scale: Scale) -> list[Point]:
 
 
 def ensemble_size(scale: Scale) -> list[Point]:
-    """Growing prefixes of one run of many children."""
+    """Points of growing prefixes of one run of many children."""
     config = dataclasses.replace(
         scale.pat,
         **scale.crowd,
@@ -178,7 +181,7 @@ def ensemble_size(scale: Scale) -> list[Point]:
 
 
 def static(plan: Plan) -> Plan:
-    """The plan with its first mask to the end: no updates of it, no escapes."""
+    """The plan with its first mask kept to the end: no mask updates, no escapes."""
     phases = [
         dataclasses.replace(phase, evolve=None) if isinstance(phase, Train) else phase
         for phase in plan.phases
@@ -189,7 +192,7 @@ def static(plan: Plan) -> Plan:
 
 
 def exploration(scale: Scale) -> list[Point]:
-    """Masks that move against the first ones to the end (FreeTickets, table 5)."""
+    """Points of masks that move against masks that stay as they began (FreeTickets, table 5)."""
     points = []
     for name, config in (("EDST", scale.edst), ("DST", scale.dst)):
         points.append(Point(name, "without", f"{config.name}-static", config, change=static))
@@ -198,7 +201,7 @@ def exploration(scale: Scale) -> list[Point]:
 
 
 def escape(scale: Scale) -> list[Point]:
-    """The drop fraction q of EDST's global exploration (FreeTickets, table 9)."""
+    """Points of the drop fraction q of EDST's global exploration (FreeTickets, table 9)."""
     return [
         Point("EDST", q, f"edst-q{q:g}", dataclasses.replace(scale.edst, escape=q))
         for q in scale.escapes
@@ -206,28 +209,34 @@ def escape(scale: Scale) -> list[Point]:
 
 
 def growth(scale: Scale) -> list[Point]:
-    """Random against gradient growth (FreeTickets, table 10)."""
-    both = (("EDST", scale.edst), ("DST", scale.dst))
+    """Points of random against gradient growth (FreeTickets, table 10)."""
+    methods = (("EDST", scale.edst), ("DST", scale.dst))
     return [
-        Point(name, how, f"{config.name}-{how}", dataclasses.replace(config, growth=how))
-        for name, config in both
-        for how in ("random", "gradient")
+        Point(
+            name,
+            growth_rule,
+            f"{config.name}-{growth_rule}",
+            dataclasses.replace(config, growth=growth_rule),
+        )
+        for name, config in methods
+        for growth_rule in ("random", "gradient")
     ]
 
 
 def ticket_sparsity(scale: Scale) -> list[Point]:
-    """The sparsity of the tickets (FreeTickets, figure 4)."""
-    both = (("EDST", scale.edst), ("DST", scale.dst))
+    """Points of the sparsity of the tickets (FreeTickets, figure 4)."""
+    methods = (("EDST", scale.edst), ("DST", scale.dst))
     return [
         Point(name, share, f"{config.name}-s{share:g}", dataclasses.replace(config, sparsity=share))
-        for name, config in both
+        for name, config in methods
         for share in scale.ticket_sparsities
     ]
 
 
 def members(scale: Scale) -> list[Point]:
-    """The number of tickets, at one total time (EDST) and from one run of all (DST) (FreeTickets,
-    figure 5).
+    """Points of the number of tickets (FreeTickets, figure 5).
+
+    At one total time (EDST), and from one run of all (DST).
     """
     total = scale.edst.members * scale.edst.refine
     points = [
@@ -248,8 +257,9 @@ def members(scale: Scale) -> list[Point]:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """A figure: its title, what its axis says, whether that is logarithmic, and its points at a
-    scale.
+    """The figure of a sweep.
+
+    Its title, what its axis says, whether that is logarithmic, and its points at a scale.
     """
 
     title: str

@@ -19,7 +19,7 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 @dataclasses.dataclass(frozen=True)
 class Config(Hardware):
-    """Which schemes, on what, from how many seeds."""
+    """Flags of the text experiment: which schemes, on what, from how many seeds."""
 
     preset: Literal["demo", "small", "paper"] = "demo"
     """What the other flags start from. demo: a made-up language, and a small BERT pretrained on it
@@ -90,12 +90,12 @@ class Config(Hardware):
 
     @property
     def folder(self) -> Path:
-        """Where the run folders are."""
+        """The folder that holds the run folders."""
         return paths.given(self.out or f"runs/multi-ticket-{self.task}-{self.preset}", "--out")
 
     @property
     def schemes(self) -> tuple[Scheme, ...]:
-        """Which."""
+        """The schemes that the flags name, in a fixed order."""
         return tuple(scheme for scheme in SCHEMES if scheme in self.scheme or "all" in self.scheme)
 
     def plan(self, scheme: Scheme) -> Plan:
@@ -110,8 +110,10 @@ class Config(Hardware):
             "batch_size",
             "rewind_head",
         )
-        given = {name: getattr(self, name) for name in names}
-        return jt.multi_ticket(scheme, self.seeds, lr=Linear(self.lr), head=("^head/",), **given)
+        arguments = {name: getattr(self, name) for name in names}
+        return jt.multi_ticket(
+            scheme, self.seeds, lr=Linear(self.lr), head=("^head/",), **arguments
+        )
 
 
 PAPER = Config(preset="paper")

@@ -1,6 +1,4 @@
-"""What the text experiment is made of: model, data and layout as the flags say, and what is
-measured of a scheme.
-"""
+"""Model, data and measurements of the text experiment, as its flags say."""
 
 from __future__ import annotations
 
@@ -62,7 +60,7 @@ class Given:
 
 
 def prepare(config: Config, console: Console) -> Given:
-    """Model and data as the flags say."""
+    """The model and the data that the flags name."""
     if config.task == "paraphrases":
         console.print(
             "The demo's language, its text and its paraphrases are synthetic: made up. They rank"
@@ -80,7 +78,7 @@ def prepare(config: Config, console: Console) -> Given:
         )
     checkpoint = jt.read_checkpoint(config.model)
     splits = GLUE_TASKS[config.task].splits[:2]
-    found = jt.data.glue(
+    datasets = jt.data.glue(
         config.task,
         config.tokenizer or config.model,
         config.data_dir,
@@ -89,7 +87,7 @@ def prepare(config: Config, console: Console) -> Given:
     )
     classes = len(GLUE_TASKS[config.task].class_names) or None
     task = jt.fine_tuning(checkpoint, classes, dtype=jnp.dtype(config.precision))
-    return Given(task, checkpoint.config, found[splits[0]], found[splits[1]], False)
+    return Given(task, checkpoint.config, datasets[splits[0]], datasets[splits[1]], False)
 
 
 def pretrain(config: Config) -> Any:
@@ -118,8 +116,9 @@ def pretrain(config: Config) -> Any:
 
 
 def blank(config: Config) -> tuple[jt.Task, jt.Dataset]:
-    """A task and data of the right sizes that hold nothing: enough to count FLOPs. Reads a model
-    only where its sizes are not known.
+    """A task and data of the right sizes that hold nothing: enough to count FLOPs.
+
+    A model is read only where its sizes are not known.
     """
     sizes, examples, classes = jt.models.TransformerConfig(), EXAMPLES.get(config.task, 635), 2
     if config.task == "paraphrases":
@@ -136,7 +135,10 @@ def blank(config: Config) -> tuple[jt.Task, jt.Dataset]:
     rules, name = jt.models.ENCODER_KERNELS, str(sizes)
     shape = (examples, config.max_length)
     names = ("input_ids", "token_type_ids", "attention_mask")
-    x = {each: np.broadcast_to(np.int32(each != "token_type_ids"), shape) for each in names}
+    x = {
+        input_name: np.broadcast_to(np.int32(input_name != "token_type_ids"), shape)
+        for input_name in names
+    }
     if classes is None:
         return jt.models.regression(model, prunable=rules, name=name), jt.Dataset(
             x, np.zeros(examples, np.float32), None, name=config.task
@@ -147,12 +149,12 @@ def blank(config: Config) -> tuple[jt.Task, jt.Dataset]:
 
 
 def metric(config: Config) -> str:
-    """What the task is judged by."""
+    """The name of the score that the task is judged by."""
     return "accuracy" if config.task == "paraphrases" else GLUE_TASKS[config.task].metrics[0]
 
 
 def export(tickets: jt.TicketEnsemble, sizes: Any, folder: Path) -> None:
-    """Every ticket as a Hugging Face checkpoint; those that are there are left alone."""
+    """Write every ticket as a Hugging Face checkpoint; those that are there are left alone."""
     for number, ticket in enumerate(tickets.tickets):
         if not (folder / str(number) / "config.json").exists():
             jt.models.save_pretrained(ticket, sizes, folder / str(number))
@@ -161,8 +163,10 @@ def export(tickets: jt.TicketEnsemble, sizes: Any, folder: Path) -> None:
 def stored_predictions(
     tickets: jt.TicketEnsemble, validation: jt.Dataset, file: Path
 ) -> np.ndarray:
-    """Probabilities [M, N, C] (of a regression values [M, N]) of all members, computed once and
-    kept in `file` with the labels y.
+    """Predictions of all members on the validation set, computed once.
+
+    Probabilities [M, N, C], of a regression values [M, N]; they are kept in `file` with the labels
+    y.
     """
     if file.exists():
         with np.load(file, allow_pickle=False) as stored:
@@ -170,8 +174,8 @@ def stored_predictions(
                 tickets
             ):
                 return stored["predictions"]
-    each = tickets.member_log_proba(validation, batch_size=32)
-    predictions = each if validation.num_classes is None else np.exp(each)
+    outputs = tickets.member_log_proba(validation, batch_size=32)
+    predictions = outputs if validation.num_classes is None else np.exp(outputs)
     np.savez_compressed(file, predictions=predictions, y=validation.y)
     return predictions
 
@@ -186,7 +190,7 @@ def row(
     cost: Any,
     folder: Path,
 ) -> dict[str, Any]:
-    """What is measured of one scheme, as JSON."""
+    """The measurements of one scheme, as JSON."""
     y, pruned = validation.y, scheme.endswith("_lt")
     classes = validation.num_classes is not None
     overlap = evaluation.mask_overlap(tickets) if pruned and len(tickets) > 1 else None
@@ -198,7 +202,10 @@ def row(
         "gain": gain.to_dict(),
         "singles": gain.single_scores.ravel().tolist(),
         "scores": (
-            [evaluation.glue_score(name, each, y) for each in predictions]
+            [
+                evaluation.glue_score(name, member_predictions, y)
+                for member_predictions in predictions
+            ]
             if config.task != "paraphrases"
             else None
         ),
@@ -232,17 +239,17 @@ def compare(
     gains: dict[str, evaluation.EnsembleGain],
     y: np.ndarray,
 ) -> None:
-    """Adds the tests of every row's largest ensembles against those of BASELINE and BASE-LT."""
+    """Add the tests of every row's largest ensembles against those of BASELINE and BASE-LT."""
     size = max(config.sizes)
     scores = {scheme: gain.ensemble_scores[size].ravel() for scheme, gain in gains.items()}
     for other in ("baseline", "base_lt"):
-        for one in rows:
-            scheme = one["scheme"]
+        for record in rows:
+            scheme = record["scheme"]
             if other not in scores or scheme == other:
                 continue
             if len(scores[scheme]) > 1:
                 p = evaluation.student_t(scores[scheme], scores[other]).pvalue
-                one["tests"][other] = None if np.isnan(p) else p
+                record["tests"][other] = None if np.isnan(p) else p
             if config.resamples:
                 ours, theirs = (
                     evaluation.subset_means(predictions[s], size, config.groups)
@@ -251,7 +258,7 @@ def compare(
                 test = evaluation.paired_bootstrap(
                     ours, theirs, y, metric(config), seed=0, resamples=config.resamples
                 )
-                one["bootstrap"][other] = {
+                record["bootstrap"][other] = {
                     "difference": test.difference,
                     "low": test.low,
                     "high": test.high,

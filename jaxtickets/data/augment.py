@@ -1,4 +1,4 @@
-"""What happens to images inside the compiled step: random crops and flips, and standardisation.
+"""Random crops and flips of images, and their standardisation, inside the compiled step.
 
 Both are frozen dataclasses: callables that compare and hash by their settings, so that two data
 sets with equal ones share one compiled step.
@@ -18,7 +18,7 @@ from jaxtickets.messages.quoting import shown
 
 @dataclasses.dataclass(frozen=True)
 class CropFlip:
-    """Pads with zeros, cuts a window of the old size at random, mirrors it half of the time.
+    """Random crops and flips: pads with zeros, cuts a window of the old size, mirrors half.
 
     The augmentation of the CIFAR literature. It works on raw pixels, before standardisation, so the
     border is black (pixel 0) and not the mean colour. All (2 pad + 1)^2 places, times two for the
@@ -57,7 +57,7 @@ class CropFlip:
             raise DataError(f"CropFlip: flip is True or False; got {shown(self.flip)}")
 
     def draw(self, key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """What `__call__` does with this key: where each window begins, and whether it is mirrored.
+        """The draws of `__call__` for a key: where windows begin, and which are mirrored.
 
         First row and column are those of the padded image.
 
@@ -65,13 +65,15 @@ class CropFlip:
           `(row, column, mirror)`: int32 [B] in 0..2 pad, int32 [B] in 0..2 pad, bool [B].
         """
         places = 2 * self.pad + 1
-        ways = 2 if self.flip else 1
-        outcome = jax.random.randint(key, (batch,), 0, places * places * ways, dtype=jnp.int32)
-        place, mirror = outcome // ways, outcome % ways == 1
+        orientations = 2 if self.flip else 1
+        outcome = jax.random.randint(
+            key, (batch,), 0, places * places * orientations, dtype=jnp.int32
+        )
+        place, mirror = outcome // orientations, outcome % orientations == 1
         return place // places, place % places, mirror
 
     def __call__(self, key: jax.Array, x: jax.Array | np.ndarray) -> jax.Array:
-        """Augments one batch.
+        """Augments a batch of images.
 
         Args:
           key: one key for the batch (threefry: under `vmap`, `rbg` keys all draw what the first one
@@ -99,8 +101,12 @@ class CropFlip:
         padded = jnp.pad(
             jnp.asarray(x), ((0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0))
         )
-        cut = jnp.take_along_axis(padded, rows[:, :, None, None], axis=1, mode="promise_in_bounds")
-        return jnp.take_along_axis(cut, columns[:, None, :, None], axis=2, mode="promise_in_bounds")
+        windows = jnp.take_along_axis(
+            padded, rows[:, :, None, None], axis=1, mode="promise_in_bounds"
+        )
+        return jnp.take_along_axis(
+            windows, columns[:, None, :, None], axis=2, mode="promise_in_bounds"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +147,7 @@ class Standardise:
             )
 
     def __call__(self, x: jax.Array | np.ndarray) -> jax.Array:
-        """Standardises a batch.
+        """Standardises a batch of images.
 
         Args:
           x: images [..., C], uint8, or floats in the same units (0 to `scale`, not 0 to 1):

@@ -127,13 +127,13 @@ def read(
     """
     if split not in ("train", "test"):
         raise DataError(f"{published.name}: split is 'train' or 'test'; got {split!r}")
-    found, looked = search(
+    arrays, looked = search(
         data_dir,
         lambda root, remarks: _search(published, split, root, remarks),
         lambda root: _nothing(published, root),
     )
-    if found is not None:
-        return found
+    if arrays is not None:
+        return arrays
     failure = "it was off (download=False)"
     if download:
         target = paths.in_home(CACHE) if data_dir is None else paths.given(data_dir, "data_dir")
@@ -160,7 +160,7 @@ def read(
 
 
 def _search(published: Published, split: str, root: Path, remarks: list[str]) -> Arrays | None:
-    """The split from this place, or None, with remarks on what is there but lacks a part."""
+    """The split from one place, or None, with remarks on what is there but lacks a part."""
     for form, folder in (("binary", published.binary_folder), ("pickled", published.python_folder)):
         _, names, limit = _wanted(published, split, form)
         for base in (root / folder, root):
@@ -178,14 +178,14 @@ def _search(published: Published, split: str, root: Path, remarks: list[str]) ->
                 read_archive(root / archive, *_wanted(published, split, form)),
             )
     prepared = find_prepared(root, published.name)
-    found = None if prepared is None else read_prepared(prepared, split, published.num_classes)
-    if prepared is not None and found is None:
+    arrays = None if prepared is None else read_prepared(prepared, split, published.num_classes)
+    if prepared is not None and arrays is None:
         remarks.append(f"{prepared} lacks the split {split!r}")
-    return found
+    return arrays
 
 
 def _wanted(published: Published, split: str, form: str) -> tuple[str, tuple[str, ...], int]:
-    """Of a split's files: folder, names, and the number of bytes that no real one exceeds."""
+    """The folder and names of a split's files, and the most bytes that a real one has."""
     records = published.records(split)
     if form == "binary":
         return (
@@ -199,7 +199,7 @@ def _wanted(published: Published, split: str, form: str) -> tuple[str, tuple[str
 def _assemble(
     published: Published, split: str, form: str, files: Iterator[tuple[int, str, bytes]]
 ) -> Arrays:
-    """Parses files as they come and puts each where its number says."""
+    """The arrays of a split, from files that are parsed as they come."""
     records = published.records(split)
     total = records * len(published.files(split))
     x, y = np.empty((total, HEIGHT, WIDTH, 3), np.uint8), np.empty(total, np.int32)

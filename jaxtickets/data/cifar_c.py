@@ -27,7 +27,7 @@ Pair = tuple[str, int]
 
 @dataclasses.dataclass(frozen=True)
 class PublishedC:
-    """A corrupted test set as published.
+    """A corrupted test set as published: its names, files and address.
 
     Args:
       name: with the corruption and the severity, what a table calls a set.
@@ -136,7 +136,7 @@ def corrupted_sets(
     corruptions: Sequence[str],
     severities: Sequence[int],
 ) -> CorruptedSets[CorruptedSet]:
-    """The sets from wherever they are found; see `cifar10_c`."""
+    """The corrupted sets, from wherever they are found; see `cifar10_c`."""
     pairs, clean = pairs_of(function, corruptions, severities), published.clean
     source, looked = search(
         data_dir,
@@ -144,13 +144,13 @@ def corrupted_sets(
         lambda root: _nothing(published, root),
     )
     if source is None:
-        asked = (
+        request = (
             f"{len(pairs)} sets from {pairs[0][0]}/{pairs[0][1]} on"
             if len(pairs) > 1
             else f"{pairs[0][0]}/{pairs[0][1]}"
         )
         raise DataNotFoundError(
-            f"{published.name}, {asked}, was not found. Looked in\n{looked}\nPut"
+            f"{published.name}, {request}, was not found. Looked in\n{looked}\nPut"
             f" {published.archive} from {published.url} into a folder and pass it as data_dir, or"
             f" name it in {ENVIRONMENT}. Without a download, similar sets:"
             f" jt.data.corrupted(jt.data.{clean.name}('test'), seed=0)"
@@ -176,18 +176,18 @@ def corrupted_sets(
 def _search(
     published: PublishedC, pairs: list[Pair], root: Path, remarks: list[str]
 ) -> _Files | _Prepared | None:
-    """Where all of the pairs are, or None, with remarks on what is there but lacks some."""
+    """The files of all pairs in one place, or None, with remarks on what lacks some."""
     names = [LABELS, *dict.fromkeys(f"{corruption}.npy" for corruption, _ in pairs)]
     candidates = {str(base): in_folder(base, names) for base in (root / published.folder, root)}
     if (root / published.archive).is_file():
         candidates[str(root / published.archive)] = in_archive(
             root / published.archive, published.folder, names
         )
-    for where, found in candidates.items():
-        lacking = [name for name in names if name not in found]
+    for where, present_files in candidates.items():
+        lacking = [name for name in names if name not in present_files]
         if not lacking:
-            return _Files(published, found)
-        if found or (where != str(root) and Path(where).exists()):
+            return _Files(published, present_files)
+        if present_files or (where != str(root) and Path(where).exists()):
             remarks.append(f"{where} lacks {', '.join(lacking)}")
     if published.prepared:
         folders = {
@@ -196,14 +196,14 @@ def _search(
             )
             for pair in pairs
         }
-        there = {pair: folder for pair, folder in folders.items() if folder is not None}
-        if len(there) == len(pairs):
-            return _Prepared(published, there)
-        if there:
+        present_folders = {pair: folder for pair, folder in folders.items() if folder is not None}
+        if len(present_folders) == len(pairs):
+            return _Prepared(published, present_folders)
+        if present_folders:
             lacking = [
                 f"{PREPARED_NAMES.get(name, name)}_{level}"
                 for name, level in pairs
-                if (name, level) not in there
+                if (name, level) not in present_folders
             ]
             remarks.append(f"{root / published.prepared} lacks {', '.join(lacking)}")
     return None
@@ -225,10 +225,11 @@ class _Files:
         count, classes = self.published.records, self.published.clean.num_classes
         first, images = (severity - 1) * count, f"{corruption}.npy"
         y = self.files[LABELS].rows(first, count, *self._expected(LABELS))
-        wrong = np.flatnonzero((y < 0) | (y >= classes))
-        if len(wrong):
+        wrong_rows = np.flatnonzero((y < 0) | (y >= classes))
+        if len(wrong_rows):
             raise DataError(
-                f"{self.files[LABELS].where}: the label of row {first + wrong[0]} is {y[wrong[0]]},"
+                f"{self.files[LABELS].where}: the label of row {first + wrong_rows[0]} is"
+                f" {y[wrong_rows[0]]},"
                 f" 0 to {classes - 1} expected. Is it a file of {self.published.name}?"
             )
         return self.files[images].rows(first, count, *self._expected(images)), y.astype(np.int32)
@@ -240,23 +241,23 @@ class _Files:
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
-    """Folders of tensorflow-datasets."""
+    """The corrupted sets as folders of tensorflow-datasets."""
 
     published: PublishedC
     folders: dict[Pair, Path]
 
     def read(self, corruption: str, severity: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `_Files.read`."""
+        """Images uint8 [N, 32, 32, 3] and labels int32 [N], as of `_Files.read`."""
         folder = self.folders[corruption, severity]
-        found = read_prepared(folder, "test", self.published.clean.num_classes)
-        if found is None:
+        arrays = read_prepared(folder, "test", self.published.clean.num_classes)
+        if arrays is None:
             raise DataError(f"{folder}: lacks the split 'test'. Prepare it again")
-        if len(found[1]) != self.published.records:
+        if len(arrays[1]) != self.published.records:
             raise DataError(
-                f"{folder}: {len(found[1]):,} examples of 'test' found, {self.published.records:,}"
+                f"{folder}: {len(arrays[1]):,} examples of 'test' found, {self.published.records:,}"
                 " expected. Prepare it again"
             )
-        return found
+        return arrays
 
 
 def _nothing(published: PublishedC, place: Path) -> str:

@@ -1,4 +1,4 @@
-"""Folders of pictures, one folder per class: what is in them, and what is wrong with them."""
+"""Reads folders of pictures, one folder per class, and says what is wrong with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGES = "images"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
-    """Files and their labels; nothing is decoded.
+    """Files of pictures and their labels; nothing is decoded.
 
     Args:
       root: the folder that they are in.
@@ -42,12 +42,12 @@ class Pictures:
         return f"Pictures({self.root}: {len(self)} files, {len(self.class_names)} classes)"
 
     def path(self, index: int) -> str:
-        """Where picture `index` is."""
+        """The path of picture `index`."""
         return os.path.join(self.root, self.files[index])
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of names, sizes in bytes and labels.
+        """A digest of the files' names, sizes in bytes and labels.
 
         The pixels are not read, nor does it matter where the folder lies.
         """
@@ -93,41 +93,41 @@ def scan(root: Path) -> Pictures:
         raise DataError(f"{root}: no class folders in it. {_instead(root)}{left}")
     files, labels, empty = [], [], {}
     for label, name in enumerate(names):
-        here = LeftOut()
-        found = _class(root / name, here)
-        files += [f"{name}/{file}" for file in found]
-        labels += [label] * len(found)
-        if not found:
-            empty[name] = here
-        left.take(here, name)
+        class_left = LeftOut()
+        pictures = _class(root / name, class_left)
+        files += [f"{name}/{file}" for file in pictures]
+        labels += [label] * len(pictures)
+        if not pictures:
+            empty[name] = class_left
+        left.take(class_left, name)
     if empty:
-        first, holds = next(iter(empty.items()))
-        if "folders" in holds.counts:
-            what = (
+        first, left_in_first = next(iter(empty.items()))
+        if "folders" in left_in_first.counts:
+            advice = (
                 f" Pictures lie directly in {root / first}, or in a folder {IMAGES} in it; found"
-                f" there:{holds}. Move them up"
+                f" there:{left_in_first}. Move them up"
             )
         else:
-            what = (
-                f" In {first} there is{holds}. Convert them to JPEG or PNG"
-                if holds.counts
+            advice = (
+                f" In {first} there is{left_in_first}. Convert them to JPEG or PNG"
+                if left_in_first.counts
                 else " Unpack the class again"
             )
         names = f"{_folders(list(empty))} {_some(list(empty))}"
         raise DataError(
-            f"{root}: no pictures ({', '.join(SUFFIXES)}) in the class {names}.{what}, or move the"
-            f" folder out of {root}"
+            f"{root}: no pictures ({', '.join(SUFFIXES)}) in the class {names}.{advice}, or move"
+            f" the folder out of {root}"
         )
     left.tell(root)
     return Pictures(root, tuple(files), np.asarray(labels, np.int32), tuple(names))
 
 
 def _class(folder: Path, left: LeftOut) -> list[str]:
-    """Names of a class's pictures in order, below its folder."""
+    """Names of a class's pictures in order, relative to the class's folder."""
     entries = [entry for entry in listed(folder) if not entry.name.startswith(".")]
-    found = sorted(entry.name for entry in entries if is_picture(entry))
+    names = sorted(entry.name for entry in entries if is_picture(entry))
     images = folder / IMAGES
-    if not found and images.is_dir():
+    if not names and images.is_dir():
         boxes = f"{folder.name}_boxes.txt"  # Tiny ImageNet's own
         for entry in entries:
             if entry.name not in (IMAGES, boxes):
@@ -136,18 +136,18 @@ def _class(folder: Path, left: LeftOut) -> list[str]:
     for entry in entries:
         if not is_picture(entry):
             left.add(entry, entry.name)
-    return found
+    return names
 
 
 class LeftOut:
-    """Files that are not read: how many of each kind, and the first of each."""
+    """A count of the files that are not read, by kind, with the first of each."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self._first: dict[str, str] = {}
 
     def add(self, entry: os.DirEntry[str], name: str) -> None:
-        """One more, of that name below the folder."""
+        """Count one more file, of that name below the folder."""
         if leads_nowhere(entry):
             kind = "links that lead nowhere"
         elif entry.is_dir():
@@ -160,7 +160,7 @@ class LeftOut:
         self._count(kind, 1, name)
 
     def take(self, others: LeftOut, folder: str) -> None:
-        """Those of a folder, too."""
+        """Count the files that were left out of a folder, too."""
         for kind, count in others.counts.items():
             self._count(kind, count, f"{folder}/{others._first[kind]}")
 
@@ -169,17 +169,17 @@ class LeftOut:
         self._first.setdefault(kind, name)
 
     def __str__(self) -> str:
-        """Such as ` 3 .webp files (a/1.webp, ...)`; empty where nothing was left out."""
+        """The counts in words, as ` 3 .webp files (a/1.webp, ...)`; empty if there are none."""
         most = sorted(self.counts, key=lambda kind: -self.counts[kind])
         parts = []
         for kind in most[:6]:
             count, first = self.counts[kind], cut(self._first[kind], 80)
-            named = _SINGULAR.get(kind, kind.replace("files", "file")) if count == 1 else kind
-            parts.append(f" {count:,} {named} ({first}{', ...' * (count > 1)})")
+            kind_name = _SINGULAR.get(kind, kind.replace("files", "file")) if count == 1 else kind
+            parts.append(f" {count:,} {kind_name} ({first}{', ...' * (count > 1)})")
         return ",".join(parts) + (f" and {len(most) - 6} kinds more" if len(most) > 6 else "")
 
     def tell(self, root: Path) -> None:
-        """Warn, if there are any."""
+        """Warn of the files that are left out, if there are any."""
         if self.counts:
             total = sum(self.counts.values())
             are = "entry is" if total == 1 else "entries are"
@@ -198,7 +198,7 @@ _SINGULAR = {
 
 
 def listed(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, in the order of the names.
+    """The entries of a folder, in the order of their names.
 
     Raises:
       DataError: it cannot be read.
@@ -211,12 +211,12 @@ def listed(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a link to what is not there."""
+    """Whether an entry is a link to something that is not there."""
     return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def is_picture(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file that is named as a picture, and not hidden."""
+    """Whether an entry is a file that is named as a picture, and not hidden."""
     return (
         entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and entry.is_file()
     )
@@ -227,29 +227,29 @@ def pictures_in(folder: Path, left: LeftOut | None = None, above: str = "") -> l
 
     What else is there, and not hidden, is counted.
     """
-    found = []
+    names = []
     for entry in listed(folder):
         if is_picture(entry):
-            found.append(entry.name)
+            names.append(entry.name)
         elif left is not None and not entry.name.startswith("."):
             left.add(entry, f"{above}/{entry.name}" if above else entry.name)
-    return found
+    return names
 
 
 def among(pictures: Pictures, class_names: Sequence[str], all_of_them: bool) -> Pictures | None:
-    """The pictures labelled by places in `class_names`; None where the classes are these already.
+    """The pictures labelled by places in `class_names`; None where these are their classes.
 
     Raises:
       DataError: classes that are not among them; with `all_of_them`, also classes that are missing.
     """
     if pictures.class_names == tuple(class_names):
         return None
-    strange = sorted(set(pictures.class_names) - set(class_names))
+    unknown = sorted(set(pictures.class_names) - set(class_names))
     missing = sorted(set(class_names) - set(pictures.class_names))
-    if strange or (missing and all_of_them):
+    if unknown or (missing and all_of_them):
         parts = (
-            [f"has the class {_folders(strange)} {_some(strange)}, which training has not"]
-            if strange
+            [f"has the class {_folders(unknown)} {_some(unknown)}, which training has not"]
+            if unknown
             else []
         )
         parts += (

@@ -1,4 +1,4 @@
-"""Corrupted test sets: a series of which one is in memory at a time, and those made here."""
+"""Corrupted test sets: a series of which one is in memory at a time, and sets made here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CorruptedSet(Dataset):
 
 
 class CorruptedSets(Generic[T]):
-    """Corrupted test sets, each made or read when it is asked for.
+    """A series of corrupted test sets, each made or read when it is asked for.
 
     `len`, `sets[i]`, and iteration, any number of times.
 
@@ -65,9 +65,9 @@ class CorruptedSets(Generic[T]):
 
     def __repr__(self) -> str:
         corruptions, severities = ({pair[i] for pair in self.pairs} for i in (0, 1))
-        made = " (generated)" if self.generated else ""
+        origin = " (generated)" if self.generated else ""
         return (
-            f"CorruptedSets({self.name}{made}: {len(self)} sets, {len(corruptions)} corruptions,"
+            f"CorruptedSets({self.name}{origin}: {len(self)} sets, {len(corruptions)} corruptions,"
             f" severities {sorted(severities)})"
         )
 
@@ -137,13 +137,14 @@ def corrupted(
     pairs = pairs_of("corrupted", possible if corruptions is None else corruptions, severities)
     for name, _ in pairs:
         if name not in possible:
-            why = (
+            reason = (
                 "it overlays photographs that are not here"
                 if name == "frost"
                 else "grey images have no colours"
             )
             raise DataError(
-                f"corrupted: {name!r} cannot be made: {why}. Those that can: {', '.join(possible)}"
+                f"corrupted: {name!r} cannot be made: {reason}. Those that can:"
+                f" {', '.join(possible)}"
             )
     check_seed("corrupted", seed)
     name = f"{test.name}-c"
@@ -171,7 +172,9 @@ def corrupted(
 def noisy(
     test: Dataset, standard_deviation: float, *, seed: int, scale: float | None = None
 ) -> Dataset:
-    """Test images with Gaussian noise, to see whether a network notices that they are not its own.
+    """Test images with Gaussian noise, as an out-of-distribution set.
+
+    To see whether a network notices that they are not its own.
 
     Noise is independent for each value, and the sum is clipped. Each image draws from a generator
     of its own.
@@ -221,17 +224,17 @@ def noisy(
 def pairs_of(
     function: str, corruptions: Sequence[str], severities: Sequence[int]
 ) -> list[tuple[str, int]]:
-    """Every corruption with every severity, once.
+    """Every corruption with every severity, once, checked.
 
     Raises:
       DataError: an unknown corruption or severity, or none.
     """
     names = (corruptions,) if isinstance(corruptions, str) else tuple(corruptions)
-    strange = [name for name in names if name not in CORRUPTIONS]
-    if strange or not names:
+    unknown = [name for name in names if name not in CORRUPTIONS]
+    if unknown or not names:
         raise DataError(
             f"{function}: corruptions are some of {', '.join(CORRUPTIONS)}; got"
-            f" {strange[0] if strange else ()!r}"
+            f" {unknown[0] if unknown else ()!r}"
         )
     levels = (severities,) if isinstance(severities, int) else tuple(severities)
     if not levels or any(isinstance(level, bool) or level not in SEVERITIES for level in levels):
@@ -254,9 +257,10 @@ def pixels_of(
         or x.ndim != 4
         or x.shape[-1] not in (1, 3)
     ):
-        found = f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else type(x).__name__
+        description = f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else type(x).__name__
         raise DataError(
-            f"{function}: {test.name}: x is uint8 [N, H, W, C] with 1 or 3 channels; got {found}"
+            f"{function}: {test.name}: x is uint8 [N, H, W, C] with 1 or 3 channels; got"
+            f" {description}"
         )
     scale = getattr(test.prepare, "scale", None) if scale is None else scale
     if scale is None:
@@ -273,6 +277,6 @@ def pixels_of(
 
 
 def check_seed(function: str, seed: int) -> None:
-    """Raises `DataError` for what is no seed."""
+    """Raise `DataError` for what is no seed."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise DataError(f"{function}: seed is an integer >= 0; got {seed!r}")

@@ -1,4 +1,4 @@
-"""One file from the network to the disk: whole and checked, or not at all."""
+"""Downloads one file to the disk: whole and checked, or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIMIT = 2**30
 
 
 def fetch(url: str, md5: str, target: Path, timeout: float = 10.0) -> Path:
-    """Downloads a file, unless something fails.
+    """Download a file whole and checked, or raise an error and leave nothing behind.
 
     It gets its name only when its md5 is right. The progress is shown on a terminal.
 
@@ -37,15 +37,15 @@ def fetch(url: str, md5: str, target: Path, timeout: float = 10.0) -> Path:
     from rich.console import Console
     from rich.progress import wrap_file
 
-    digest, done = hashlib.md5(usedforsecurity=False), 0
+    digest, received = hashlib.md5(usedforsecurity=False), 0
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer, whole_file(target) as file:
             size = getattr(answer, "length", None) or 0
             look = {"console": Console(stderr=True), "disable": not sys.stderr.isatty()}
             with wrap_file(answer, size, description=target.name, **look) as shown:
                 while chunk := shown.read(_CHUNK):
-                    done += len(chunk)
-                    if done > _LIMIT:
+                    received += len(chunk)
+                    if received > _LIMIT:
                         raise DataError(
                             f"{url}: more than {_LIMIT:,} bytes; this is not the published file"
                         )
@@ -53,8 +53,8 @@ def fetch(url: str, md5: str, target: Path, timeout: float = 10.0) -> Path:
                     file.write(chunk)
             if digest.hexdigest() != md5:
                 raise DataError(
-                    f"{url}: {done:,} bytes with md5 {digest.hexdigest()}, {md5} expected: damaged"
-                    " on the way, or another file"
+                    f"{url}: {received:,} bytes with md5 {digest.hexdigest()}, {md5} expected:"
+                    " damaged on the way, or another file"
                 )
     except http.client.HTTPException as error:
         raise OSError(f"the connection broke: {error!r}") from error

@@ -1,4 +1,4 @@
-"""The bytes of files in a folder or tar archive, never more of them than a real one has."""
+"""Reads files of a folder or tar archive, never more bytes of them than a real one has."""
 
 from __future__ import annotations
 
@@ -60,13 +60,15 @@ def read_archive(
       DataError: the archive is damaged or ends early, a member is too large, or files are missing
         from it.
     """
-    wanted = {PurePosixPath(folder, name): number for number, name in enumerate(names)}
+    number_by_path = {PurePosixPath(folder, name): number for number, name in enumerate(names)}
     try:
-        with gzip.open(path) as whole, io.BufferedReader(_Limited(whole)) as unpacked:
+        with gzip.open(path) as compressed, io.BufferedReader(_Limited(compressed)) as unpacked:
             with open_tar(unpacked) as archive:
                 for member in archive:
                     number = (
-                        wanted.pop(PurePosixPath(member.name), None) if member.isreg() else None
+                        number_by_path.pop(PurePosixPath(member.name), None)
+                        if member.isreg()
+                        else None
                     )
                     stream = archive.extractfile(member) if number is not None else None
                     if number is not None and stream is not None:
@@ -94,8 +96,8 @@ def read_archive(
             f"{path}: a damaged or incomplete archive ({path.stat().st_size:,} bytes):"
             f" {told(error)}. Fetch it again"
         ) from error
-    if wanted:
-        lacking = ", ".join(str(name) for name in wanted)
+    if number_by_path:
+        lacking = ", ".join(str(name) for name in number_by_path)
         raise DataError(
             f"{path}: lacks {lacking}. It is not the published archive, or not all of it; fetch it"
             " again"
@@ -111,7 +113,7 @@ def _bounded(raw: bytes, where: str, size: int, limit: int) -> bytes:
 
 
 class _Limited(io.RawIOBase):
-    """What is unpacked, until it is more than any real archive has."""
+    """The unpacked contents of a file, up to the size that no real archive exceeds."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file, self._left, self._patience = file, MOST_UNPACKED, 100
@@ -120,14 +122,14 @@ class _Limited(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        found = self._file.read(len(buffer))
-        self._left -= len(found)
+        chunk = self._file.read(len(buffer))
+        self._left -= len(chunk)
         if self._left < 0:
             raise tarfile.ReadError(f"unpacked it has more than {MOST_UNPACKED:,} bytes")
         # Python reads on, block by block, to the end of a member that is said to have 2^90 bytes
-        if not found:
+        if not chunk:
             self._patience -= 1
             if self._patience < 0:
                 raise tarfile.ReadError("a member ends after the archive does")
-        buffer[: len(found)] = found
-        return len(found)
+        buffer[: len(chunk)] = chunk
+        return len(chunk)

@@ -1,4 +1,4 @@
-"""Validation pictures as published, in one folder: of ImageNet and Tiny ImageNet.
+"""Validation pictures as published in one folder: of ImageNet and Tiny ImageNet.
 
 ImageNet's are labelled by the development kit, Tiny ImageNet's by a table.
 """
@@ -60,19 +60,19 @@ def scan_flat(folder: Path, class_names: Sequence[str]) -> Pictures:
         )
     if all(line.isascii() and line.isdecimal() and len(line) < 10 for line in lines):
         names = _names_of_numbers(truth)
-        strange = sorted({line for line in lines if int(line) not in names})
+        unknown = sorted({line for line in lines if int(line) not in names})
         wnids = [names.get(int(line), "") for line in lines]
     else:
-        strange, wnids = [], lines
+        unknown, wnids = [], lines
     left.counts.pop(".txt files", None)  # the labels
     left.tell(folder)
     place = {name: i for i, name in enumerate(class_names)}
-    strange = strange or sorted({wnid for wnid in wnids if wnid not in place})
-    if strange:
-        found = shown(strange[0])
+    unknown = unknown or sorted({wnid for wnid in wnids if wnid not in place})
+    if unknown:
+        shown_label = shown(unknown[0])
         raise DataError(
-            f"{truth}: {found} is none of the {len(class_names)} classes of training. Is it the"
-            " file of this data set?"
+            f"{truth}: {shown_label} is none of the {len(class_names)} classes of training. Is it"
+            " the file of this data set?"
         )
     return Pictures(
         folder,
@@ -103,9 +103,9 @@ def scan_annotated(folder: Path, class_names: Sequence[str] | None = None) -> Pi
     files = pictures_in(folder / IMAGES, left)
     labels = {}
     for number, line in enumerate(_text(table).splitlines(), 1):
-        name, _, rest = line.partition("\t")
+        name, _, fields = line.partition("\t")
         if line.strip():
-            labels[name] = number, rest.partition("\t")[0].strip()
+            labels[name] = number, fields.partition("\t")[0].strip()
     classes = (
         sorted({label for _, label in labels.values()}) if class_names is None else class_names
     )
@@ -137,7 +137,7 @@ def scan_annotated(folder: Path, class_names: Sequence[str] | None = None) -> Pi
 
 
 def _text(file: Path) -> str:
-    """A text file, of which a real one has less than a megabyte."""
+    """The contents of a text file, of which a real one has less than a megabyte."""
     try:
         with file.open("rb") as opened:
             raw = opened.read(_MOST_TEXT + 1)
@@ -151,7 +151,7 @@ def _text(file: Path) -> str:
 
 
 def _names_of_numbers(truth: Path) -> dict[int, str]:
-    """What the kit's `meta.mat` calls its classes: number to folder name.
+    """The class folder's name for each class number of the kit's `meta.mat`.
 
     Its numbers are not in the order of the names.
     """
@@ -161,7 +161,7 @@ def _names_of_numbers(truth: Path) -> dict[int, str]:
             f"{truth}: its numbers are the development kit's own, and {meta}, which says what they"
             " mean, is missing. Put it there"
         )
-    found = next(
+    synsets = next(
         (
             variable
             for variable in variables(meta)
@@ -170,7 +170,7 @@ def _names_of_numbers(truth: Path) -> dict[int, str]:
         None,
     )
     try:
-        rows = [] if found is None else found.read()
+        rows = [] if synsets is None else synsets.read()
         return {
             int(row["ILSVRC2012_ID"].item()): str(row["WNID"])
             for row in rows

@@ -21,7 +21,7 @@ _LIMIT = 2**30
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Texts:
-    """A split as it is written.
+    """The texts and labels of a split, before they are tokenised.
 
     Args:
       first: N texts.
@@ -73,15 +73,15 @@ def read_tsv(task: GlueTask, path: Path) -> Texts:
         fields = _decoded(line.removesuffix(b"\r"), f"{where}, line {number}").split("\t")
         if len(fields) != len(header):
             if not task.ragged:
-                why = (
+                reason = (
                     "a tab inside a text?"
                     if len(fields) > len(header)
                     else "a line break inside a text?"
                 )
                 raise DataError(
                     f"{where}, line {number}: {len(fields)} columns found, {len(header)} expected"
-                    f" ({why}). GLUE's files are separated by tabs and not quoted; fetch the file"
-                    " again"
+                    f" ({reason}). GLUE's files are separated by tabs and not quoted; fetch the"
+                    " file again"
                 )
             dropped.append(number)
             continue
@@ -89,17 +89,17 @@ def read_tsv(task: GlueTask, path: Path) -> Texts:
             column.append(fields[place])
         labels.append(_label(task, fields[label], f"{where}, line {number}"))
     if dropped:
-        some = ", ".join(map(str, dropped[:3])) + (", ..." if len(dropped) > 3 else "")
+        line_numbers = ", ".join(map(str, dropped[:3])) + (", ..." if len(dropped) > 3 else "")
         print(
             f"{where}: {len(dropped):,} of {len(labels) + len(dropped):,} rows left out for their"
-            f" number of columns (lines {some})",
+            f" number of columns (lines {line_numbers})",
             file=sys.stderr,
         )
     return _texts(task, texts, labels, where)
 
 
 def read_rows(task: GlueTask, rows: Iterable[Mapping[str, Any]], where: str) -> Texts:
-    """The examples of a library's data set.
+    """The examples of a library's data set, row by row.
 
     Args:
       task: what it is.
@@ -142,9 +142,9 @@ def _texts(
 
 
 def _places(task: GlueTask, header: list[str], where: str) -> list[int]:
-    """Where the header has the text columns, and the label."""
-    wanted = [*task.columns, task.label]
-    if lacking := [name for name in wanted if name not in header]:
+    """The columns of a header that hold the texts and the label."""
+    columns = [*task.columns, task.label]
+    if lacking := [name for name in columns if name not in header]:
         hint = (
             "Test files have no labels"
             if lacking == [task.label]
@@ -154,12 +154,12 @@ def _places(task: GlueTask, header: list[str], where: str) -> list[int]:
             f"{where}, line 1: the header lacks {', '.join(map(repr, lacking))}; it has"
             f" {', '.join(header)[:200]}. {hint}"
         )
-    if twice := [name for name in wanted if header.count(name) > 1]:
+    if duplicates := [name for name in columns if header.count(name) > 1]:
         raise DataError(
-            f"{where}, line 1: the header has {', '.join(map(repr, twice))} twice, so its column"
-            " cannot be told"
+            f"{where}, line 1: the header has {', '.join(map(repr, duplicates))} twice, so its"
+            " column cannot be told"
         )
-    return [header.index(name) for name in wanted]
+    return [header.index(name) for name in columns]
 
 
 def _decoded(raw: bytes, where: str) -> str:
@@ -189,7 +189,7 @@ def _label(task: GlueTask, written: str, where: str) -> int | float:
 
 
 def _number(task: GlueTask, value: Any, where: str) -> int | float:
-    """A label as a library gives it: a number."""
+    """A label as a number, checked, from what a library gives."""
     try:
         number = float(value)
     except (TypeError, ValueError):

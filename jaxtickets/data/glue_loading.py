@@ -1,4 +1,4 @@
-"""GLUE's nine tasks as token ids: found, checked, tokenised once."""
+"""Loads GLUE's nine tasks as token ids: found, checked, tokenised once."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def glue(
     ...
     jaxtickets.errors.DataError: glue: task is one of cola, sst2, mrpc, stsb, ... wnli; got 'mrpcc'.
     """
-    chosen = glue_task(task)
+    definition = glue_task(task)
     _check_arguments(root, cache, download, buckets)
-    wanted = _splits(chosen, splits)
+    split_names = _splits(definition, splits)
     tool = encoder(tokenizer)
     # its errors before anything is read
-    tool.encode([], [] if len(chosen.texts) == 2 else None, max_length)
+    tool.encode([], [] if len(definition.texts) == 2 else None, max_length)
     if buckets is None:
         buckets = (*(size for size in BUCKETS if size < max_length), max_length)
     place = (
@@ -106,10 +106,10 @@ def glue(
         else paths.given(cache, "cache")
     )
     folder = None if place is None else place / "tokens"
-    found = read_glue(chosen, wanted, root, source, download)
+    texts_by_split = read_glue(definition, split_names, root, source, download)
     return {
-        split: _dataset(chosen, split, texts, tool, max_length, tuple(buckets), folder)
-        for split, texts in found.items()
+        split: _dataset(definition, split, texts, tool, max_length, tuple(buckets), folder)
+        for split, texts in texts_by_split.items()
     }
 
 

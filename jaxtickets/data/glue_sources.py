@@ -1,4 +1,4 @@
-"""Where GLUE's examples come from: TSV files, tensorflow-datasets or Hugging Face's `datasets`."""
+"""Reads GLUE's examples from TSV files, tensorflow-datasets or Hugging Face's `datasets`."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def read_glue(
         raise DataError(f"glue: source is one of {', '.join(SOURCES)}; got {source!r}")
     if root is not None and not paths.given(root, "root").is_dir():
         raise DataNotFoundError(f"glue/{task.name}: root: {root}: no such folder. {_advice(task)}")
-    found, looked = search(
+    texts_by_split, looked = search(
         root,
         lambda place, remarks: _search(task, splits, place, source, remarks),
         lambda place: _nothing(task, place, source),
         argument="root",
     )
-    if found is not None:
-        return found
+    if texts_by_split is not None:
+        return texts_by_split
     failure = (
         "root was given"
         if root is not None
@@ -74,7 +74,7 @@ def read_glue(
 def _search(
     task: GlueTask, splits: tuple[str, ...], root: Path, source: str, remarks: list[str]
 ) -> Splits | None:
-    """All of the splits from this place, or None, with remarks on what is there but lacks one."""
+    """All of the splits from one place, or None, with remarks on what is there but lacks one."""
     if source in ("auto", "files"):
         for base in dict.fromkeys((root / "glue_data" / task.folder, root / task.folder, root)):
             if base == root and root.name != task.folder:
@@ -89,8 +89,10 @@ def _search(
     if source in ("auto", "tfds"):
         prepared = find_prepared(root, f"glue/{task.name}")
         if prepared is not None:
-            found = {split: _prepared(task, split, prepared) for split in splits}
-            complete = {split: texts for split, texts in found.items() if texts is not None}
+            texts_by_split = {split: _prepared(task, split, prepared) for split in splits}
+            complete = {
+                split: texts for split, texts in texts_by_split.items() if texts is not None
+            }
             if len(complete) == len(splits):
                 return complete
             remarks.append(
@@ -107,10 +109,10 @@ def _search(
 
 
 def _prepared(task: GlueTask, split: str, folder: Path) -> Texts | None:
-    found = prepared_examples(folder, split, "vision,nlp")
-    if found is None:
+    prepared = prepared_examples(folder, split, "vision,nlp")
+    if prepared is None:
         return None
-    total, examples = found
+    total, examples = prepared
     texts = read_rows(task, examples, f"{folder}: {split!r}")
     if len(texts) != total:
         raise DataError(
@@ -121,14 +123,14 @@ def _prepared(task: GlueTask, split: str, folder: Path) -> Texts | None:
 
 
 def _hub(task: GlueTask, splits: tuple[str, ...]) -> Splits:
-    """From the Hugging Face hub, or what `datasets` has kept of it; no repository's code is run."""
+    """The splits from the Hugging Face hub or its cache; no repository's code is run."""
     try:
         import datasets
     except ImportError as error:
         raise ImportError(
             f"{HUB} is loaded with Hugging Face's datasets: pip install 'jaxtickets[nlp]' ({error})"
         ) from error
-    found = {}
+    texts_by_split = {}
     for split in splits:
         try:
             loaded: Any = datasets.load_dataset(HUB, task.name, split=split)
@@ -137,14 +139,14 @@ def _hub(task: GlueTask, splits: tuple[str, ...]) -> Splits:
             raise DataNotFoundError(
                 f"{HUB}, {task.name}, {split!r} is not to be had: {type(error).__name__}: {error}"
             ) from error
-        found[split] = read_rows(task, rows, f"{HUB}, {task.name}, {split!r}")
-    return found
+        texts_by_split[split] = read_rows(task, rows, f"{HUB}, {task.name}, {split!r}")
+    return texts_by_split
 
 
 def _clone(
     task: GlueTask, splits: tuple[str, ...], folder: Path, remarks: list[str]
 ) -> Splits | None:
-    """From the parquet files of a clone of the repository."""
+    """The splits from the parquet files of a clone of the repository."""
     files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in splits}
     if not all(files.values()):
         remarks.append(
@@ -159,7 +161,7 @@ def _clone(
         raise ImportError(
             f"{folder} is read by pyarrow: pip install 'jaxtickets[nlp]' ({error})"
         ) from error
-    found = {}
+    texts_by_split = {}
     for split, parts in files.items():
         rows = []
         for path in parts:
@@ -167,13 +169,13 @@ def _clone(
                 rows += parquet.ParquetFile(path).read().to_pylist()
             except (pyarrow.ArrowException, OSError) as error:
                 raise DataError(f"{path}: cannot be read: {error}. Fetch it again") from error
-        found[split] = read_rows(task, rows, f"{folder}: {split!r}")
-    return found
+        texts_by_split[split] = read_rows(task, rows, f"{folder}: {split!r}")
+    return texts_by_split
 
 
 def _rest(task: GlueTask, splits: tuple[str, ...], lacking: list[str]) -> str:
-    there = tuple(split for split in splits if task.file(split) not in lacking)
-    return f" (for what is there: splits={there})" if there else ""
+    present = tuple(split for split in splits if task.file(split) not in lacking)
+    return f" (for what is there: splits={present})" if present else ""
 
 
 def _nothing(task: GlueTask, place: Path, source: str) -> str:

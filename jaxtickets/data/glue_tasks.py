@@ -9,7 +9,7 @@ from jaxtickets.errors import DataError
 
 @dataclasses.dataclass(frozen=True)
 class GlueTask:
-    """One task: everything a reader of its files has to know.
+    """A task of GLUE: everything that a reader of its files has to know.
 
     Args:
       name: what `glue` and the Hugging Face and TensorFlow data sets call it.
@@ -49,11 +49,11 @@ class GlueTask:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The labelled splits; those of test have no published labels."""
+        """The labelled splits; the test splits have no published labels."""
         return ("train", *self.validation)
 
     def file(self, split: str) -> str:
-        """The TSV file of a split."""
+        """The name of a split's TSV file."""
         return dict(zip(self.splits, ("train.tsv", *self.files), strict=True))[split]
 
 
@@ -139,7 +139,7 @@ https://gluebenchmark.com/tasks.
 
 
 def glue_task(name: str) -> GlueTask:
-    """The task of that name.
+    """The task of GLUE that has that name.
 
     Raises:
       DataError: there is none.

@@ -79,7 +79,7 @@ def hf_images(
 
 
 def _folder(root: Path, repository: str) -> Path | None:
-    """A clone of the repository, or what `save_to_disk` wrote, under its name."""
+    """The folder of a clone of the repository, or of what `save_to_disk` wrote; None if neither."""
     for folder in dict.fromkeys((root / repository, root / repository.rpartition("/")[2])):
         if any(any(folder.glob(pattern)) for pattern in _FILES):
             return folder
@@ -96,8 +96,8 @@ def _splits(
 ) -> dict[str, Any]:
     try:
         if folder is not None and any((folder / name).is_file() for name in _FILES[2:]):
-            found = datasets.load_from_disk(str(folder))
-            return dict(found) if isinstance(found, dict) else {str(found.split): found}
+            stored = datasets.load_from_disk(str(folder))
+            return dict(stored) if isinstance(stored, dict) else {str(stored.split): stored}
         return dict(datasets.load_dataset(str(folder or repository), config))
     except ValueError as error:  # a config to choose, or one that is none
         text = told(error)
@@ -110,13 +110,16 @@ def _splits(
 
 @contextlib.contextmanager
 def _offline(datasets: Any) -> Iterator[None]:
-    """The library as under HF_HUB_OFFLINE=1, which it reads when it is imported: its cache only."""
-    before = datasets.config.HF_HUB_OFFLINE
+    """A context in which the library reads its cache only, as under HF_HUB_OFFLINE=1.
+
+    It reads that variable when it is imported.
+    """
+    previous = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        datasets.config.HF_HUB_OFFLINE = before
+        datasets.config.HF_HUB_OFFLINE = previous
 
 
 def _kind(datasets: Any, feature: Any) -> str:

@@ -1,4 +1,4 @@
-"""Pictures from files: decoded by Pillow, cut at random or at the centre, standardised."""
+"""Reads pictures from files: decoded by Pillow, cut at random or at the centre, standardised."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def decode_bytes(raw: bytes, path: str, grey: bool = False) -> Image:
 
     scans = raw.count(b"\xff\xda") if raw.startswith(b"\xff\xd8") else 0
     if len(raw) > MAX_BYTES or scans > MAX_SCANS:
-        what = (
+        problem = (
             f"a JPEG of {scans:,} scans" if scans > MAX_SCANS else f"more than {MAX_BYTES:,} bytes"
         )
-        raise DataError(f"{path}: {what}, which no picture has. Fetch it again")
+        raise DataError(f"{path}: {problem}, which no picture has. Fetch it again")
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as picture:
             _refuse_large(path, *picture.size)
@@ -116,7 +116,7 @@ def random_box(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """Where a random resized crop is cut: a share of the area and an aspect ratio, then a place.
+    """The box of a random resized crop: of a random area and aspect ratio, at a random place.
 
     The area is uniform in `scale` times the picture's, the logarithm of width / height uniform
     between those of `ratio`, and a box that does not fit is drawn again. After ten such draws: the
@@ -169,8 +169,8 @@ def training_view(
     """
     box = random_box(rng, *picture.size, scale, ratio)
     # Cut first: a resize with a box would look at pixels outside of it.
-    cut = picture.crop(box).resize((size, size), _filter(interpolation))
-    pixels = np.asarray(cut)
+    view = picture.crop(box).resize((size, size), _filter(interpolation))
+    pixels = np.asarray(view)
     return pixels[:, ::-1] if flip and rng.random() < 0.5 else pixels
 
 

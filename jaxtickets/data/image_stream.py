@@ -1,4 +1,4 @@
-"""Pictures too many for memory: random views to train on, and views in a fixed order.
+"""Streams of pictures too many for memory: random views to train on, fixed ones to evaluate.
 
 They are a `Stream` and an `EvaluationStream`.
 
@@ -25,7 +25,9 @@ from jaxtickets.errors import DataError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageStream:
-    """Training pictures: random resized crops, mirrored half of the time, standardised. A `Stream`.
+    """A stream of training pictures: random resized crops, mirrored half of the time.
+
+    Views are standardised. It is a `Stream`.
 
     See `image_train`.
 
@@ -70,7 +72,7 @@ class ImageStream:
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """The number of classes, C."""
         return len(self.class_names)
 
     @property
@@ -82,7 +84,7 @@ class ImageStream:
         return len(self.pictures)
 
     def fingerprint(self) -> str:
-        """Of the files' names, sizes and labels, and of everything here that changes a view.
+        """A digest of the files' names, sizes and labels, and of what changes a view.
 
         No picture is read.
         """
@@ -103,13 +105,16 @@ class ImageStream:
     def batches_from(
         self, seed: int, epoch: int, batch_size: int, first: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The same from batch `first` on; the pictures before it are not decoded."""
+        """The batches of an epoch from batch `first` on.
+
+        The pictures before it are not decoded.
+        """
         order = np.random.default_rng((seed, epoch, 0)).permutation(len(self))
         order = order[first * batch_size : len(self) // batch_size * batch_size]
         return _read(_Views(self, seed, epoch, order), _workers(self.workers), batch_size)
 
     def view(self, index: int, seed: int, epoch: int) -> np.ndarray:
-        """What picture `index` is in that epoch, float32 [size, size, 3]."""
+        """The view of picture `index` in an epoch, float32 [size, size, 3]."""
         rng = np.random.default_rng((seed, epoch, 1 + index))
         picture = views.decode(self.pictures.path(index))
         pixels = views.training_view(
@@ -120,7 +125,7 @@ class ImageStream:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageTest:
-    """Pictures to evaluate on: short side resized, centre cut out, standardised.
+    """A stream of pictures to evaluate on: short side resized, centre cut out, standardised.
 
     An `EvaluationStream`; see `image_test`.
 
@@ -160,7 +165,7 @@ class ImageTest:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """The number of classes, K."""
         return len(self.pictures.class_names)
 
     @property
@@ -170,14 +175,14 @@ class ImageTest:
 
     @property
     def y(self) -> np.ndarray:
-        """Labels int32 [N]."""
+        """The labels of the pictures, int32 [N]."""
         return self.pictures.y
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def fingerprint(self) -> str:
-        """Of the files' names, sizes and labels, and of everything here that changes a view.
+        """A digest of the files' names, sizes and labels, and of what changes a view.
 
         No picture is read.
         """
@@ -194,7 +199,7 @@ class ImageTest:
         return _read(_Centres(self), _workers(self.workers), batch_size)
 
     def view(self, index: int) -> np.ndarray:
-        """Picture `index`, float32 [size, size, 3]."""
+        """The view of picture `index`, float32 [size, size, 3]."""
         pixels = views.centre_view(
             views.decode(self.pictures.path(index)), self.size, self.resize, self.interpolation
         )
@@ -203,7 +208,7 @@ class ImageTest:
 
 @dataclasses.dataclass(frozen=True)
 class _Views:
-    """One epoch by position, as Grain reads it."""
+    """The views of one epoch by position, as Grain reads them."""
 
     stream: ImageStream
     seed: int
@@ -222,7 +227,7 @@ class _Views:
 
 @dataclasses.dataclass(frozen=True)
 class _Centres:
-    """All pictures in order, as Grain reads them."""
+    """The views of all test pictures in order, as Grain reads them."""
 
     test: ImageTest
 
@@ -234,7 +239,7 @@ class _Centres:
 
 
 def _read(source: Any, workers: int, batch_size: int) -> Iterator[Any]:
-    """Batches of the source in order.
+    """Batches of a source in order.
 
     Threads read two batches ahead, and end when the iterator is dropped.
     """
@@ -284,9 +289,9 @@ def _check(images: ImageStream | ImageTest) -> None:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            what = "threads" if name == "workers" else "pixels"
+            unit = "threads" if name == "workers" else "pixels"
             raise DataError(
-                f"{images.name}: {name} is a number of {what}, an integer >= {least}; got {value!r}"
+                f"{images.name}: {name} is a number of {unit}, an integer >= {least}; got {value!r}"
             )
     if images.interpolation not in views.FILTERS:
         raise DataError(

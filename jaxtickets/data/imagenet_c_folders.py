@@ -113,17 +113,19 @@ def _search(
 ) -> dict[tuple[str, int], Path] | None:
     """The folder of each pair, or None, with remarks on what is there but lacks some."""
     for base in (root / FOLDER, root):
-        found = {}
+        folders = {}
         for corruption, severity in pairs:
             places = [base / corruption, *sorted(base.glob(f"*/{corruption}"))]
-            found[corruption, severity] = next(
+            folders[corruption, severity] = next(
                 (p / str(severity) for p in places if (p / str(severity)).is_dir()), None
             )
-        there = {pair: folder for pair, folder in found.items() if folder is not None}
-        if len(there) == len(pairs):
-            return there
-        if there or (base != root and base.is_dir()):
-            lacking = [f"{name}/{level}" for name, level in pairs if (name, level) not in there]
+        present_folders = {pair: folder for pair, folder in folders.items() if folder is not None}
+        if len(present_folders) == len(pairs):
+            return present_folders
+        if present_folders or (base != root and base.is_dir()):
+            lacking = [
+                f"{name}/{level}" for name, level in pairs if (name, level) not in present_folders
+            ]
             remarks.append(f"{base} lacks {', '.join(lacking)}")
     return None
 

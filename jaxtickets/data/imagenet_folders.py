@@ -181,17 +181,17 @@ def imagenet_a(
     folder = folder / "imagenet-a" if os.path.isdir(folder / "imagenet-a") else folder
     resize = round(size * 256 / 224) if resize is None else resize
     settings = {"size": size, "resize": resize, "interpolation": interpolation, "workers": workers}
-    found = image_test(folder, class_names, name="imagenet-a", **settings)
-    if found.num_classes != 200:
+    images = image_test(folder, class_names, name="imagenet-a", **settings)
+    if images.num_classes != 200:
         raise DataError(
-            f"{folder}: {found.num_classes} class folders, and ImageNet-A has 200. For another"
+            f"{folder}: {images.num_classes} class folders, and ImageNet-A has 200. For another"
             " subset: image_test(folder, ...)"
         )
-    return found
+    return images
 
 
 def _find(data_dir: StrPath | None) -> Path:
-    """The folder with `train` and `val`."""
+    """The folder that holds ImageNet's `train` and `val`."""
     looked, half = [], None
     for label, place in {"data_dir": data_dir, ENVIRONMENT: os.environ.get(ENVIRONMENT)}.items():
         if place is None:
@@ -199,11 +199,11 @@ def _find(data_dir: StrPath | None) -> Path:
         root = paths.given(place, label)
         looked.append(f"{label}={place}" + ("" if os.path.isdir(root) else " (no such folder)"))
         for layout in LAYOUTS:
-            there = [part for part in ("train", "val") if os.path.isdir(root / layout / part)]
-            if len(there) == 2:
+            parts = [part for part in ("train", "val") if os.path.isdir(root / layout / part)]
+            if len(parts) == 2:
                 return root / layout
-            if there and half is None:
-                half = root / layout, there[0]
+            if parts and half is None:
+                half = root / layout, parts[0]
     if half is not None:
         folder, part = half
         other = "val" if part == "train" else "train"

@@ -18,7 +18,7 @@ from jaxtickets.messages.quoting import shown
 
 @dataclasses.dataclass(frozen=True)
 class ImageOptions:
-    """What `load` is told of a set that it does not know.
+    """The options of `load` for a set that it does not know.
 
     Args:
       size: height and width that images are brought to, pixels; None: as they are.
@@ -58,25 +58,29 @@ def choose_features(
     >>> choose_features({"id": "Text", "x": "image", "y": "label"}, ImageOptions(), (), "here")
     ('x', 'y')
     """
-    chosen = []
+    features = []
     for kind, name in (("image", options.image), ("label", options.label)):
-        names = [one for one, other in kinds.items() if other == kind]
-        preferred = [one for one in names if one in usual]
+        names = [feature for feature, feature_kind in kinds.items() if feature_kind == kind]
+        preferred = [feature for feature in names if feature in usual]
         if name is not None:
-            found = [name] if name in names else []
+            candidates = [name] if name in names else []
         else:
-            found = preferred if len(preferred) == 1 else names
-        if len(found) != 1:
-            there = ", ".join(f"{shown(one, 60)} ({other})" for one, other in kinds.items())
+            candidates = preferred if len(preferred) == 1 else names
+        if len(candidates) != 1:
+            listing = ", ".join(
+                f"{shown(feature, 60)} ({feature_kind})" for feature, feature_kind in kinds.items()
+            )
             fix = (
-                f"Give {' or '.join(f'{kind}={one!r}' for one in names)}"
+                f"Give {' or '.join(f'{kind}={feature!r}' for feature in names)}"
                 if names
                 else "Read it with its own library, and give the arrays: from_arrays(x, y)"
             )
-            what = f"{kind}={name!r} is none of its {kind}s" if name else f"{len(found)} {kind}s"
-            raise DataError(f"{where}: {what}. Its features are {there or 'none'}. {fix}")
-        chosen.append(found[0])
-    return chosen[0], chosen[1]
+            problem = (
+                f"{kind}={name!r} is none of its {kind}s" if name else f"{len(candidates)} {kind}s"
+            )
+            raise DataError(f"{where}: {problem}. Its features are {listing or 'none'}. {fix}")
+        features.append(candidates[0])
+    return features[0], features[1]
 
 
 def collect(
@@ -89,7 +93,9 @@ def collect(
     shape: tuple[int, ...] | None = None,
     again: str = "Prepare it again",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels in two arrays. Grey images among coloured ones get three equal channels.
+    """Images and labels of examples in two arrays.
+
+    Grey images among coloured ones get three equal channels.
 
     Args:
       examples: pairs of an image, uint8 [H, W, C], and a label.
@@ -167,7 +173,7 @@ def _resized(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def image_dataset(x: np.ndarray, y: np.ndarray, class_names: tuple[str, ...], name: str) -> Dataset:
-    """The data set: pixels are brought to 0..1, and nothing is augmented."""
+    """The `Dataset` of images: pixels are brought to 0..1, and nothing is augmented."""
     return Dataset(
         x=x,
         y=y,

@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Loads data sets by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load(
     image: str | None = None,
     label: str | None = None,
 ) -> Dataset:
-    """A data set by name, in memory.
+    """The data set of a name, in memory.
 
     Any labelled image set of tensorflow-datasets is `"tfds:NAME"`, or `"tfds:NAME/CONFIG"`; of the
     Hugging Face hub `"hf:NAME"`, or `"hf:OWNER/NAME@CONFIG"`. Images and labels are found by the
@@ -57,12 +57,12 @@ def load(
     >>> load("digits", "test")
     Dataset(digits: 450 examples, x=uint8[450, 8, 8, 1], classes=10)
     """
-    source, colon, rest = str(name).partition(":")
+    source, colon, set_name = str(name).partition(":")
     options = ImageOptions(size, image, label)
     if colon and source == "tfds":
-        return tfds_images(rest, split, data_dir, download, options)
+        return tfds_images(set_name, split, data_dir, download, options)
     if colon and source == "hf":
-        return hf_images(rest, split, data_dir, download, options)
+        return hf_images(set_name, split, data_dir, download, options)
     if name not in NAMES:
         raise DataError(
             f"load: name is one of {', '.join(NAMES)}, tfds:NAME or hf:NAME; got {name!r}. For your"

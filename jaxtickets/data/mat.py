@@ -1,4 +1,4 @@
-"""MATLAB files of version 5.
+"""Reads MATLAB files of version 5.
 
 They are not read by SciPy, whose compiled reader ends the process on some damaged ones.
 
@@ -65,7 +65,7 @@ _MOST_DEPTH, _MOST_AXES, _MOST_VARIABLES, _MOST_HEADER = 4, 32, 64, 2**13
 
 
 class _Damaged(Exception):
-    """What is wrong with a file."""
+    """The error of a damaged file, whose text says what is wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,9 @@ class Variable:
     _packed: bool
 
     def read(self) -> Any:
-        """Its value: an array in Fortran order, a text, or for a structure a list of dictionaries.
+        """The variable's value: an array in Fortran order, a text, or a list of dictionaries.
+
+        The last stands for a structure.
 
         Raises:
           DataError: damaged, or of a kind that is not read here.
@@ -99,7 +101,9 @@ class Variable:
             return _matrix(memoryview(body), file.order, 0)[3]
 
     def _most(self) -> int:
-        """Bytes of it unpacked, at most: numbers of eight bytes, and what stands before them.
+        """The most bytes that the variable can have when it is unpacked.
+
+        Numbers of eight bytes, and what stands before them.
 
         A structure says nothing of its size.
         """
@@ -125,7 +129,7 @@ class _File:
 
 @dataclasses.dataclass
 class _Guard:
-    """Whatever goes wrong inside is a `DataError` that names the file."""
+    """A context that makes errors inside a `DataError` that names the file."""
 
     path: Path
 
@@ -172,10 +176,12 @@ def variables(path: Path) -> Iterator[Variable]:
                 )
             packed = kind == _COMPRESSED
             raw = _bytes(opened, at + 8, min(size, _MOST_HEADER))
-            begin = memoryview(
+            beginning = memoryview(
                 zlib.decompressobj().decompress(raw, _MOST_HEADER) if packed else raw
             )
-            kind, shape, name, _ = _matrix(begin[8:] if packed else begin, order, 0, header=True)
+            kind, shape, name, _ = _matrix(
+                beginning[8:] if packed else beginning, order, 0, header=True
+            )
             yield Variable(name, kind, shape, file, at + 8, size, packed)
             at += 8 + size
         raise _Damaged(f"it has more than {_MOST_VARIABLES} variables")
@@ -183,14 +189,14 @@ def variables(path: Path) -> Iterator[Variable]:
 
 def _bytes(file: BinaryIO, start: int, size: int) -> bytes:
     file.seek(start)
-    found = file.read(size)
-    if len(found) != size:
+    contents = file.read(size)
+    if len(contents) != size:
         raise _Damaged(f"it ends early: {size:,} bytes from byte {start:,} on were expected")
-    return found
+    return contents
 
 
 def _inflate(raw: bytes, most: int) -> bytes:
-    """The one element that is packed in there, without its type and size."""
+    """The one element in compressed bytes, without its type and size."""
     unpack = zlib.decompressobj()
     body = unpack.decompress(raw, most + 8)
     if not unpack.eof:
@@ -203,7 +209,7 @@ def _inflate(raw: bytes, most: int) -> bytes:
 
 
 def _element(raw: memoryview, at: int, order: str) -> tuple[int, memoryview, int]:
-    """The type and content of the element at `at`, and where the next one is."""
+    """The type and content of the element at `at`, and where the next one begins."""
     if at + 8 > len(raw):
         raise _Damaged("a variable ends early")
     kind, size = struct.unpack_from(order + "II", raw, at)

@@ -1,4 +1,4 @@
-"""Some rows of a `.npy` file, which may lie inside a tar archive.
+"""Reads some rows of a `.npy` file, which may lie inside a tar archive.
 
 The header is checked, and nothing else is read.
 """
@@ -23,7 +23,7 @@ from jaxtickets.messages.quoting import cut, shown, told
 
 @dataclasses.dataclass(frozen=True)
 class Npy:
-    """An array in a file.
+    """An array in a `.npy` file, which is not read yet.
 
     Args:
       path: the file, or the archive that it is in.
@@ -38,12 +38,12 @@ class Npy:
     size: int
 
     def check(self, kinds: str, shape: tuple[int, ...]) -> None:
-        """Raises `DataError` unless the header says so, and the size agrees with it; see `rows`."""
+        """Raise `DataError` unless the header says so, and the size agrees with it; see `rows`."""
         with self._opened() as file:
             self._header(file, kinds, shape)
 
     def rows(self, first: int, count: int, kinds: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Rows `first` to `first + count - 1`.
+        """Rows `first` to `first + count - 1` of the array.
 
         Args:
           first, count: of axis 0.
@@ -58,11 +58,11 @@ class Npy:
             dtype = self._header(file, kinds, shape)
             table = np.empty((count, *shape[1:]), dtype)
             file.seek(first * (table.nbytes // count), 1)
-            got = file.readinto(table.data.cast("B"))
-        if got != table.nbytes:
+            bytes_read = file.readinto(table.data.cast("B"))
+        if bytes_read != table.nbytes:
             raise DataError(
-                f"{self.where}: {got:,} bytes read, {table.nbytes:,} expected. Is it still being"
-                " written?"
+                f"{self.where}: {bytes_read:,} bytes read, {table.nbytes:,} expected. Is it still"
+                " being written?"
             )
         return table
 
@@ -75,7 +75,7 @@ class Npy:
             raise DataError(f"{self.where}: cannot be read: {told(error)}") from error
 
     def _header(self, file: BinaryIO, kinds: str, shape: tuple[int, ...]) -> np.dtype:
-        """The dtype; the file is then at the first row."""
+        """The dtype in the header, checked; the file is then at the first row."""
         file.seek(self.start)
         try:
             version = np.lib.format.read_magic(file)
@@ -83,7 +83,7 @@ class Npy:
                 raise ValueError(f"format {version}, (1, 0) expected")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what Python 2 has written
-                found, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+                stored_shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         except (
             Exception
         ) as error:  # NumPy evaluates the header as a literal, and raises what its tokenizer likes
@@ -95,10 +95,11 @@ class Npy:
                 f"{self.where}: dtype: {dtype} found,"
                 f" {' or '.join(str(np.dtype(k)) for k in kinds.split())} expected"
             )
-        if found != shape or fortran:
+        if stored_shape != shape or fortran:
             order = " by columns" if fortran else ""
             raise DataError(
-                f"{self.where}: shape: {shown(list(found))}{order} found, {list(shape)} expected"
+                f"{self.where}: shape: {shown(list(stored_shape))}{order} found, {list(shape)}"
+                " expected"
             )
         size = file.tell() - self.start + dtype.itemsize * int(np.prod(shape))
         if size != self.size:
@@ -109,7 +110,7 @@ class Npy:
 
 
 def in_folder(folder: Path, names: Iterable[str]) -> dict[str, Npy]:
-    """Those of the files that are there, by name."""
+    """The arrays of those files that are in a folder, by name."""
     paths = {name: folder / name for name in names}
     return {
         name: Npy(path, str(path), 0, path.stat().st_size)
@@ -119,21 +120,23 @@ def in_folder(folder: Path, names: Iterable[str]) -> dict[str, Npy]:
 
 
 def in_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, Npy]:
-    """Those of the files that are in a folder of a tar archive, by name. It is not unpacked.
+    """The arrays of those files that are in a folder of a tar archive, by name.
+
+    The archive is not unpacked.
 
     Links are not followed.
 
     Raises:
       DataError: a damaged or compressed archive.
     """
-    wanted = {PurePosixPath(folder, name): name for name in names}
-    found = {}
+    name_by_path = {PurePosixPath(folder, name): name for name in names}
+    arrays = {}
     try:
         with open_tar(path=path) as archive:
             for member in archive:
-                name = wanted.get(PurePosixPath(member.name))
+                name = name_by_path.get(PurePosixPath(member.name))
                 if name is not None and member.isreg() and not member.issparse():
-                    found[name] = Npy(
+                    arrays[name] = Npy(
                         path, f"{path}: {cut(member.name)}", member.offset_data, member.size
                     )
     except (
@@ -148,4 +151,4 @@ def in_archive(path: Path, folder: str, names: Iterable[str]) -> dict[str, Npy]:
         raise DataError(
             f"{path}: a damaged, incomplete or compressed archive: {told(error)}. Fetch it again"
         ) from error
-    return found
+    return arrays

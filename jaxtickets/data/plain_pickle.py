@@ -36,7 +36,7 @@ _MOST_AXES = 32
 
 @dataclasses.dataclass(eq=False)
 class _DType:
-    """What a pickle says of a dtype: its code, then the byte order."""
+    """A dtype in a pickle: its code, then the byte order."""
 
     code: str
     order: str = "|"
@@ -90,7 +90,7 @@ def read_plain_pickle(raw: bytes, where: str) -> dict[Any, Any]:
 
 
 def _reducer(size: int) -> Callable[[str, tuple[Any, ...]], Any]:
-    """What stands for a call, in a pickle of so many bytes."""
+    """A function that makes the value of a call, for a pickle of so many bytes."""
     left = size  # one text that is encoded again and again would be more than the pickle has
 
     def reduce(function: str, arguments: tuple[Any, ...]) -> Any:

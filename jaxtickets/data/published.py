@@ -1,4 +1,4 @@
-"""What the publisher says about CIFAR: files, sizes, checksums, class names, statistics."""
+"""CIFAR as its publisher describes it: files, sizes, checksums, class names, statistics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SITE = "https://www.cs.toronto.edu/~kriz/"
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """One data set as published: everything a reader of its files has to know.
+    """A data set as published: everything that a reader of its files has to know.
 
     Args:
       name: what `load` calls it.
@@ -60,7 +60,7 @@ class Published:
 
     @property
     def url(self) -> str:
-        """Where the binary archive is."""
+        """The address of the binary archive."""
         return _SITE + self.archives[0]
 
     def files(self, split: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Where data sets are looked for.
+"""Searches for data sets in the places where they may lie.
 
 The folder that is given and no other, or the one of the variable, then the cache.
 """
@@ -29,7 +29,7 @@ def search(
     nothing: Callable[[Path], str],
     argument: str = "data_dir",
 ) -> tuple[T | None, str]:
-    """What the first place that has it holds.
+    """Look in one place after another for what `find` finds; why not, where no place has it.
 
     Args:
       given: the only folder to look in; None: the one that JAXTICKETS_DATA names, then
@@ -61,12 +61,12 @@ def search(
             looked.append(f"  {label}: there is no home folder")
             continue
         try:
-            found = find(folder, remarks)
+            result = find(folder, remarks)
         except DataError:
             raise
         except OSError as error:  # a name too long, a folder that may not be looked into
-            found, remarks = None, [f"cannot be looked into: {error.strerror}"]
-        if found is not None:
-            return found, ""
+            result, remarks = None, [f"cannot be looked into: {error.strerror}"]
+        if result is not None:
+            return result, ""
         looked.append(f"  {label}: {folder}: " + ("; ".join(remarks) or nothing(folder)))
     return None, "\n".join(looked)

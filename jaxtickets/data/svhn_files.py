@@ -59,12 +59,12 @@ def svhn(
     """
     if split not in RECORDS:
         raise DataError(f"svhn: split is one of {', '.join(map(repr, RECORDS))}; got {split!r}")
-    found, looked = search(
+    arrays, looked = search(
         data_dir,
         lambda root, remarks: _search(root, split, RECORDS[split], remarks),
         lambda root: _nothing(root, split),
     )
-    if found is None:
+    if arrays is None:
         raise DataNotFoundError(
             f"svhn, split {split!r}, was not found. Looked in\n{looked}\nPut {split}_32x32.mat from"
             " http://ufldl.stanford.edu/housenumbers into a folder and pass it as data_dir, or"
@@ -72,7 +72,7 @@ def svhn(
         )
     digits = tuple("0123456789")
     return Dataset(
-        *found,
+        *arrays,
         num_classes=10,
         name="svhn",
         prepare=prepare or Standardise(MEAN, STD),
@@ -86,10 +86,10 @@ def _search(root: Path, split: str, records: int, remarks: list[str]) -> Arrays 
         if (folder / name).is_file():
             return read_mat(folder / name, records)
     prepared = find_prepared(root, "svhn_cropped")
-    found = None if prepared is None else read_prepared(prepared, split, 10)
-    if prepared is not None and found is None:
+    arrays = None if prepared is None else read_prepared(prepared, split, 10)
+    if prepared is not None and arrays is None:
         remarks.append(f"{prepared} lacks the split {split!r}")
-    return found
+    return arrays
 
 
 def read_mat(path: Path, records: int) -> Arrays:
@@ -109,26 +109,27 @@ def read_mat(path: Path, records: int) -> Arrays:
       DataError: no such file, or a variable that is missing or of another type, shape or content.
     """
     expected = {"X": (HEIGHT, WIDTH, 3, records), "y": (records, 1)}
-    found = {variable.name: variable for variable in variables(path)}
+    variable_by_name = {variable.name: variable for variable in variables(path)}
     for name, shape in expected.items():
-        if name not in found:
+        if name not in variable_by_name:
             raise DataError(
                 f"{path}: {name}: nothing found, {list(shape)} expected. Fetch it again"
             )
-        kind, there = found[name].kind, found[name].shape
+        kind, stored_shape = variable_by_name[name].kind, variable_by_name[name].shape
         fits = kind == "uint8" if name == "X" else kind.startswith(("uint", "int", "float"))
-        if there != shape or not fits:
+        if stored_shape != shape or not fits:
             raise DataError(
-                f"{path}: {name}: {kind}{list(there)} found, uint8{list(shape)} expected. Fetch it"
-                " again"
+                f"{path}: {name}: {kind}{list(stored_shape)} found, uint8{list(shape)} expected."
+                " Fetch it again"
             )
-    labels = found["y"].read()[:, 0]
-    wrong = np.flatnonzero(~np.isin(labels, np.arange(1, 11)))
-    if len(wrong):
+    labels = variable_by_name["y"].read()[:, 0]
+    wrong_rows = np.flatnonzero(~np.isin(labels, np.arange(1, 11)))
+    if len(wrong_rows):
         raise DataError(
-            f"{path}: y: the label of image {wrong[0]} is {labels[wrong[0]]}, 1 to 10 expected"
+            f"{path}: y: the label of image {wrong_rows[0]} is {labels[wrong_rows[0]]}, 1 to 10"
+            " expected"
         )
-    return np.ascontiguousarray(found["X"].read().transpose(3, 0, 1, 2)), (
+    return np.ascontiguousarray(variable_by_name["X"].read().transpose(3, 0, 1, 2)), (
         labels.astype(np.int32) % 10
     ).astype(np.int32)
 

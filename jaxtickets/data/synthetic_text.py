@@ -109,7 +109,7 @@ def text() -> Dataset:
 
 
 def words(ids: np.ndarray) -> str:
-    """What token numbers [T] say, with spaces between the words.
+    """The words of token numbers [T], with spaces between them.
 
     Raises:
       DataError: numbers that are no token's.
@@ -131,7 +131,7 @@ def words(ids: np.ndarray) -> str:
 
 
 def _pairs(examples: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """x and y of so many pairs, different ones and paraphrases in turn."""
+    """Inputs and labels of so many pairs, different sentences and paraphrases in turn."""
     rng = np.random.default_rng(seed)
     same = np.arange(examples, dtype=np.int32) % 2
     ids = np.empty((examples, LENGTH), np.int32)
@@ -151,16 +151,16 @@ def _pairs(examples: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]
 
 
 def _meaning(rng: np.random.Generator) -> list[int]:
-    """Concepts: who (quality, thing), does what, to whom (quality, thing)."""
-    who, whom = rng.choice(NOUNS, 2, replace=False)
+    """The concepts of a random sentence: quality, who, does what, quality, to whom."""
+    subject, recipient = rng.choice(NOUNS, 2, replace=False)
     verb = NOUNS + rng.integers(VERBS)
-    quality, other = NOUNS + VERBS + rng.integers(ADJECTIVES, size=2)
-    return [int(concept) for concept in (quality, who, verb, other, whom)]
+    quality, recipient_quality = NOUNS + VERBS + rng.integers(ADJECTIVES, size=2)
+    return [int(concept) for concept in (quality, subject, verb, recipient_quality, recipient)]
 
 
 def _sentence(rng: np.random.Generator, meaning: list[int]) -> list[int]:
-    """Token numbers of one way to say it."""
-    quality, who, verb, other, whom = (
+    """Token numbers of one way to say a meaning."""
+    quality, subject, verb, recipient_quality, recipient = (
         len(_SPECIAL) + concept * SYNONYMS + int(rng.integers(SYNONYMS)) for concept in meaning
     )
-    return [THE, quality, who, verb, THE, other, whom]
+    return [THE, quality, subject, verb, THE, recipient_quality, recipient]

@@ -1,4 +1,4 @@
-"""Data sets that tensorflow-datasets has prepared, read through it and without TensorFlow."""
+"""Reads data sets that tensorflow-datasets has prepared, through it and without TensorFlow."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ def find_prepared(root: Path, name: str) -> Path | None:
     Returns:
       the folder with `dataset_info.json`, or None. The library is not imported to find out.
     """
-    own = Path(name).parts
-    named = [place for place in (root, root.parent) if place.parts[-len(own) :] == own]
+    name_parts = Path(name).parts
+    named = [
+        place for place in (root, root.parent) if place.parts[-len(name_parts) :] == name_parts
+    ]
     folders = [root / name, *([root, root.parent] if named else [])]
     versions = [
         path.parent
@@ -70,11 +72,13 @@ def read_prepared(
         another shape or type; a label that no class has.
       ImportError: tensorflow-datasets, or what it needs for reading, is not installed.
     """
-    found = prepared_examples(folder, split, "vision")
-    if found is None:
+    counted_examples = prepared_examples(folder, split, "vision")
+    if counted_examples is None:
         return None
-    pairs = ((example["image"], example["label"]) for example in found[1])
-    return collect(pairs, found[0], str(folder), split, num_classes, shape=(HEIGHT, WIDTH, 3))
+    pairs = ((example["image"], example["label"]) for example in counted_examples[1])
+    return collect(
+        pairs, counted_examples[0], str(folder), split, num_classes, shape=(HEIGHT, WIDTH, 3)
+    )
 
 
 def prepared_examples(folder: Path, split: str, extra: str) -> tuple[int, Iterator[Any]] | None:
@@ -111,7 +115,7 @@ def prepared_examples(folder: Path, split: str, extra: str) -> tuple[int, Iterat
 
 
 def _bytes(builder: Any, split: str) -> int:
-    """Of a split's files that are there; one that is missing is told when it is read."""
+    """The bytes of a split's files; one that is missing is told when it is read."""
     return sum(
         Path(path).stat().st_size if Path(path).exists() else 2**40
         for path in builder.info.splits[split].filepaths
@@ -146,7 +150,7 @@ def _examples(builder: Any, folder: Path, split: str) -> Iterable[Any]:
 
 
 def _guarded(examples: Iterable[Any], folder: Path, split: str, extra: str) -> Iterator[Any]:
-    """The same examples; what the library raises about a damaged one becomes a `DataError`."""
+    """The examples; what the library raises about a damaged one becomes a `DataError`."""
     try:
         yield from examples
     except DataError:
@@ -178,13 +182,13 @@ def read_frames(path: Path) -> Iterator[bytes]:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        while head := file.read(12):
+        while header := file.read(12):
             start = file.tell()
-            length = _LENGTH.unpack(head[:8])[0] if len(head) == 12 else size
+            length = _LENGTH.unpack(header[:8])[0] if len(header) == 12 else size
             if start + length + 4 > size:
                 raise DataError(
                     f"{path}: cut short: {size:,} bytes found, {start + length + 4:,} expected for"
-                    f" the record at {start - len(head):,}"
+                    f" the record at {start - len(header):,}"
                 )
             yield file.read(length)
             file.seek(4, 1)

@@ -38,12 +38,14 @@ def tfds_images(
         lambda root, remarks: find_prepared(root, name),
         lambda root: f"no {name}/<version>" if root.is_dir() else "no such folder",
     )
-    own = paths.given(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
+    library_folder = paths.given(
+        os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR"
+    )
     if folder is None and data_dir is None:
-        folder = find_prepared(own, name)
-        looked += f"\n  tensorflow-datasets: {own}: no {name}/<version>"
+        folder = find_prepared(library_folder, name)
+        looked += f"\n  tensorflow-datasets: {library_folder}: no {name}/<version>"
     if folder is None:
-        target = own if data_dir is None else paths.given(data_dir, "data_dir")
+        target = library_folder if data_dir is None else paths.given(data_dir, "data_dir")
         folder = _prepare(name, target, looked, download)
     info = _info(folder)
     kinds = _kinds(info.features)
@@ -54,15 +56,15 @@ def tfds_images(
             f"{folder}: {image} holds {dtype}, and uint8 is expected. Read it"
             " with tfds, and give the arrays: from_arrays(x, y)"
         )
-    found = prepared_examples(folder, split, "vision")
-    if found is None:
+    counted_examples = prepared_examples(folder, split, "vision")
+    if counted_examples is None:
         raise DataError(
             f"{folder}: no split {split!r}; there are {', '.join(map(repr, info.splits))}. Write"
             f" load({where!r}, {next(iter(info.splits), 'train')!r})"
         )
     names = tuple(info.features[label].names)
-    pairs = ((example[image], example[label]) for example in found[1])
-    x, y = collect(pairs, found[0], str(folder), split, len(names), options.size)
+    pairs = ((example[image], example[label]) for example in counted_examples[1])
+    x, y = collect(pairs, counted_examples[0], str(folder), split, len(names), options.size)
     return image_dataset(x, y, names, where)
 
 
@@ -93,7 +95,7 @@ def _kinds(features: Any) -> dict[str, str]:
 
 
 def _prepare(name: str, target: Path, looked: str, download: bool) -> Path:
-    """Lets the library fetch and prepare the set, as files that are read without TensorFlow."""
+    """Let the library fetch and prepare the set, as files that are read without TensorFlow."""
     failure = "it was off (download=False)"
     if download:
         try:

@@ -1,4 +1,4 @@
-"""CIFAR records, binary or pickled, to arrays: every length and every label is checked."""
+"""Parses records of CIFAR, binary or pickled: every length and every label is checked."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def parse_pickled(published: Published, raw: bytes, where: str, records: int) ->
         or data.dtype != np.uint8
         or data.shape != (records, PIXELS)
     ):
-        found = (
+        description = (
             f"{data.dtype}{list(data.shape)}"
             if isinstance(data, np.ndarray)
             else type(data).__name__
         )
-        raise DataError(f"{where}: 'data' is {found}, uint8[{records}, {PIXELS}] expected")
+        raise DataError(f"{where}: 'data' is {description}, uint8[{records}, {PIXELS}] expected")
     if isinstance(labels, list):
         if not all(type(label) is int for label in labels):
             raise DataError(f"{where}: {published.label_key!r} holds something else than integers")
@@ -90,26 +90,28 @@ def parse_pickled(published: Published, raw: bytes, where: str, records: int) ->
         or labels.dtype.kind not in "iu"
         or labels.shape != (records,)
     ):
-        found = (
+        description = (
             f"{labels.dtype}{list(labels.shape)}"
             if isinstance(labels, np.ndarray)
             else type(labels).__name__
         )
-        raise DataError(f"{where}: {published.label_key!r} is {found}, {records} integers expected")
+        raise DataError(
+            f"{where}: {published.label_key!r} is {description}, {records} integers expected"
+        )
     return _images(data), _checked(published, labels, where)
 
 
 def _images(pixels: np.ndarray) -> np.ndarray:
-    """[N, 3072] by channel, row, column to a view [N, 32, 32, 3]."""
+    """A view [N, 32, 32, 3] of pixels [N, 3072] that lie by channel, row, column."""
     return pixels.reshape(-1, 3, HEIGHT, WIDTH).transpose(0, 2, 3, 1)
 
 
 def _checked(published: Published, labels: np.ndarray, where: str) -> np.ndarray:
-    wrong = np.flatnonzero((labels < 0) | (labels >= published.num_classes))
-    if len(wrong):
+    wrong_rows = np.flatnonzero((labels < 0) | (labels >= published.num_classes))
+    if len(wrong_rows):
         raise DataError(
-            f"{where}: the label of record {wrong[0]} is {labels[wrong[0]]}, 0 to"
-            f" {published.num_classes - 1} expected ({len(wrong)} such records). Is it a file of"
-            f" {published.name}?"
+            f"{where}: the label of record {wrong_rows[0]} is {labels[wrong_rows[0]]}, 0 to"
+            f" {published.num_classes - 1} expected ({len(wrong_rows)} such records). Is it a file"
+            f" of {published.name}?"
         )
     return labels

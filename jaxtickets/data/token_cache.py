@@ -1,4 +1,4 @@
-"""Token ids kept on the disk: tokenised once, checked when read, remade when damaged."""
+"""A cache of token ids on the disk: made once, checked when read, remade when damaged."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def token_key(first: Sequence[str], second: Sequence[str] | None, settings: str)
 def cached_tokens(
     folder: Path | None, key: str, shape: tuple[int, int], make: Callable[[], Tokens]
 ) -> Tokens:
-    """The tokens of that key from the folder; made, and put there, when they are not.
+    """The tokens of a key from the folder; made, and put there, when they are not.
 
     What is read is compared with the digest that was written with it.
 
@@ -86,13 +86,13 @@ def _read(path: Path, shape: tuple[int, int]) -> Tokens:
 
     try:
         with safe_open(path, "numpy") as file:
-            about = file.metadata() or {}
+            metadata = file.metadata() or {}
             names = file.keys()
             slices = {name: file.get_slice(name) for name in names[: len(_DTYPES)]}
-            found = {name: tuple(part.get_shape()) for name, part in slices.items()}
-            if len(names) != len(_DTYPES) or found != dict.fromkeys(_DTYPES, shape):
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            if len(names) != len(_DTYPES) or shapes != dict.fromkeys(_DTYPES, shape):
                 raise DataError(
-                    f"{path}: damaged: {shown(found)} found, {', '.join(_DTYPES)} of {list(shape)}"
+                    f"{path}: damaged: {shown(shapes)} found, {', '.join(_DTYPES)} of {list(shape)}"
                     " expected"
                 )
             tokens = {name: file.get_tensor(name) for name in _DTYPES}
@@ -103,7 +103,7 @@ def _read(path: Path, shape: tuple[int, int]) -> Tokens:
         raise DataError(
             f"{path}: {'cannot be read' if unread else 'damaged'}: {told(error)}"
         ) from error
-    if any(tokens[name].dtype != dtype for name, dtype in _DTYPES.items()) or about.get(
+    if any(tokens[name].dtype != dtype for name, dtype in _DTYPES.items()) or metadata.get(
         "sha256"
     ) != _digest(tokens):
         raise DataError(f"{path}: damaged: its contents are not those that were written")

@@ -1,4 +1,4 @@
-"""Texts to token ids with a tokenizer of Hugging Face's, as its own call would give them."""
+"""Texts to token ids, as a tokenizer of Hugging Face's would give them by its own call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INSTALL = "texts are tokenised by transformers: pip install 'jaxtickets[nlp]'"
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """A tokenizer as it was when it was given.
+    """A tokenizer with its settings at the time when it was given.
 
     Settings that are changed afterwards do not reach it.
 
@@ -49,7 +49,7 @@ class Encoder:
     with_types: bool = True
 
     def digest(self, max_length: int) -> str:
-        """What ids depend on besides the texts, in 64 hexadecimal digits."""
+        """A digest of all that ids depend on besides the texts, in 64 hexadecimal digits."""
         settings = dataclasses.asdict(self)
         if self.with_types:  # as it was when all did
             del settings["with_types"]
@@ -167,7 +167,7 @@ def encoder(tokenizer: Any) -> Encoder:
         # the tokenizer is.
         description = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
         longest = int(min(tokenizer.model_max_length, 2**31))
-        found = Encoder(
+        result = Encoder(
             description=json.dumps(description, ensure_ascii=False),
             pad_id=int(tokenizer.pad_token_id),
             pad_type_id=int(tokenizer.pad_token_type_id),
@@ -176,13 +176,13 @@ def encoder(tokenizer: Any) -> Encoder:
             longest=longest if longest < 2**31 else None,
             with_types="token_type_ids" in tokenizer.model_input_names,
         )
-        if not (0 <= found.pad_id < 2**31 and 0 <= found.pad_type_id < 2**8):
-            raise ValueError(f"a padding token of id {found.pad_id} and type {found.pad_type_id}")
+        if not (0 <= result.pad_id < 2**31 and 0 <= result.pad_type_id < 2**8):
+            raise ValueError(f"a padding token of id {result.pad_id} and type {result.pad_type_id}")
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise DataError(
             f"tokenizer: its settings are damaged: {told(error)}. Fetch it again"
         ) from None
-    return found
+    return result
 
 
 def _named(name: str) -> Any:
@@ -220,9 +220,9 @@ def _named(name: str) -> Any:
             str(path) if path.is_dir() else name, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        said = cut((str(error).strip() or type(error).__name__).splitlines()[0], 500)
+        message = cut((str(error).strip() or type(error).__name__).splitlines()[0], 500)
         raise DataNotFoundError(
-            f"tokenizer: {name} cannot be loaded: {said} Pass a folder with tokenizer.json and"
+            f"tokenizer: {name} cannot be loaded: {message} Pass a folder with tokenizer.json and"
             " config.json, or BERT's vocab.txt"
         ) from error
     except ImportError:
@@ -236,7 +236,10 @@ def _named(name: str) -> Any:
 
 
 def _of_vocabulary(path: Path) -> Any:
-    """BERT's lower-casing tokenizer; a token's id is its line, counted from 0."""
+    """BERT's lower-casing tokenizer of a vocabulary file.
+
+    A token's id is its line, counted from 0.
+    """
     from transformers import BertTokenizer
 
     try:

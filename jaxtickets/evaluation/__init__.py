@@ -1,4 +1,4 @@
-"""How good an ensemble is and how much its members differ.
+"""Scores of an ensemble, and measures of how much its members differ.
 
 Knows predictions, labels, masks and weights, and nothing of how they came.
 

@@ -28,8 +28,9 @@ Attack = Literal["fgsm", "pgd"]
 
 @dataclasses.dataclass(frozen=True)
 class Adversarial:
-    """The part "adversarial" of an evaluation: accuracy of the ensemble on examples crafted against
-    each member, and against itself.
+    """The part "adversarial" of an evaluation: accuracy of the ensemble on adversarial examples.
+
+    They are crafted against each member, and against the ensemble itself.
 
     Args:
       attack: "fgsm" or "pgd".
@@ -87,7 +88,7 @@ class Adversarial:
 
     @property
     def length(self) -> float:
-        """The step."""
+        """The length of a step: `step`, or the attack's usual one if that is None."""
         return {"fgsm": 8 / 255, "pgd": 2 / 255}[self.attack] if self.step is None else self.step
 
     def __call__(
@@ -125,8 +126,8 @@ class Adversarial:
 
         def accuracy(x: np.ndarray) -> float:
             options = {} if batch_size is None else {"batch_size": batch_size}
-            each = tickets.member_log_proba(dataclasses.replace(images.data, x=x), **options)
-            return float(np.mean(combine_members(each, combine).argmax(-1) == labels))
+            log_proba = tickets.member_log_proba(dataclasses.replace(images.data, x=x), **options)
+            return float(np.mean(combine_members(log_proba, combine).argmax(-1) == labels))
 
         def attacked(on: int | None) -> float:
             key = (
@@ -148,16 +149,16 @@ class Adversarial:
                 )
             )
 
-        each = [attacked(on) for on in range(members)]
+        accuracies = [attacked(on) for on in range(members)]
         result = {
             "attack": self.attack,
             "step": float(self.length),
             "examples": len(labels),
-            "crafted_on_members": each,
-            "min": min(each),
-            "mean": float(np.mean(each)),
-            "max": max(each),
-            "crafted_on_ensemble": each[0] if members == 1 else attacked(None),
+            "crafted_on_members": accuracies,
+            "min": min(accuracies),
+            "mean": float(np.mean(accuracies)),
+            "max": max(accuracies),
+            "crafted_on_ensemble": accuracies[0] if members == 1 else attacked(None),
             "clean": accuracy(images.x),
         }
         return result | (

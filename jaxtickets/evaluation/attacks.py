@@ -130,7 +130,7 @@ def pgd(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images:
-    """What is attacked: the data, its pixels as float32, and their range."""
+    """The images that are attacked: the data, its pixels as float32, and their range."""
 
     data: Dataset
     x: np.ndarray
@@ -233,14 +233,14 @@ def craft(
     key: Any,
     batch_size: int,
 ) -> np.ndarray:
-    """The attacked images. Step and radius are shares of the range."""
+    """The attacked images; step and radius are shares of the pixels' range."""
     if not is_int(batch_size) or batch_size < 1:
         raise EvaluationError(
             f"batch_size: got {shown(batch_size)}, wanted an integer of 1 or more."
         )
     if key is not None:
         checks.Checks(EvaluationError).key("key", key)
-    chosen = _chosen(tickets, on)
+    heads_by_ticket = _chosen(tickets, on)
     span = images.high - images.low
     reach = np.float32(radius * span)
     lowest, highest = (
@@ -252,7 +252,7 @@ def craft(
         start = jax.random.uniform(key, x.shape, jnp.float32, -reach, reach)
         x = np.clip(x + np.asarray(start), lowest, highest)
     for _ in range(steps):
-        gradient = _gradient(tickets, chosen, images.data, x, batch_size)
+        gradient = _gradient(tickets, heads_by_ticket, images.data, x, batch_size)
         if not gradient.any():
             raise EvaluationError(
                 f"test: the gradient is 0 for every pixel of {images.data.name}: its prepare"
@@ -263,7 +263,7 @@ def craft(
 
 
 def _chosen(tickets: TicketEnsemble, on: int | None) -> dict[int, np.ndarray]:
-    """The members attacked: by ticket, which of its heads, bool [H]."""
+    """The heads that are attacked, bool [H], by the number of their ticket."""
     if on is None:
         return {ticket: np.ones(tickets.heads, bool) for ticket in range(len(tickets))}
     members = len(tickets) * tickets.heads
@@ -278,14 +278,14 @@ def _chosen(tickets: TicketEnsemble, on: int | None) -> dict[int, np.ndarray]:
 
 def _gradient(
     tickets: TicketEnsemble,
-    chosen: dict[int, np.ndarray],
+    heads_by_ticket: dict[int, np.ndarray],
     data: Dataset,
     x: np.ndarray,
     batch_size: int,
 ) -> np.ndarray:
     """Gradient of log p(y) with respect to the pixels, float32 [N, ...].
 
-    p is the mean of the chosen members' probabilities.
+    p is the mean of the attacked members' probabilities.
 
     Ticket by ticket, so that no more than one is on the device: with p = sum_t p_t it is sum_t (p_t
     / p) d log p_t, and the weights p_t / p are kept in log space.
@@ -293,7 +293,7 @@ def _gradient(
     run = _gradient_program(tickets.task, data.prepare)
     examples, batch_size = len(x), min(batch_size, len(x))
     so_far, total = np.full(examples, -np.inf), np.zeros_like(x)
-    for number, heads in chosen.items():
+    for number, heads in heads_by_ticket.items():
         ticket = tickets.tickets[number]
         params, model_state = jax.device_put((ticket.params, ticket.model_state))
         for first in range(0, examples, batch_size):
@@ -319,18 +319,20 @@ def _gradient(
 
 @functools.lru_cache(maxsize=16)
 def _gradient_program(task: Any, prepare: Any) -> Any:
-    """`(x [B, ...], params, model_state, y [B], heads [H]) -> (log p(y) [B], its gradient [B,
-    ...])`, p summed over those heads.
+    """The compiled function for log p(y) and its gradient with respect to x.
+
+    `(x [B, ...], params, model_state, y [B], heads [H]) -> (log p(y) [B], its gradient [B, ...])`,
+    p summed over those heads.
     """
 
     def label(
         x: jax.Array, params: PyTree, model_state: PyTree, y: jax.Array, heads: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         outputs, _ = task.apply(params, model_state, prepare(x), False, None)
-        each = task.log_proba(outputs)
-        each = each[None] if task.heads == 1 else each
-        right = jnp.take_along_axis(each, y[None, :, None], axis=-1)[..., 0]
-        log_p = jax.nn.logsumexp(jnp.where(heads[:, None], right, -jnp.inf), axis=0)
+        log_proba = task.log_proba(outputs)
+        log_proba = log_proba[None] if task.heads == 1 else log_proba
+        label_log_proba = jnp.take_along_axis(log_proba, y[None, :, None], axis=-1)[..., 0]
+        log_p = jax.nn.logsumexp(jnp.where(heads[:, None], label_log_proba, -jnp.inf), axis=0)
         return jnp.sum(log_p), log_p
 
     @jax.jit

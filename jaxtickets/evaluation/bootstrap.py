@@ -1,5 +1,6 @@
-"""A paired bootstrap over test examples: would other examples have given the same order of two
-schemes?
+"""A paired bootstrap over test examples, for the difference of two schemes.
+
+Would other examples have given the same order of the two?
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def paired_bootstrap(
     if not is_number(level) or not 0 < level < 1:
         raise EvaluationError(f"level: got {shown(level)}, wanted a share in (0, 1), such as 0.95.")
     schemes = [
-        check_predictions(each, leading=1, name=name)
-        for name, each in (("first", first), ("second", second))
+        check_predictions(predictions, leading=1, name=name)
+        for name, predictions in (("first", first), ("second", second))
     ]
     if schemes[0].shape[1:] != schemes[1].shape[1:]:
         raise EvaluationError(
@@ -113,15 +114,15 @@ def paired_bootstrap(
         else check_values(y, examples)
     )
     function = score_function(score)
-    original = [np.mean([function(one, targets) for one in scheme]) for scheme in schemes]
+    original = [np.mean([function(member, targets) for member in scheme]) for scheme in schemes]
     difference = float(original[0] - original[1])
     scorers = [_resampler(score, scheme, targets) for scheme in schemes]
-    rng, drawn = np.random.default_rng(seed), []
+    rng, resampled = np.random.default_rng(seed), []
     block = max(1, _CELLS // max(examples, max(len(scheme) for scheme in schemes)))
     for start in range(0, resamples, block):
         rows = rng.integers(0, examples, (min(block, resamples - start), examples))
-        drawn.append(scorers[0](rows) - scorers[1](rows))
-    differences = np.concatenate(drawn)
+        resampled.append(scorers[0](rows) - scorers[1](rows))
+    differences = np.concatenate(resampled)
     undefined = int(np.count_nonzero(np.isnan(differences)))
     if undefined or np.isnan(difference):
         where = (
@@ -148,19 +149,21 @@ def paired_bootstrap(
 def _resampler(
     score: Score, scheme: np.ndarray, y: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """From rows int [R, B] the scheme's mean score on each of R resamples, [R]."""
+    """A function from rows int [R, B] to the scheme's mean score on each of R resamples, [R]."""
     examples = len(y)
     if score == "accuracy":
         right = (scheme.argmax(-1) == y).mean(0)
         return lambda rows: right[rows].mean(1)
     if score in ("f1", "matthews") and scheme.shape[-1] == 2:
-        ones, truth = scheme.argmax(-1).T.astype(np.float64), (y == 1).astype(np.float64)
-        hits = ones * truth[:, None]
+        predicted, truth = scheme.argmax(-1).T.astype(np.float64), (y == 1).astype(np.float64)
+        hits = predicted * truth[:, None]
 
         def of_counts(rows: np.ndarray) -> np.ndarray:
             times = _times(rows)
             positives = (times @ truth)[:, None]
-            return from_counts(str(score), times @ hits, times @ ones, positives, examples).mean(1)
+            return from_counts(
+                str(score), times @ hits, times @ predicted, positives, examples
+            ).mean(1)
 
         return of_counts
     if score == "pearson":
@@ -185,7 +188,7 @@ def _resampler(
         return of_moments
     function = score_function(score)
     return lambda rows: np.array(
-        [np.mean([function(one[row], y[row]) for one in scheme]) for row in rows]
+        [np.mean([function(member[row], y[row]) for member in scheme]) for row in rows]
     )
 
 

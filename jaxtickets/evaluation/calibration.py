@@ -1,4 +1,4 @@
-"""Confidence against accuracy, bin by bin.
+"""Calibration: confidence against accuracy, bin by bin.
 
 The reliability diagram, of which the calibration error is made.
 """
@@ -20,7 +20,7 @@ EDGE_TOLERANCE = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """A reliability diagram: what a predictor claims and what it keeps.
+    """A reliability diagram: confidence, accuracy and number of examples of each bin.
 
     Attributes:
       count: examples of each bin.
@@ -43,7 +43,7 @@ class Reliability:
         return float(gaps @ np.asarray(self.count)[filled] / sum(self.count))
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Lists by name; nan becomes None."""
+        """The diagram's lists by name; nan becomes None."""
         return {
             "count": list(self.count),
             "confidence": [None if math.isnan(value) else value for value in self.confidence],
@@ -94,10 +94,10 @@ def binned(
     """The diagram of examples that are in the bins `index`, int [B] in 0 ... bins - 1."""
     count = np.bincount(index, minlength=bins)
     sums = (np.bincount(index, weights=values, minlength=bins) for values in (confidence, correct))
-    claimed, kept = (
+    confidences, accuracies = (
         np.divide(total, count, out=np.full(bins, np.nan), where=count > 0) for total in sums
     )
-    return Reliability(tuple(count.tolist()), numbers(claimed), numbers(kept))
+    return Reliability(tuple(count.tolist()), numbers(confidences), numbers(accuracies))
 
 
 def numbers(values: np.ndarray) -> tuple[float, ...]:

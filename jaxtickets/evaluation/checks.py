@@ -1,4 +1,4 @@
-"""What predictions, labels and bins must look like before anything is measured on them."""
+"""Checks of predictions, labels and bins before anything is measured on them."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def check_log_proba(log_proba: Any, ndim: int = 2, name: str = "log_proba") -> n
             f"{name}: got shape {array.shape}, wanted at least one of each axis of {axes}."
         )
     if nans := int(np.count_nonzero(np.isnan(array).any(-1))):
-        where = np.argwhere(np.isnan(array).any(-1))[:5]
+        nan_places = np.argwhere(np.isnan(array).any(-1))[:5]
         rows = ", ".join(
             f"member {place[0]} row {place[1]}" if ndim == 3 else f"row {place[0]}"
-            for place in where.tolist()
+            for place in nan_places.tolist()
         )
         raise EvaluationError(
             f"{name}: got NaN in {nans} of {array.size // array.shape[-1]} predictions, wanted"
@@ -84,17 +84,17 @@ def check_predictions(predictions: Any, leading: int = 0, name: str = "predictio
       EvaluationError: another number of axes, nothing in it, NaN or infinity, one class only; with
         a class axis, numbers that are no probabilities.
     """
-    before = "M, " * leading
-    axes = f"probabilities [{before}B, C], or values [{before}B] of a regression"
-    given = numbers(predictions, name, axes)
-    if given.ndim not in (leading + 1, leading + 2) or given.size == 0:
+    member_axis = "M, " * leading
+    axes = f"probabilities [{member_axis}B, C], or values [{member_axis}B] of a regression"
+    values = numbers(predictions, name, axes)
+    if values.ndim not in (leading + 1, leading + 2) or values.size == 0:
         raise EvaluationError(
-            f"{name}: got shape {given.shape}, wanted {axes}, at least one of each axis."
+            f"{name}: got shape {values.shape}, wanted {axes}, at least one of each axis."
         )
-    array = np.ascontiguousarray(given, dtype=np.float64)
-    if lost := int(np.count_nonzero(~np.isfinite(array))):
+    array = np.ascontiguousarray(values, dtype=np.float64)
+    if invalid := int(np.count_nonzero(~np.isfinite(array))):
         raise EvaluationError(
-            f"{name}: got {lost} numbers that are NaN or infinite, wanted {axes}."
+            f"{name}: got {invalid} numbers that are NaN or infinite, wanted {axes}."
         )
     if array.ndim == leading + 2:
         if array.shape[-1] < 2:
@@ -191,7 +191,7 @@ def numbers(value: Any, name: str, wanted: str) -> np.ndarray:
 
 
 def check_bins(bins: Any) -> int:
-    """The number of calibration bins: an integer of 1 or more.
+    """The number of calibration bins, checked: an integer of 1 or more.
 
     Raises:
       EvaluationError: anything else.

@@ -1,4 +1,4 @@
-"""How the predictions of an ensemble's members become one."""
+"""Combines the predictions of an ensemble's members into one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LESS = 1e-12
 
 
 def combine(member_log_proba: ArrayLike, how: Combine = "proba") -> np.ndarray:
-    """The ensemble's prediction.
+    """The ensemble's prediction, combined from those of its members.
 
     "proba": the mean of the members' probabilities (`mean_log_proba`), which is what ensembles of
     this library predict.
@@ -57,7 +57,7 @@ def combine(member_log_proba: ArrayLike, how: Combine = "proba") -> np.ndarray:
 
 
 def check_combine(how: Any) -> Combine:
-    """One of the ways to combine members.
+    """The name of a way to combine members, checked.
 
     Raises:
       EvaluationError: anything else.

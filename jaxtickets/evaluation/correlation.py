@@ -35,12 +35,12 @@ class AccuracyCorrelation:
     runs: int
 
     def to_dict(self) -> dict[str, float | int]:
-        """Plain numbers by name."""
+        """The coefficients as plain numbers by name."""
         return dataclasses.asdict(self)
 
 
 def accuracy_correlation(members_mean: ArrayLike, ensemble: ArrayLike) -> AccuracyCorrelation:
-    """How the members' mean accuracy and the ensemble's go together over runs.
+    """Correlation of the members' mean accuracy and the ensemble's over runs.
 
     Table 8 of FreeTickets.
 

@@ -55,7 +55,7 @@ class Corrupted:
         batch_size: int | None = None,
         combine: Combine = "proba",
     ) -> dict[str, Any]:
-        """Predict every set.
+        """Predict every corrupted set and score the predictions.
 
         Args:
           tickets: an ensemble.
@@ -118,39 +118,42 @@ class Corrupted:
         generated: list[bool],
     ) -> Iterator[dict[str, Any]]:
         finished = {(row["corruption"], row["severity"]): dict(row) for row in self.done}
-        met = set()
-        for each in self.sets:
+        seen_pairs = set()
+        for corrupted_set in self.sets:
             if missing := [
                 name
                 for name in ("name", "corruption", "severity", "generated")
-                if not hasattr(each, name)
+                if not hasattr(corrupted_set, name)
             ]:
                 raise EvaluationError(
-                    f"sets: got {type(each).__name__} without {', '.join(missing)}, wanted"
+                    f"sets: got {type(corrupted_set).__name__} without {', '.join(missing)}, wanted"
                     " corrupted data sets."
                 )
-            which = (str(each.corruption), int(each.severity))
-            if which in met:
+            pair = (str(corrupted_set.corruption), int(corrupted_set.severity))
+            if pair in seen_pairs:
                 raise EvaluationError(
-                    f"sets: got {which[0]} of severity {which[1]} twice, wanted each once: means"
+                    f"sets: got {pair[0]} of severity {pair[1]} twice, wanted each once: means"
                     " weigh sets equally."
                 )
-            met.add(which)
-            generated.append(bool(each.generated))
-            if which in finished:
-                yield finished[which]
+            seen_pairs.add(pair)
+            generated.append(bool(corrupted_set.generated))
+            if pair in finished:
+                yield finished[pair]
                 continue
             if self.on_set is not None:
-                self.on_set(each.name)
-            _, y = inputs_and_labels(each, name="sets")
+                self.on_set(corrupted_set.name)
+            _, y = inputs_and_labels(corrupted_set, name="sets")
             members = predict(
-                tickets, each, batch_size, like=each if hasattr(each, "classes") else test
+                tickets,
+                corrupted_set,
+                batch_size,
+                like=corrupted_set if hasattr(corrupted_set, "classes") else test,
             )
-            labels = check_labels(y, *members.shape[1:], name=f"y of {each.name}")
+            labels = check_labels(y, *members.shape[1:], name=f"y of {corrupted_set.name}")
             ensemble = combine_members(members, combine)
             yield {
-                "corruption": which[0],
-                "severity": which[1],
+                "corruption": pair[0],
+                "severity": pair[1],
                 "accuracy": accuracy(ensemble, labels),
                 "nll": nll(ensemble, labels),
                 "ece": ece(ensemble, labels, bins),

@@ -1,4 +1,4 @@
-"""How many examples each ensemble that a set of members contains has right, exactly and fast.
+"""Counts right predictions of all ensembles that a set of members contains, exactly and fast.
 
 An ensemble is right where the sum of its members' margins, p(right class) - p(other class), is at
 least 0 for every other class: above 0 for those before the right one, which win ties. An example
@@ -33,7 +33,7 @@ _CELLS = 2**22  # margins at a time while contested ones are looked for
 
 
 def right_counts(proba: np.ndarray, y: np.ndarray, sizes: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """Right predictions of every subset of members.
+    """Numbers of right predictions of every subset of members, by the subset's size.
 
     Args:
       proba: probabilities [M, B, C], float64, of absolute value at most 2.
@@ -55,9 +55,9 @@ def right_counts(proba: np.ndarray, y: np.ndarray, sizes: tuple[int, ...]) -> di
     blocks = _split(example, threads)
     walks = [_Walk(margins[:, rows], strict[rows], example[rows], sizes) for rows in blocks]
     with ThreadPoolExecutor(threads) as pool:  # NumPy lets other threads run while it computes
-        for found in pool.map(_Walk.counts, walks):
+        for block_counts in pool.map(_Walk.counts, walks):
             for size in sizes:
-                counts[size] += found[size]
+                counts[size] += block_counts[size]
     return counts
 
 
@@ -72,8 +72,8 @@ def _contested(proba: np.ndarray, y: np.ndarray) -> tuple[int, np.ndarray, np.nd
     for start in range(0, examples, step):
         labels = y[start : start + step]
         rows = np.arange(len(labels))
-        each = proba[:, start : start + step]
-        margins = each[:, rows, labels][..., None] - each
+        block = proba[:, start : start + step]
+        margins = block[:, rows, labels][..., None] - block
         strict = np.arange(classes) < labels[:, None]
         beats = np.where(strict, margins > 0, margins >= 0)
         beats[:, rows, labels] = True
@@ -121,7 +121,7 @@ class _Node:
 
 
 class _Walk:
-    """All subsets, of one block of pairs."""
+    """A walk over all subsets of members, for one block of pairs."""
 
     def __init__(
         self, margins: np.ndarray, strict: np.ndarray, example: np.ndarray, sizes: tuple[int, ...]
@@ -149,7 +149,7 @@ class _Walk:
         self.found: dict[int, list[np.ndarray]] = {size: [] for size in sizes}
 
     def counts(self) -> dict[int, np.ndarray]:
-        """By size, right predictions among the block's examples."""
+        """Numbers of right predictions among the block's examples, by size of the subset."""
         rows = sum(math.comb(self.last, size) for size in range(min(self.last, self.most) + 1))
         self.sums = np.empty(rows * len(self.strict), np.int32)
         self.flags = np.empty(rows * len(self.strict), bool)
@@ -157,7 +157,7 @@ class _Walk:
         pairs, widths = _ranked(self.example)
         self._visit(_Node((), self.shift[pairs], pairs, self.parts[:, pairs], 0, widths, 0))
         del self.sums, self.flags, self.near
-        return {size: np.concatenate(found) for size, found in self.found.items()}
+        return {size: np.concatenate(block_counts) for size, block_counts in self.found.items()}
 
     def _visit(self, node: _Node) -> None:
         depth, start = len(node.prefix), node.prefix[-1] + 1 if node.prefix else 0
@@ -184,8 +184,10 @@ class _Walk:
         kept = np.flatnonzero(~(sure | dead[example]))
         order, widths = _ranked(example[kept])
         kept = kept[order]
-        before, after = (each[0] if each else 0 for each in (node.widths, widths))
-        right = node.right + before - int(np.count_nonzero(dead)) - after
+        examples_before, examples_after = (
+            rank_widths[0] if rank_widths else 0 for rank_widths in (node.widths, widths)
+        )
+        right = node.right + examples_before - int(np.count_nonzero(dead)) - examples_after
         parts = np.take(node.parts[start - node.first :], kept, axis=1)
         return _Node(node.prefix, node.total[kept], node.pairs[kept], parts, start, widths, right)
 
@@ -199,7 +201,7 @@ class _Walk:
         return self.limits[start, left]
 
     def _last_members(self, node: _Node, depth: int) -> None:
-        """The prefix with every subset of the last members."""
+        """Count for the prefix with every subset of the last members."""
         sizes = [
             size
             for size in range(min(self.last, self.most - depth) + 1)
@@ -224,10 +226,10 @@ class _Walk:
             # Subsets by their last member: those that end with it are all smaller ones of the
             # members before, and it.
             for member in range(size - 1, self.last):
-                into = starts[size] + math.comb(member, size)
+                target = starts[size] + math.comb(member, size)
                 count = math.comb(member, size - 1)
                 smaller = sums[starts[size - 1] : starts[size - 1] + count]
-                np.add(smaller, parts[member], out=sums[into : into + count])
+                np.add(smaller, parts[member], out=sums[target : target + count])
         sums = sums[starts[sizes[0]] :]
         flags = self.flags[: sums.size].reshape(sums.shape)
         np.greater_equal(sums, 0, out=flags)
@@ -250,7 +252,7 @@ class _Walk:
     def _again(
         self, node: _Node, flags: np.ndarray, near: np.ndarray, skipped: int, starts: list[int]
     ) -> None:
-        """What the sums near 0 are by the definition."""
+        """Decide the sums near 0 again, by the definition."""
         row, column = np.nonzero(near)
         subsets = np.concatenate([_members(self.last, size) for size in range(len(starts) - 1)])[
             skipped:
@@ -288,13 +290,13 @@ def _colexicographic(members: int, size: int) -> Iterator[tuple[int, ...]]:
 
 
 def _lexicographic(members: int, size: int) -> np.ndarray:
-    """Where `itertools.combinations`' subsets stand in the order of their last members."""
+    """The places of `itertools.combinations`' subsets in the order of their last members."""
     places = {subset: place for place, subset in enumerate(_colexicographic(members, size))}
     return np.array([places[subset] for subset in itertools.combinations(range(members), size)])
 
 
 def _members(members: int, size: int) -> np.ndarray:
-    """Who is in the subsets in the order of their last members, bool [subsets, members]."""
+    """The members of the subsets in the order of their last members, bool [subsets, members]."""
     return np.array(
         [
             [member in subset for member in range(members)]

@@ -1,4 +1,4 @@
-"""All that is known of how the members differ: a part of an evaluation."""
+"""All measures of how the members differ: a part of an evaluation."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from jaxtickets.masks import KERNELS
 
 @dataclasses.dataclass(frozen=True)
 class Diverse:
-    """The part "diversity": disagreement, KL, the five oracle measures, masks and weights, pair by
-    pair and as means.
+    """The part "diversity" of an evaluation: all measures, pair by pair and as means.
+
+    Disagreement, KL divergence, the five oracle measures, masks and weights.
 
     References:
       Liu et al. 2022, arXiv:2106.14568, sections 5.1 and appendices F and G; Kobayashi et al. 2022,
@@ -45,7 +46,7 @@ class Diverse:
         batch_size: int | None = None,
         combine: Combine = "proba",
     ) -> dict[str, Any]:
-        """Compare the members.
+        """Compare all pairs of members.
 
         Args:
           tickets: an ensemble. Masks are read from `masks`; weights and what was ever active from

@@ -41,7 +41,7 @@ def disagreement_matrix(member_log_proba: ArrayLike) -> np.ndarray:
     [[0.0, 0.5], [0.5, 0.0]]
     """
     labels = check_log_proba(member_log_proba, ndim=3, name="member_log_proba").argmax(-1)
-    return np.stack([np.mean(labels != one, axis=-1) for one in labels])
+    return np.stack([np.mean(labels != member_labels, axis=-1) for member_labels in labels])
 
 
 def prediction_disagreement(member_log_proba: ArrayLike) -> float:

@@ -1,4 +1,4 @@
-"""One call that says how good an ensemble and its members are, and how much they differ."""
+"""Evaluates an ensemble in one call: its scores, its members', and how much they differ."""
 
 from __future__ import annotations
 
@@ -72,14 +72,16 @@ def evaluate(
     parts = check_suite(suite)
     y = as_numbers(inputs_and_labels(test)[1], "y", "integers [B]")
     predictions = predict(tickets, test, batch_size)
-    how: dict[str, Any] = {"bins": bins, "combine": combine}
+    options: dict[str, Any] = {"bins": bins, "combine": combine}
     masks = None if are_shrunk(tickets) else tickets.masks
     clean = evaluate_predictions(
-        predictions, y, masks=masks, heads=getattr(tickets, "heads", 1), **how
+        predictions, y, masks=masks, heads=getattr(tickets, "heads", 1), **options
     )
     with remembering(tickets, test, predictions):
-        found = {part.name: part(tickets, test, batch_size=batch_size, **how) for part in parts}
-    return dataclasses.replace(clean, parts=found)
+        results = {
+            part.name: part(tickets, test, batch_size=batch_size, **options) for part in parts
+        }
+    return dataclasses.replace(clean, parts=results)
 
 
 def evaluate_predictions(
@@ -127,8 +129,8 @@ def evaluate_predictions(
     if masks is not None and not isinstance(masks, Sequence):
         raise EvaluationError(f"masks: got {shown(masks)}, wanted a list of mask trees, or None.")
     if masks is not None and len(masks) * heads != len(predictions):
-        of = f"{len(predictions)} members" + (f" / {heads} heads" if heads > 1 else "")
-        raise EvaluationError(f"masks: got {len(masks)}, wanted one for each of {of}.")
+        expected = f"{len(predictions)} members" + (f" / {heads} heads" if heads > 1 else "")
+        raise EvaluationError(f"masks: got {len(masks)}, wanted one for each of {expected}.")
     overlap = float("nan") if masks is None else mask_iou(masks)
     combined = combine_members(predictions, combine)
     scores, diagram = _scores(combined, labels, bins)
@@ -155,9 +157,15 @@ def evaluate_predictions(
 
 def _scores(log_p: np.ndarray, labels: np.ndarray, bins: int) -> tuple[Scores, Reliability]:
     diagram = reliability(log_p, labels, bins)
-    of = (log_p, labels)
+    prediction = (log_p, labels)
     return (
-        Scores(accuracy(*of), nll(*of), diagram.error, adaptive_ece(*of, bins), brier(*of)),
+        Scores(
+            accuracy(*prediction),
+            nll(*prediction),
+            diagram.error,
+            adaptive_ece(*prediction, bins),
+            brier(*prediction),
+        ),
         diagram,
     )
 

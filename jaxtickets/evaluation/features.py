@@ -1,4 +1,4 @@
-"""How much the layers of an ensemble's networks differ, from the first to the last."""
+"""Differences between the layers of an ensemble's networks: a part of an evaluation."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ _BLOCK = 2000
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """The part "features" of an evaluation: KL divergence between two tickets' feature maps, layer
-    by layer.
+    """The part "features" of an evaluation: KL divergence between feature maps, layer by layer.
 
     A layer's map is averaged over all axes between the examples and the channels, and a softmax
     makes a distribution over the channels of it. Of two tickets' distributions the KL divergence is
@@ -90,18 +89,18 @@ class Features:
         prepare = test.prepare if isinstance(test, Dataset) else _as_is
         total, examples, layers = np.zeros(()), 0, []
         for x in _blocks(test, size):
-            each = []
+            maps_by_ticket = []
             for ticket in tickets.tickets:
-                found, maps = _reduced(task, prepare, ticket, x, size)
-                layers = layers or found
-                each.append(maps)
+                layer_names, maps = _reduced(task, prepare, ticket, x, size)
+                layers = layers or layer_names
+                maps_by_ticket.append(maps)
             if not examples:
-                _check_widths(layers, each)
-            count = len(each[0][0])
+                _check_widths(layers, maps_by_ticket)
+            count = len(maps_by_ticket[0][0])
             total = total + count * np.stack(
                 [
                     _divergence(name, maps)
-                    for name, maps in zip(layers, zip(*each, strict=True), strict=True)
+                    for name, maps in zip(layers, zip(*maps_by_ticket, strict=True), strict=True)
                 ]
             )
             examples += count
@@ -117,7 +116,7 @@ class Features:
 
 
 def _blocks(test: Any, size: int) -> Iterator[PyTree]:
-    """The inputs of a test set, some at a time."""
+    """The inputs of a test set in blocks."""
     if hasattr(test, "in_order"):
         yield from test.in_order(size)
         return
@@ -157,7 +156,10 @@ def _reduced(
 
 @functools.lru_cache(maxsize=16)
 def _program(features: Any, prepare: Any) -> tuple[list[str], Any]:
-    """The layers' names, which are there once the program has been traced, and the program."""
+    """The layers' names and the compiled function of their distributions.
+
+    The names are there once it has been traced.
+    """
     names: list[str] = []
 
     @jax.jit
@@ -172,9 +174,9 @@ def _program(features: Any, prepare: Any) -> tuple[list[str], Any]:
     return names, run
 
 
-def _check_widths(layers: list[str], each: list[list[np.ndarray]]) -> None:
-    for number, maps in enumerate(each):
-        for name, first, other in zip(layers, each[0], maps, strict=True):
+def _check_widths(layers: list[str], maps_by_ticket: list[list[np.ndarray]]) -> None:
+    for number, maps in enumerate(maps_by_ticket):
+        for name, first, other in zip(layers, maps_by_ticket[0], maps, strict=True):
             if first.shape != other.shape:
                 raise EvaluationError(
                     f"tickets: layer {name} has {other.shape[-1]} channels in ticket {number} and"

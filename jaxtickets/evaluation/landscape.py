@@ -137,7 +137,7 @@ def _ends(tickets: TicketEnsemble, i: int, j: int) -> tuple[Ticket, Ticket]:
 
 
 def _parts(test: Any) -> tuple[Any, Any]:
-    """What is predicted, and the labels."""
+    """The inputs and the labels of a test set."""
     if isinstance(test, Dataset) or hasattr(test, "in_order"):
         return test, test.y
     if isinstance(test, (tuple, list)) and len(test) == 2:
@@ -148,7 +148,7 @@ def _parts(test: Any) -> tuple[Any, Any]:
 
 
 def _between(a: Ticket, b: Ticket, t: float) -> Ticket:
-    """The network at t; at the ends the tickets themselves."""
+    """The network at place t of the line; at the ends the tickets themselves."""
     if t in (0.0, 1.0):
         return b if t else a
 

@@ -94,15 +94,15 @@ def restrict(log_proba: ArrayLike, classes: ArrayLike) -> np.ndarray:
             f"classes: got {which!r:.80}, wanted different integers in 0 to {total - 1}, one axis"
             " of them."
         )
-    kept = log_p[..., which]
-    top = kept.max(-1, keepdims=True)
+    chosen_log_p = log_p[..., which]
+    top = chosen_log_p.max(-1, keepdims=True)
     if not np.isfinite(top).all():
-        lost = int(np.count_nonzero(~np.isfinite(top)))
+        undefined = int(np.count_nonzero(~np.isfinite(top)))
         raise EvaluationError(
-            f"log_proba: got {lost} predictions that are NaN or give all {len(which)} classes"
+            f"log_proba: got {undefined} predictions that are NaN or give all {len(which)} classes"
             " probability 0."
         )
-    return kept - top - np.log(np.exp(kept - top).sum(-1, keepdims=True))
+    return chosen_log_p - top - np.log(np.exp(chosen_log_p - top).sum(-1, keepdims=True))
 
 
 def accuracy(log_proba: ArrayLike, y: ArrayLike) -> float:

@@ -45,8 +45,8 @@ def auroc(inside: ArrayLike, outside: ArrayLike) -> float:
     from scipy.stats import rankdata
 
     sides = []
-    for name, given in (("inside", inside), ("outside", outside)):
-        side = numbers(given, name, "scores [N]").astype(np.float64)
+    for name, scores in (("inside", inside), ("outside", outside)):
+        side = numbers(scores, name, "scores [N]").astype(np.float64)
         if side.ndim != 1 or not side.size or np.isnan(side).any():
             raise EvaluationError(
                 f"{name}: got shape {side.shape}, {np.isnan(side).sum()} of it NaN; wanted scores"
@@ -96,7 +96,7 @@ def in_distribution_scores(
     members = check_log_proba(member_log_proba, ndim=3, name="member_log_proba")
     ensemble = combine_members(members, combine)
     mean = ensemble if combine == "proba" else mean_log_proba(members)
-    information = _entropy(mean) - np.mean([_entropy(one) for one in members], axis=0)
+    information = _entropy(mean) - np.mean([_entropy(member) for member in members], axis=0)
     information = (
         np.where(information < _NO_DIFFERENCE, 0.0, information)
         if len(members) > 1
@@ -134,12 +134,12 @@ class OutOfDistribution:
 
     def __post_init__(self) -> None:
         if not isinstance(self.sets, Mapping) or not self.sets:
-            what = "none" if isinstance(self.sets, Mapping) else type(self.sets).__name__
+            kind = "none" if isinstance(self.sets, Mapping) else type(self.sets).__name__
             raise EvaluationError(
-                f'sets: got {what}, wanted data sets by name: OutOfDistribution({{"svhn": svhn}}).'
+                f'sets: got {kind}, wanted data sets by name: OutOfDistribution({{"svhn": svhn}}).'
             )
-        for name, each in self.sets.items():
-            inputs_and_labels(each, name=f"sets[{name!r}]")
+        for name, dataset in self.sets.items():
+            inputs_and_labels(dataset, name=f"sets[{name!r}]")
 
     def __call__(
         self,
@@ -150,7 +150,7 @@ class OutOfDistribution:
         batch_size: int | None = None,
         combine: Combine = "proba",
     ) -> dict[str, Any]:
-        """Predict the test set and every other set.
+        """Predict the test set and every other set, and compare their scores.
 
         Args:
           tickets: an ensemble.
@@ -170,10 +170,12 @@ class OutOfDistribution:
         """
         inside = in_distribution_scores(predict(tickets, test, batch_size), combine)
         result = {}
-        for name, each in self.sets.items():
+        for name, dataset in self.sets.items():
             if self.on_set is not None:
                 self.on_set(name)
-            outside = in_distribution_scores(predict(tickets, each, batch_size, like=test), combine)
+            outside = in_distribution_scores(
+                predict(tickets, dataset, batch_size, like=test), combine
+            )
             areas = {score: auroc(inside[score], outside[score]) for score in inside}
             result[name] = {"examples": len(outside["entropy"]), **areas}
         return result

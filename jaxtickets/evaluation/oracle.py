@@ -1,4 +1,4 @@
-"""Diversity of right and wrong.
+"""Diversity measures of which examples the members have right and wrong.
 
 The five measures over pairs of members that ask which of the two was right.
 
@@ -6,24 +6,22 @@ They are of an *oracle*'s outputs, true where a member is right. With N11 the sh
 which both are right, N10 and N01 those on which only the first or only the second is, and N00 on
 which neither is:
 
-    Q   = (N11 N00 - N01 N10) / (N11 N00 + N01 N10)                                          lower
-    is more diverse R   = (N01 + N10) / N00
-    higher ND  = -N00
-    higher D   = N01 + N10
-    higher C   = (N11 N00 - N01 N10) / sqrt((N11 + N10) (N01 + N00) (N11 + N01) (N10 + N00))
-    lower
+    Q   = (N11 N00 - N01 N10) / (N11 N00 + N01 N10)      lower is more diverse
+    R   = (N01 + N10) / N00                              higher is
+    ND  = -N00                                           higher is
+    D   = N01 + N10                                      higher is
+    C   = (N11 N00 - N01 N10) / sqrt((N11 + N10) (N01 + N00) (N11 + N01) (N10 + N00))
+                                                         lower is
 
 Where a denominator is 0:
 
     Q and C   1 where the two are right on the same examples, -1 where one is right exactly where
-    the other is wrong, the
-              values that pairs with other than constant outputs have there. Otherwise 0: one of the
-                two is always right, or
-              always wrong, and a constant says nothing about the other. (Q also has -1 or 1 where
-              only one of the products is 0, which is no 0 / 0.)
+              the other is wrong, the values that pairs with other than constant outputs have
+              there. Otherwise 0: one of the two is always right, or always wrong, and a constant
+              says nothing about the other. (Q also has -1 or 1 where only one of the products is
+              0, which is no 0 / 0.)
     R         0 where the two are always both right (no error differs); inf where they are never
-    wrong together and
-              differ, which is what it grows to.
+              wrong together and differ, which is what it grows to.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ from jaxtickets.evaluation.pairs import pair_mean
 
 @dataclasses.dataclass(frozen=True)
 class OracleDiversity:
-    """The five measures, as means over pairs of different members; nan for one member.
+    """The five oracle measures of diversity, as means over pairs; nan for one member.
 
     Attributes:
       q: Q statistic, in [-1, 1].
@@ -58,7 +56,7 @@ class OracleDiversity:
     correlation: float
 
     def to_dict(self) -> dict[str, float]:
-        """Plain floats by name."""
+        """The five measures as plain floats by name."""
         return dataclasses.asdict(self)
 
 
@@ -114,19 +112,19 @@ def oracle_matrices(right: ArrayLike) -> dict[str, np.ndarray]:
             f"right: got {outputs.dtype} from {outputs.min()} to {outputs.max()}, wanted bool:"
             " predicted == y."
         )
-    ones = (outputs == 1).astype(np.float64)  # counts below 2^53 are exact
-    n11, n10 = ones @ ones.T, ones @ (1 - ones).T
-    n01, n00 = n10.T, (1 - ones) @ (1 - ones).T
-    same, differ = n11 * n00, n01 * n10
+    hits = (outputs == 1).astype(np.float64)  # counts below 2^53 are exact
+    n11, n10 = hits @ hits.T, hits @ (1 - hits).T
+    n01, n00 = n10.T, (1 - hits) @ (1 - hits).T
+    agreement, disagreement = n11 * n00, n01 * n10
     spread = (n11 + n10) * (n01 + n00) * (n11 + n01) * (n10 + n00)
     undefined = np.where(n01 + n10 == 0, 1.0, np.where(n11 + n00 == 0, -1.0, 0.0))
     total = outputs.shape[1]
     return {
-        "q": _divide(same - differ, same + differ, undefined),
+        "q": _divide(agreement - disagreement, agreement + disagreement, undefined),
         "ratio_errors": _divide(n01 + n10, n00, np.where(n01 + n10 == 0, 0.0, np.inf)),
         "negative_double_fault": 0.0 - n00 / total,
         "disagreement": (n01 + n10) / total,
-        "correlation": _divide(same - differ, np.sqrt(spread), undefined),
+        "correlation": _divide(agreement - disagreement, np.sqrt(spread), undefined),
     }
 
 

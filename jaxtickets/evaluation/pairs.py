@@ -18,5 +18,5 @@ def pair_mean(matrix: ArrayLike) -> float:
     square = numbers(matrix, "matrix", "numbers [M, M]").astype(np.float64)
     if square.ndim != 2 or square.shape[0] != square.shape[1]:
         raise EvaluationError(f"matrix: got shape {square.shape}, wanted [M, M].")
-    others = square[~np.eye(len(square), dtype=bool)]
-    return float(others.mean()) if others.size else float("nan")
+    off_diagonal = square[~np.eye(len(square), dtype=bool)]
+    return float(off_diagonal.mean()) if off_diagonal.size else float("nan")

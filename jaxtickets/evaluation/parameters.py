@@ -1,4 +1,4 @@
-"""How much the networks of an ensemble differ as networks.
+"""Measures of how much the networks of an ensemble differ.
 
 In their masks, their weights, and what they explored.
 """
@@ -23,7 +23,7 @@ _AT_ONCE = 2**20  # weights of each member in float64 at a time
 
 
 class Masked(Protocol):
-    """What `mask_overlap` asks of an ensemble."""
+    """The protocol of an ensemble with masks, as `mask_overlap` takes it."""
 
     @property
     def masks(self) -> Any:
@@ -39,7 +39,7 @@ def are_shrunk(tickets: Any) -> bool:
 
 
 def mask_iou_matrix(masks: Sequence[PyTree]) -> np.ndarray:
-    """Overlap of the masks.
+    """Overlap of the members' masks, pair by pair: intersection over union.
 
     Intersection over union of the *surviving* weights of two members, all leaves together.
 
@@ -146,10 +146,10 @@ def mask_hamming_matrix(masks: Sequence[PyTree]) -> np.ndarray:
     weights = sum(leaf.size for leaf in members[0])
     matrix = np.full((len(members), len(members)), np.nan if weights == 0 else 0.0)
     for i, j in itertools.combinations(range(len(members)), 2):
-        differ = sum(
+        differing = sum(
             int(np.count_nonzero(a != b)) for a, b in zip(members[i], members[j], strict=True)
         )
-        matrix[i, j] = matrix[j, i] = differ / weights if weights else np.nan
+        matrix[i, j] = matrix[j, i] = differing / weights if weights else np.nan
     return matrix
 
 
@@ -181,7 +181,7 @@ def weight_cosine_matrix(params: Sequence[PyTree], rules: Rules = KERNELS) -> np
     """
     if not params:
         raise EvaluationError("params: got none, wanted a tree of weights for each member.")
-    shapes = [jax.tree.map(np.shape, one) for one in params]
+    shapes = [jax.tree.map(np.shape, tree) for tree in params]
     for member, shape in enumerate(shapes):
         if shape != shapes[0]:
             raise EvaluationError(
@@ -189,11 +189,11 @@ def weight_cosine_matrix(params: Sequence[PyTree], rules: Rules = KERNELS) -> np
                 " wanted one network."
             )
     try:
-        chosen = jax.tree.leaves(mask_trees.prunable(params[0], rules))
+        prunable = jax.tree.leaves(mask_trees.prunable(params[0], rules))
     except MaskError as error:
         raise EvaluationError(f"rules: {error}") from error
     gram = np.zeros((len(params), len(params)))
-    for which, *column in zip(chosen, *(jax.tree.leaves(one) for one in params), strict=True):
+    for which, *column in zip(prunable, *(jax.tree.leaves(tree) for tree in params), strict=True):
         rows = [np.asarray(leaf).reshape(-1) for leaf in column] if which else []
         for start in range(0, len(rows[0]) if rows else 0, _AT_ONCE):
             block = np.stack([row[start : start + _AT_ONCE] for row in rows]).astype(np.float64)
@@ -223,8 +223,8 @@ def itop_rates(tickets: Iterable[Any]) -> list[float]:
     >>> itop_rates([SimpleNamespace(info={"ever_active": 0.5}), SimpleNamespace(info={})])
     [0.5, nan]
     """
-    found = [(getattr(ticket, "info", None) or {}).get("ever_active") for ticket in tickets]
-    return [float("nan") if share is None else float(share) for share in found]
+    shares = [(getattr(ticket, "info", None) or {}).get("ever_active") for ticket in tickets]
+    return [float("nan") if share is None else float(share) for share in shares]
 
 
 def _mask_leaves(masks: Sequence[PyTree]) -> list[list[np.ndarray]]:

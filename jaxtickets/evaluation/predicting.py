@@ -14,7 +14,7 @@ from jaxtickets.evaluation.metrics import restrict
 
 
 class Tickets(Protocol):
-    """What `evaluate` asks of an ensemble.
+    """The protocol of an ensemble, as `evaluate` takes it.
 
     Of one whose networks give H predictions each it also reads `heads`, H.
     """
@@ -42,7 +42,7 @@ _remembered: contextvars.ContextVar[_Remembered | None] = contextvars.ContextVar
 
 @contextlib.contextmanager
 def remembering(tickets: Tickets, test: Any, predictions: np.ndarray) -> Iterator[None]:
-    """Within it `predict` of these very tickets and this very test set gives these predictions."""
+    """A context in which `predict` of these tickets and test set gives these predictions."""
     token = _remembered.set(_Remembered(tickets, test, predictions))
     try:
         yield
@@ -69,9 +69,9 @@ def predict(
       EvaluationError: `data` that is neither, or without examples.
     """
     like = data if like is None else like
-    known = _remembered.get()
-    if known is not None and known.tickets is tickets and known.test is data is like:
-        return known.predictions
+    remembered = _remembered.get()
+    if remembered is not None and remembered.tickets is tickets and remembered.test is data is like:
+        return remembered.predictions
     x, y = inputs_and_labels(data)
     if np.size(y) == 0:
         raise EvaluationError("test: got no examples, wanted at least one.")
@@ -82,7 +82,7 @@ def predict(
 
 
 def inputs_and_labels(test: Any, name: str = "test") -> tuple[Any, Any]:
-    """What an ensemble predicts, and the labels.
+    """The inputs and the labels of a test set.
 
     Raises:
       EvaluationError: neither a data set, nor a stream in order, nor a pair.

@@ -1,4 +1,4 @@
-"""The protocol of the Multi-Ticket paper.
+"""The Multi-Ticket paper's protocol: scores of all ensembles of each size, and their tests.
 
 Groups of seeds, all their ensembles, and Student's t-test between schemes.
 """
@@ -19,7 +19,7 @@ from jaxtickets.evaluation.subsets import Groups, Score, subset_scores
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EnsembleGain:
-    """What ensembling gains, averaged over every ensemble there is. Prints as a table.
+    """The gain of ensembling, averaged over every ensemble there is. Prints as a table.
 
     Attributes:
       single: mean score of the members.
@@ -97,16 +97,16 @@ def ensemble_gain(
         predictions, y, (1, *np.atleast_1d(np.asarray(sizes)).tolist()), score, groups
     )
     single = float(scores[1].mean())
-    chosen = {
+    ensemble_scores = {
         size: values for size, values in scores.items() if size in np.atleast_1d(np.asarray(sizes))
     }
-    ensemble = {size: float(values.mean()) for size, values in chosen.items()}
+    ensemble = {size: float(values.mean()) for size, values in ensemble_scores.items()}
     return EnsembleGain(
         single,
         ensemble,
         {size: value - single for size, value in ensemble.items()},
         scores[1],
-        chosen,
+        ensemble_scores,
     )
 
 
@@ -159,8 +159,8 @@ def student_t(first: ArrayLike, second: ArrayLike, alternative: str = "two-sided
     if alternative not in ("two-sided", "greater"):
         raise EvaluationError(f"alternative: got {alternative!r}, wanted 'two-sided' or 'greater'.")
     samples = [
-        numbers(each, name, "scores").astype(np.float64).ravel()
-        for name, each in (("first", first), ("second", second))
+        numbers(scores, name, "scores").astype(np.float64).ravel()
+        for name, scores in (("first", first), ("second", second))
     ]
     for name, sample in zip(("first", "second"), samples, strict=True):
         if len(sample) < 2 or not np.isfinite(sample).all():

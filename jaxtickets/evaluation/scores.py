@@ -1,4 +1,4 @@
-"""What an evaluation says: numbers, as a dictionary for files and as a table for people."""
+"""The numbers of an evaluation, as a dictionary for files and as a table for people."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxtickets.messages.printing import printed
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """How good one predictor is.
+    """The scores of one predictor: an ensemble, a member, or the members' mean.
 
     Attributes:
       accuracy: share of right labels, in [0, 1].
@@ -37,7 +37,7 @@ class Scores:
     brier: float
 
     def to_dict(self) -> dict[str, float | None]:
-        """Plain floats by name; nan becomes None."""
+        """The scores as plain floats by name; nan becomes None."""
         return plain(dataclasses.asdict(self))
 
 
@@ -57,7 +57,7 @@ class Diversity:
     mask_iou: float
 
     def to_dict(self) -> dict[str, float | None]:
-        """Plain floats by name; nan becomes None."""
+        """The measures as plain floats by name; nan becomes None."""
         return plain(dataclasses.asdict(self))
 
 
@@ -76,7 +76,7 @@ class ClassAccuracy:
     examples: tuple[int, ...]
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Lists by name; nan becomes None."""
+        """The accuracies as lists by name; nan becomes None."""
         return plain(dataclasses.asdict(self))
 
 
@@ -111,7 +111,7 @@ class Evaluation:
     parts: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON knows it; nan is None, an infinite NLL stays `inf`."""
+        """The whole evaluation as JSON takes it; nan is None, an infinite NLL stays `inf`."""
         return {
             "ensemble": self.ensemble.to_dict(),
             "members": [member.to_dict() for member in self.members],
@@ -129,12 +129,12 @@ class Evaluation:
         }
 
     def __rich__(self) -> Group:
-        how = {
+        suffixes = {
             "proba": "",
             "logits": ", members combined by their logits",
             "vote": ", members combined by majority vote",
         }
-        title = f"{self.examples:,} examples{how[self.combine]}"
+        title = f"{self.examples:,} examples{suffixes[self.combine]}"
         table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_edge=False)
         table.add_column("")
         for heading in (
@@ -170,9 +170,9 @@ class Evaluation:
         )
 
     def _part_lines(self) -> Iterator[str]:
-        """The single values of each part; what is a list stays in the dictionary."""
+        """A line for each part with its single values; lists stay in the dictionary."""
         for name, result in self.parts.items():
-            values = ", ".join(f"{what} {value}" for what, value in _single_values(result))
+            values = ", ".join(f"{label} {value}" for label, value in _single_values(result))
             yield f"{name}: {values or 'no single values'}"
 
 
@@ -196,12 +196,12 @@ def _cells(scores: Scores) -> tuple[str, ...]:
     return f"{100 * scores.accuracy:.2f}", f"{scores.nll:.4f}", ece, adaptive, f"{scores.brier:.4f}"
 
 
-def _single_values(result: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+def _single_values(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in result.items():
-        what = f"{before}{name}".replace("_", " ")
+        label = f"{prefix}{name}".replace("_", " ")
         if isinstance(value, Mapping):
-            yield from _single_values(value, f"{what} ")
+            yield from _single_values(value, f"{label} ")
         elif isinstance(value, float):
-            yield what, f"{value:.4f}"
+            yield label, f"{value:.4f}"
         elif isinstance(value, str | int):
-            yield what, str(value)
+            yield label, str(value)

@@ -1,4 +1,4 @@
-"""Every ensemble that a set of trained members contains: the scores of all subsets of a size.
+"""Scores of all ensembles that a set of trained members contains.
 
 Accuracy is counted by `right_counts`. For other scores subsets are walked depth first, one member
 added at a time, so a subset costs one addition and one score. Of two classes all that matters is
@@ -66,26 +66,33 @@ def subset_scores(
     {2: array([[0.5, 1. , 0. ]]), 3: array([[0.5]])}
     """
     members = check_predictions(predictions, leading=1)
-    chosen = check_groups(groups, len(members))
-    wanted = check_sizes(sizes, len(chosen[0]))
+    group_list = check_groups(groups, len(members))
+    wanted_sizes = check_sizes(sizes, len(group_list[0]))
     targets = (
         check_labels(y, *members.shape[1:])
         if members.ndim == 3
         else check_values(y, members.shape[1])
     )
     if score == "accuracy" and members.ndim == 3:
-        counts = [right_counts(members[list(group)], targets, wanted) for group in chosen]
-        return {size: np.stack([row[size] for row in counts]) / len(targets) for size in wanted}
+        counts = [right_counts(members[list(group)], targets, wanted_sizes) for group in group_list]
+        return {
+            size: np.stack([row[size] for row in counts]) / len(targets) for size in wanted_sizes
+        }
     prepare = _counting(score, members, targets) or _calling(score, targets)
     rows: list[dict[int, np.ndarray]] = []
-    for group in chosen:
+    for group in group_list:
         parts, measure, finish = prepare(members[list(group)])
-        rows.append({size: finish(found) for size, found in _walk(parts, wanted, measure).items()})
-    return {size: np.stack([row[size] for row in rows]) for size in wanted}
+        rows.append(
+            {
+                size: finish(measured)
+                for size, measured in _walk(parts, wanted_sizes, measure).items()
+            }
+        )
+    return {size: np.stack([row[size] for row in rows]) for size in wanted_sizes}
 
 
 def subset_means(predictions: ArrayLike, size: int, groups: Groups = None) -> np.ndarray:
-    """What all those ensembles predict: the mean of the members of every subset.
+    """The predictions of all ensembles of one size: the mean of the members of every subset.
 
     Args:
       predictions: probabilities [M, B, C], or values [M, B].
@@ -102,36 +109,38 @@ def subset_means(predictions: ArrayLike, size: int, groups: Groups = None) -> np
     [[2.0, 3.0], [3.0, 5.5], [4.0, 6.5]]
     """
     members = check_predictions(predictions, leading=1)
-    chosen = check_groups(groups, len(members))
-    (size,) = check_sizes(size, len(chosen[0]))
-    out = np.empty((len(chosen) * math.comb(len(chosen[0]), size), *members.shape[1:]))
-    subsets = itertools.chain.from_iterable(itertools.combinations(group, size) for group in chosen)
+    group_list = check_groups(groups, len(members))
+    (size,) = check_sizes(size, len(group_list[0]))
+    out = np.empty((len(group_list) * math.comb(len(group_list[0]), size), *members.shape[1:]))
+    subsets = itertools.chain.from_iterable(
+        itertools.combinations(group, size) for group in group_list
+    )
     for row, subset in enumerate(subsets):
         out[row] = members[list(subset)].mean(0)
     return out
 
 
 def check_sizes(sizes: Any, members: int) -> tuple[int, ...]:
-    """Sizes of ensembles as a tuple, rising, each once.
+    """Sizes of ensembles as a tuple, checked: rising, each once.
 
     Raises:
       EvaluationError: none, not integers, or not from 1 to the number of members.
     """
     try:
-        wanted = sorted(
+        wanted_sizes = sorted(
             {operator.index(size) for size in ([sizes] if np.ndim(sizes) == 0 else sizes)}
         )
     except TypeError:
-        wanted = []
-    if not wanted or wanted[0] < 1 or wanted[-1] > members:
+        wanted_sizes = []
+    if not wanted_sizes or wanted_sizes[0] < 1 or wanted_sizes[-1] > members:
         raise EvaluationError(
             f"sizes: got {sizes!r}, wanted integers from 1 to {members}, the members of a group."
         )
-    return tuple(wanted)
+    return tuple(wanted_sizes)
 
 
 def check_groups(groups: Any, members: int) -> tuple[tuple[int, ...], ...]:
-    """Groups of members as tuples of their numbers.
+    """Groups of members as tuples of their numbers, checked.
 
     Raises:
       EvaluationError: a number that does not divide the members; lists that are empty, of unequal
@@ -148,19 +157,19 @@ def check_groups(groups: Any, members: int) -> tuple[tuple[int, ...], ...]:
             for start in range(0, members, members // count)
         )
     try:
-        chosen = tuple(tuple(operator.index(member) for member in group) for group in groups)
+        group_list = tuple(tuple(operator.index(member) for member in group) for group in groups)
     except TypeError as error:
         raise EvaluationError(
             f"groups: got {groups!r:.80}, wanted lists of members, a number of groups or None."
         ) from error
-    every = [member for group in chosen for member in group]
-    fits = all(0 <= member < members for member in every) and len(set(every)) == len(every)
-    if not every or not fits or len({len(group) for group in chosen}) > 1:
+    union = [member for group in group_list for member in group]
+    fits = all(0 <= member < members for member in union) and len(set(union)) == len(union)
+    if not union or not fits or len({len(group) for group in group_list}) > 1:
         raise EvaluationError(
             f"groups: got {groups!r:.80}, wanted equally long lists of different members, 0 to"
             f" {members - 1}."
         )
-    return chosen
+    return group_list
 
 
 Walk = tuple[np.ndarray, Callable[[np.ndarray, int], Any], Callable[[list[Any]], np.ndarray]]
@@ -169,13 +178,14 @@ Walk = tuple[np.ndarray, Callable[[np.ndarray, int], Any], Callable[[list[Any]],
 def _walk(
     parts: np.ndarray, sizes: tuple[int, ...], measure: Callable[[np.ndarray, int], Any]
 ) -> dict[int, list[Any]]:
-    """`measure(sum of the subset, its size)` of every subset of the wanted sizes, each in the order
-    of combinations.
+    """A measure of every subset of the wanted sizes, by size, in the order of combinations.
+
+    It is called as `measure(sum of the subset, its size)`.
     """
     members, deepest = len(parts), sizes[-1]
     next_wanted = [min(size for size in sizes if size >= depth) for depth in range(deepest + 1)]
     sums = np.empty((deepest, *parts.shape[1:]))
-    found: dict[int, list[Any]] = {size: [] for size in sizes}
+    results: dict[int, list[Any]] = {size: [] for size in sizes}
 
     def add_one(first: int, depth: int) -> None:  # to the subset whose sum is sums[depth - 2]
         # enough are left to reach a wanted size
@@ -184,17 +194,17 @@ def _walk(
                 sums[0] = parts[member]
             else:
                 np.add(sums[depth - 2], parts[member], out=sums[depth - 1])
-            if depth in found:
-                found[depth].append(measure(sums[depth - 1], depth))
+            if depth in results:
+                results[depth].append(measure(sums[depth - 1], depth))
             if depth < deepest:
                 add_one(member + 1, depth + 1)
 
     add_one(0, 1)
-    return found
+    return results
 
 
 def _calling(score: Score, y: np.ndarray) -> Callable[[np.ndarray], Walk]:
-    """Any score: called with the mean of each subset."""
+    """The walk of any score: it is called with the mean of each subset."""
     function = score_function(score)
     return lambda members: (members, lambda total, size: float(function(total / size, y)), np.array)
 
@@ -202,7 +212,7 @@ def _calling(score: Score, y: np.ndarray) -> Callable[[np.ndarray], Walk]:
 def _counting(
     score: Score, members: np.ndarray, y: np.ndarray
 ) -> Callable[[np.ndarray], Walk] | None:
-    """F1 and Matthews' correlation of two classes, made of counts; None for others."""
+    """The walk of F1 and Matthews' correlation of two classes, by counts; None for others."""
     if members.ndim != 3 or not isinstance(score, str):
         return None
     if members.shape[2] == 2 and score in ("f1", "matthews"):
@@ -215,8 +225,8 @@ def _counting(
             np.greater(total, 0, out=flags)
             return int(np.count_nonzero(flags)), int(np.count_nonzero(flags[:positives]))
 
-        def finish(found: list[tuple[int, int]]) -> np.ndarray:
-            predicted, hits = np.array(found, np.float64).T
+        def finish(counts: list[tuple[int, int]]) -> np.ndarray:
+            predicted, hits = np.array(counts, np.float64).T
             return from_counts(score, hits, predicted, np.float64(positives), examples)
 
         return lambda group: (
@@ -246,9 +256,9 @@ def from_counts(
     Returns:
       float64 of the counts' common shape; 0 for 0 / 0, as `f1` and `matthews` have it.
     """
-    wrong = positives + predicted - 2 * hits
+    errors = positives + predicted - 2 * hits
     if score == "accuracy":
-        return (examples - wrong) / examples
+        return (examples - errors) / examples
     if score == "f1":
         top, bottom = 2 * hits, positives + predicted
     else:

@@ -1,4 +1,4 @@
-"""What an evaluation can measure beside the clean scores, and their names."""
+"""The metrics that an evaluation can have beside the clean scores, and their names."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from jaxtickets.evaluation.features import Features
 
 @runtime_checkable
 class Metric(Protocol):
-    """Something to measure on an ensemble: `evaluate(tickets, test, suite=[metric])`.
+    """The protocol of something to measure: `evaluate(tickets, test, suite=[metric])`.
 
     A small frozen dataclass.
     """
 
     @property
     def name(self) -> str:
-        """Under which `Evaluation.parts` has the result."""
+        """The name under which `Evaluation.parts` has the result."""
         ...
 
     def __call__(
         self, tickets: Any, test: Any, *, bins: int, batch_size: int | None, combine: Any
     ) -> dict[str, Any]:
-        """Measure. The arguments are those of `evaluate`.
+        """Measure; the arguments are those of `evaluate`.
 
         Returns:
           What JSON takes: str, int, float, list, dict and None (for nan).
@@ -58,9 +58,9 @@ def check_suite(suite: Any) -> tuple[Metric, ...]:
     >>> check_suite(["diversity"])
     (Diverse(),)
     """
-    given = suite if isinstance(suite, Sequence) and not isinstance(suite, str) else (suite,)
+    items = suite if isinstance(suite, Sequence) and not isinstance(suite, str) else (suite,)
     metrics: list[Metric] = []
-    for item in given:
+    for item in items:
         if isinstance(item, str):
             if item in NEEDS_ARGUMENTS:
                 raise EvaluationError(
@@ -76,9 +76,9 @@ def check_suite(suite: Any) -> tuple[Metric, ...]:
         elif (
             isinstance(item, type) or not isinstance(item, Metric) or not isinstance(item.name, str)
         ):
-            what = f"the class {item.__name__}" if isinstance(item, type) else type(item).__name__
+            kind = f"the class {item.__name__}" if isinstance(item, type) else type(item).__name__
             raise EvaluationError(
-                f"suite: got {what}, wanted names of metrics, or metrics such as"
+                f"suite: got {kind}, wanted names of metrics, or metrics such as"
                 " OutOfDistribution(sets)."
             )
         else:

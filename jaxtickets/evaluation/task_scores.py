@@ -81,7 +81,7 @@ def matthews(predicted: ArrayLike, y: ArrayLike) -> float:
     classes = int(max(guess.max(), labels.max())) + 1
     # Products of counts as Python integers: four of them overflow 64 bits from 65,536 examples on.
     predictions, truths = (
-        list(map(int, np.bincount(each, minlength=classes))) for each in (guess, labels)
+        list(map(int, np.bincount(values, minlength=classes))) for values in (guess, labels)
     )
     total, hits = len(labels), int(np.count_nonzero(guess == labels))
     covariance = hits * total - sum(p * t for p, t in zip(predictions, truths, strict=True))
@@ -141,7 +141,7 @@ def spearman(values: ArrayLike, y: ArrayLike) -> float:
 
 
 def glue_score(task: str, predictions: ArrayLike, y: ArrayLike) -> dict[str, float]:
-    """What a task of GLUE is judged by, of one predictor: a network, or an ensemble's mean.
+    """The scores that a task of GLUE is judged by, of a network or an ensemble's mean.
 
     Args:
       task: a name of `GLUE_METRICS`, also as data sets are called: "glue/mrpc", "glue/mnli-mm".
@@ -250,10 +250,10 @@ def _pair(predicted: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             f"predicted and y: got the shapes {guess.shape} and {labels.shape}, wanted two rows of"
             " labels [B]."
         )
-    for name, each in (("predicted", guess), ("y", labels)):
-        if each.dtype.kind not in "biu" or each.min() < 0:
+    for name, values in (("predicted", guess), ("y", labels)):
+        if values.dtype.kind not in "biu" or values.min() < 0:
             raise EvaluationError(
-                f"{name}: got {each.dtype} from {each.min()}, wanted integers, 0 or more. Give"
+                f"{name}: got {values.dtype} from {values.min()}, wanted integers, 0 or more. Give"
                 " proba.argmax(-1)."
             )
     return guess.astype(np.int64), labels.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Methods: functions that return a plan."""
+"""The papers' methods as functions that return a plan."""
 
 from jaxtickets.methods.baselines import bagged as bagged
 from jaxtickets.methods.baselines import dense as dense

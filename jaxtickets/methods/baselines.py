@@ -1,4 +1,4 @@
-"""What the papers compare with."""
+"""Plans of the baselines that the papers compare with: dense, bagged and static sparse."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def dense(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """One dense network, or a dense ensemble of `members` (Lakshminarayanan et al., 2017,
-    arXiv:1612.01474).
+    """One dense network, or a dense ensemble of `members`.
+
+    The ensemble is that of Lakshminarayanan et al., 2017, arXiv:1612.01474.
 
     Args:
       members: how many, each with its own weights and data order.
@@ -55,8 +56,9 @@ def bagged(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """A bagged ensemble: dense networks, each trained on its own random share of the data (Breiman,
-    1996).
+    """A bagged ensemble: dense networks, each trained on its own random share of the data.
+
+    Breiman, 1996.
 
     Args:
       members: how many networks.

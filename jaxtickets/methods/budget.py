@@ -1,4 +1,4 @@
-"""What fits into a budget: how many tickets of which length, method by method."""
+"""Plans that fit into a budget: how many tickets of which length, method by method."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FAMILIES: Mapping[str, Callable[[int, float], Plan]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What fits: one plan per method and number of members. Print it.
+    """The plans that fit into a budget, one per method and number of members; prints as a table.
 
     Args:
       options: plans that cost what the budget allows, with their ledgers.
@@ -115,8 +115,9 @@ def within_budget(
     methods: Sequence[str] = tuple(FAMILIES),
     shortest: float = 1.0,
 ) -> Budget:
-    """Plans that a budget pays for: for every method and number of members, how long its trainings
-    may be.
+    """Plans that a budget pays for, one for every method and number of members.
+
+    It finds how long their trainings may be.
 
     Every method keeps the proportions of its paper (EDST explores half as long again as it refines,
     Prune and Tune's parent has seven tenths of the epochs) and is stretched or shrunk until its
@@ -174,17 +175,18 @@ def within_budget(
     for name in methods:
         for number in members:
             plan = dataclasses.replace(FAMILIES[name](number, sparsity), reference=unit)
-            found = _fitted(plan, task, data, training, shortest)
-            if found is None:
+            ledger = _fitted(plan, task, data, training, shortest)
+            if ledger is None:
                 left_out.append((name, number))
             else:
-                options.append(found)
+                options.append(ledger)
     return Budget(tuple(options), training, unit, tuple(left_out), Length(shortest))
 
 
 def _fitted(plan: Plan, task: Task, data: Any, training: float, shortest: float) -> PlanCost | None:
-    """The plan as long as the budget lets it be. Where masks evolve every so many steps, cost is
-    not quite linear in length.
+    """The cost of the plan, made as long as the budget lets it be; None if that is too short.
+
+    Where masks evolve every so many steps, cost is not quite linear in length.
     """
     factor = training / cost(plan, task, data).training
     for _ in range(8):
@@ -200,8 +202,9 @@ def _fitted(plan: Plan, task: Task, data: Any, training: float, shortest: float)
 
 
 def scaled(plan: Plan, factor: float, shortest: float = 1.0) -> Plan | None:
-    """The plan with all its trainings `factor` times as long, in whole epochs rounded down; None if
-    one falls below `shortest`.
+    """The plan with all its trainings `factor` times as long, in whole epochs rounded down.
+
+    None if one falls below `shortest`.
 
     >>> print(scaled(dense(), 0.1))
     dense: 1 ticket, 25 epochs, batch 128

@@ -49,8 +49,9 @@ def dst(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """DST ensemble: `members` sparse networks from scratch, each with its own weights, mask and
-    data order.
+    """DST ensemble: `members` sparse networks from scratch that move their masks as they train.
+
+    Each has its own weights, mask and data order.
 
     Args:
       members: M, how many tickets.
@@ -123,8 +124,9 @@ def edst(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """EDST ensemble: one sparse run that explores, then refines, collects and escapes `members`
-    times.
+    """EDST ensemble: several tickets from one sparse run.
+
+    The run explores, then refines, collects and escapes `members` times.
 
     Args:
       members: M, how many tickets come out of the run.

@@ -1,6 +1,4 @@
-"""Multi-Ticket: winning tickets of one pretrained network, found by iterative magnitude pruning
-(IMP).
-"""
+"""Multi-Ticket: winning tickets of one pretrained network, by iterative magnitude pruning (IMP)."""
 
 from __future__ import annotations
 
@@ -49,8 +47,10 @@ def imp(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """Iterative magnitude pruning: `rounds` times train, prune the smallest weights, go back to the
-    first ones; then train the ticket.
+    """Iterative magnitude pruning of one pretrained network: a ticket for each of `members` seeds.
+
+    `rounds` times train, prune the smallest weights, go back to the first ones; then train the
+    ticket.
 
     Every round prunes the same number of weights, `sparsity / rounds` of the *original* count, and
     every training runs through the whole of `lr`, so that with the default each ends at a learning
@@ -143,8 +143,7 @@ def multi_ticket(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """The five schemes of the Multi-Ticket paper: fine-tuned copies of one pretrained network, or
-    its tickets.
+    """One of the five schemes of the Multi-Ticket paper: dense copies of a network, or its tickets.
 
     "baseline" fine-tunes the dense network from `members` seeds, "bagging" each on its own random
     share of the data. "base_lt" finds tickets by `imp`. In "active_lt" and "random_lt" an L1

@@ -1,6 +1,4 @@
-"""Ensembles of networks pruned by magnitude: lottery ticket rewinding (LTR), and prune and
-fine-tune (PF).
-"""
+"""Ensembles pruned by magnitude: lottery ticket rewinding (LTR), and prune and fine-tune (PF)."""
 
 from __future__ import annotations
 
@@ -45,8 +43,9 @@ def ltr(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """Lottery ticket rewinding: one mask by gradual magnitude pruning, trained `members` times from
-    early weights.
+    """Lottery ticket rewinding: one mask, trained `members` times from early weights.
+
+    The mask is found by gradual magnitude pruning.
 
     A dense network is trained and pruned along the cubic schedule. The survivors go back to what
     they were after `rewind_to` of the training, and are trained from there with `members` keys: the
@@ -99,25 +98,25 @@ optimizer=SGD(weight_decay=0.0005))
     rewind_to = checks.plain(rewind_to)
     check.fraction("rewind_to", rewind_to, "a share of the training, ", ends="()")
     check_schedule("lr", lr, but=Part)
-    whole = as_length(epochs, "epochs")
-    early, rest = _share(whole, rewind_to), _share(whole, 1 - rewind_to)
+    length = as_length(epochs, "epochs")
+    early, remaining = _share(length, rewind_to), _share(length, 1 - rewind_to)
     later = Part(lr, rewind_to, 1)
     phases = (
         Start(),
         Train(early, Part(lr, 0, rewind_to), optimizer),
         Remember("early"),
         Train(
-            rest,
+            remaining,
             later,
             optimizer,
             Gradual(sparsity, end=end, update_every=update_every, scope=scope),
         ),
         Fork(members, "parent"),
         Rewind("early"),
-        Train(rest, later, optimizer),
+        Train(remaining, later, optimizer),
         Collect(collect),
     )
-    return Plan("ltr", phases, batch_size, reference=whole, validation=validation)
+    return Plan("ltr", phases, batch_size, reference=length, validation=validation)
 
 
 def prune_finetune(
@@ -134,8 +133,9 @@ def prune_finetune(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """Prune and fine-tune (PF): dense networks, each trained, pruned once by magnitude and trained
-    on; their masks differ.
+    """Prune and fine-tune (PF): dense networks, pruned by magnitude and trained on.
+
+    Each is trained, pruned once and trained on; their masks differ.
 
     Args:
       members: M, how many networks.
@@ -180,6 +180,6 @@ optimizer=SGD(weight_decay=0.0005))
 
 
 def _share(length: Length, share: float) -> Length:
-    """That share of a length."""
+    """A share of a length, in the length's unit."""
     amount = round(length.amount * share, 9)
     return Length(amount) if length.unit == "epochs" else Length(max(1, round(amount)), "steps")

@@ -1,5 +1,6 @@
-"""Prune and Tune: children cut at random from one trained parent (Whitaker and Whitley, 2022,
-arXiv:2202.11782).
+"""Prune and Tune: children cut at random from one trained parent.
+
+Whitaker and Whitley, 2022, arXiv:2202.11782.
 """
 
 from __future__ import annotations
@@ -49,8 +50,7 @@ def prune_and_tune(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """Prune and Tune ensemble: one parent is trained, copied `members` times, each copy pruned at
-    random and tuned.
+    """Prune and Tune ensemble: copies of one trained parent, pruned at random and tuned.
 
     Args:
       members: M, how many children.

@@ -35,8 +35,7 @@ def snapshot(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """Snapshot ensemble: one run of cosine cycles; the network at the end of each cycle is a
-    member.
+    """Snapshot ensemble: the networks at the ends of the cosine cycles of one run.
 
     At step t (from 1) of T, in a cycle of n = T / M steps, the learning rate is
     lr / 2 (cos(pi mod(t - 1, n) / n) + 1): it restarts at `lr` and comes near 0 at the cycle's last
@@ -73,13 +72,13 @@ def snapshot(
     members = checks.plain(members)
     check.positive_int("members", members, most=checks.MOST)
     check.non_negative("lr, the learning rate at the start of each cycle,", lr)
-    whole = as_length(epochs, "epochs")
-    each = _divide(whole, members) if cycle is None else as_length(cycle, "cycle")
-    _within(each, members, whole, "cycle")
+    budget = as_length(epochs, "epochs")
+    cycle_length = _divide(budget, members) if cycle is None else as_length(cycle, "cycle")
+    _within(cycle_length, members, budget, "cycle")
     phases: list[Phase] = [Start()]
     for _ in range(members):
-        phases += [Train(each, Cosine(lr, 0.0, reached=False), optimizer), Collect(collect)]
-    return Plan("snapshot", tuple(phases), batch_size, reference=whole, validation=validation)
+        phases += [Train(cycle_length, Cosine(lr, 0.0, reached=False), optimizer), Collect(collect)]
+    return Plan("snapshot", tuple(phases), batch_size, reference=budget, validation=validation)
 
 
 def fge(
@@ -96,8 +95,7 @@ def fge(
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
 ) -> Plan:
-    """Fast geometric ensembling: from points of one run, short triangular cycles; each one's
-    minimum is a member.
+    """Fast geometric ensembling: the minima of short triangular cycles from points of one run.
 
     A run is trained along `lr`, whose whole is `epochs`, to the last of `starts`. From each of
     those points the learning rate falls from `high` to `low` over half a cycle, where the network
@@ -156,7 +154,7 @@ weight_decay=0.0005))
     check.non_negative("high, a learning rate,", high)
     check.non_negative("low, a learning rate,", low)
     check_schedule("lr", lr, but=Part)
-    whole, around = as_length(epochs, "epochs"), as_length(cycle, "cycle")
+    budget, cycle_length = as_length(epochs, "epochs"), as_length(cycle, "cycle")
     if not isinstance(starts, tuple | list) or not starts or not all(map(checks.is_number, starts)):
         raise PlanError(
             "starts are shares of the budget, rising, in (0, 1], such as (0.6, 0.78); got"
@@ -171,25 +169,29 @@ weight_decay=0.0005))
             f"{members} members cannot be shared equally by {len(starts)} starts; take"
             f" {-(-members // len(starts)) * len(starts)}."
         )
-    each, half = members // len(starts), _divide(around, 2)
-    cycles = Length((2 * each - 1) * len(starts) * half.amount, half.unit)
+    members_per_start, half = members // len(starts), _divide(cycle_length, 2)
+    cycles = Length((2 * members_per_start - 1) * len(starts) * half.amount, half.unit)
     _within(
         Length(half.amount, half.unit),
-        (2 * each - 1) * len(starts),
-        _left(whole, starts[-1], cycles),
+        (2 * members_per_start - 1) * len(starts),
+        _left(budget, starts[-1], cycles),
         "cycle",
     )
     fall, rise = (
         Train(half, Linear(high, low), optimizer),
         Train(half, Linear(low, high), optimizer),
     )
-    cycling: list[Phase] = [fall, Collect(collect), *[rise, fall, Collect(collect)] * (each - 1)]
+    cycling: list[Phase] = [
+        fall,
+        Collect(collect),
+        *[rise, fall, Collect(collect)] * (members_per_start - 1),
+    ]
     phases: list[Phase] = [Start()]
     for begin, end in zip((0.0, *starts), starts, strict=False):
-        length = round((end - begin) * whole.amount, 9)
+        length = round((end - begin) * budget.amount, 9)
         phases.append(
             Train(
-                Length(length if whole.unit == "epochs" else round(length), whole.unit),
+                Length(length if budget.unit == "epochs" else round(length), budget.unit),
                 Part(lr, begin, end),
                 optimizer,
             )
@@ -199,11 +201,11 @@ weight_decay=0.0005))
     phases += cycling
     for begin in starts[:-1]:
         phases += [Rewind(f"{100 * begin:g}%"), *cycling]
-    return Plan("fge", tuple(phases), batch_size, reference=whole, validation=validation)
+    return Plan("fge", tuple(phases), batch_size, reference=budget, validation=validation)
 
 
 def _divide(length: Length, parts: int) -> Length:
-    """One of `parts` equal parts."""
+    """The length of one of `parts` equal parts."""
     if length.unit == "epochs":
         return Length(length.amount / parts)
     if length.amount < parts:
@@ -214,22 +216,22 @@ def _divide(length: Length, parts: int) -> Length:
     return Length(length.amount // parts, "steps")
 
 
-def _left(whole: Length, share: float, cycles: Length) -> Length:
-    """What the pre-training leaves of the budget."""
-    left = round(whole.amount * (1 - share), 9)
-    if left <= 0:
+def _left(budget: Length, share: float, cycles: Length) -> Length:
+    """The length that the pre-training leaves of the budget."""
+    remaining = round(budget.amount * (1 - share), 9)
+    if remaining <= 0:
         raise PlanError(
-            f"the pre-training takes all of {whole}, and {cycles} of cycles follow; take earlier"
+            f"the pre-training takes all of {budget}, and {cycles} of cycles follow; take earlier"
             " starts or more epochs."
         )
-    return Length(left if whole.unit == "epochs" else max(1, int(left)), whole.unit)
+    return Length(remaining if budget.unit == "epochs" else max(1, int(remaining)), budget.unit)
 
 
-def _within(each: Length, times: int, whole: Length, name: str) -> None:
-    """Raise `PlanError` where `times` parts are longer than the whole."""
-    if each.unit == whole.unit and each.amount * times > whole.amount * (1 + 1e-9):
-        total = Length(each.amount * times, each.unit)
+def _within(part: Length, times: int, budget: Length, name: str) -> None:
+    """Raise `PlanError` where `times` parts are longer than the budget."""
+    if part.unit == budget.unit and part.amount * times > budget.amount * (1 + 1e-9):
+        total = Length(part.amount * times, part.unit)
         raise PlanError(
-            f"a {name} longer than the budget: {times} times {each} are {total}, and there are"
-            f" {whole}. Shorten it, or take fewer members."
+            f"a {name} longer than the budget: {times} times {part} are {total}, and there are"
+            f" {budget}. Shorten it, or take fewer members."
         )

@@ -53,7 +53,7 @@ class BatchEnsemble(Heads):
     """
 
     def setup(self):
-        """Keeps the network's own paths: no level is added to the params."""
+        """Share the network's scope, so that no level is added to the params' paths."""
         nn.share_scope(self, self.net)
 
     def __call__(self, x: Any, train: bool) -> jax.Array:
@@ -75,7 +75,7 @@ def _fast_weights(
     kwargs: dict[str, Any],
     context: Any,
 ) -> Any:
-    """Steps in where a layer multiplies and where it adds its bias."""
+    """Interceptor that scales a layer's inputs and outputs, and adds biases, by member."""
     layer, name = context.module, context.method_name
     if not isinstance(layer, Conv | Dense) or name not in ("multiply", "shift"):
         return method(*args, **kwargs)
@@ -99,10 +99,10 @@ def _signs(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def _by_member(
     operation: Callable[..., jax.Array], rows: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """`operation` of rows [B M, ..., C] with each one's member's weights [M, C]."""
-    each = rows.reshape(-1, len(weights), *rows.shape[1:])
-    weights = weights.reshape(1, len(weights), *(1,) * (each.ndim - 3), -1)
-    return operation(each, weights.astype(rows.dtype)).reshape(rows.shape)
+    """The `operation` on rows [B M, ..., C] and the weights [M, C] of each one's member."""
+    by_member = rows.reshape(-1, len(weights), *rows.shape[1:])
+    weights = weights.reshape(1, len(weights), *(1,) * (by_member.ndim - 3), -1)
+    return operation(by_member, weights.astype(rows.dtype)).reshape(rows.shape)
 
 
 def _check_kernels(params: Any) -> None:

@@ -1,4 +1,4 @@
-"""Pretrained encoders: Hugging Face checkpoints as params."""
+"""Reads pretrained encoders: Hugging Face checkpoints as params."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A pretrained network. Two of equal content are equal, wherever they were read.
+    """A pretrained network; two of equal content are equal, wherever they were read.
 
     Args:
       config: its sizes.
@@ -72,7 +72,7 @@ class Checkpoint:
 
     @property
     def has_pooler(self) -> bool:
-        """Whether a pooler came with it; masked language models have none."""
+        """Whether the checkpoint has a pooler; masked language models have none."""
         return "pooler" in self.params["encoder"]
 
 
@@ -144,32 +144,34 @@ def read_checkpoint(
         # Whoever ties the tables ties their biases; older files have one of both names.
         other = word_bias(dataclasses.replace(config, tied=not config.tied))
         plain |= {word_bias(config): plain.pop(other)} if other in plain else {}
-    wanted = encoder_tensors(config)
+    expected = encoder_tensors(config)
     pooler = pooler_tensors(config)
     if any(tensor.name in plain for tensor in pooler):
-        wanted += pooler
+        expected += pooler
     if head is not None:
-        wanted += head_tensors(config, head, _outputs(config, tensors, plain))
+        expected += head_tensors(config, head, _outputs(config, tensors, plain))
     arrays = {}
-    for tensor in wanted:
-        given = plain.pop(tensor.name, None)
-        if given is None:
+    for tensor in expected:
+        stored_name = plain.pop(tensor.name, None)
+        if stored_name is None:
             raise CheckpointError(f"{source}: lacks {tensor.name!r}, which a {config} has.")
-        arrays[tensor.path] = _checked(tensor, tensors[given], f"{files[given]}: {given!r}", config)
-    over = [name for name in plain if not is_head(name)]
-    if over:
-        more = f" and {len(over) - 1} more" if len(over) > 1 else ""
-        own = over[0].startswith(("embeddings.", "encoder.", "pooler."))
+        arrays[tensor.path] = _checked(
+            tensor, tensors[stored_name], f"{files[stored_name]}: {stored_name!r}", config
+        )
+    unused = [name for name in plain if not is_head(name)]
+    if unused:
+        more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+        of_encoder = unused[0].startswith(("embeddings.", "encoder.", "pooler."))
         hint = (
             ""
-            if own
+            if of_encoder
             else (
                 " A head of another kind is left out by"
-                f" ignore=['{re.escape(over[0].partition('.')[0])}']."
+                f" ignore=['{re.escape(unused[0].partition('.')[0])}']."
             )
         )
         raise CheckpointError(
-            f"{files[plain[over[0]]]}: a {config} has no use for {plain[over[0]]!r}{more}. Does"
+            f"{files[plain[unused[0]]]}: a {config} has no use for {plain[unused[0]]!r}{more}. Does"
             f" config.json belong to it?{hint}"
         )
     names: tuple[str, ...] = ()
@@ -239,7 +241,7 @@ def _is_pattern(pattern: Any) -> bool:
 def _outputs(
     config: TransformerConfig, tensors: dict[str, np.ndarray], plain: dict[str, str]
 ) -> int:
-    """How many outputs a classifier has: the rows of its last kernel."""
+    """The number of a classifier's outputs: the rows of its last kernel."""
     kernel = tensors.get(plain.get(head_tensors(config, "classifier")[-2].name, ""))
     return len(kernel) if kernel is not None and kernel.ndim else 2
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its classifier: whether it has one of texts, and its classes."""
+"""Reads what a checkpoint says of its classifier: whether it is of texts, and its classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_classifier(settings: Mapping[str, Any], where: str) -> None:
 
 
 def names_of_classes(settings: Mapping[str, Any], outputs: int, where: str) -> tuple[str, ...]:
-    """The classes in the order of the outputs, from `id2label`.
+    """The names of the classes in the order of the outputs, from `id2label`.
 
     Empty where it is not there, or says no more than LABEL_0, LABEL_1.
 
@@ -51,7 +51,7 @@ def names_of_classes(settings: Mapping[str, Any], outputs: int, where: str) -> t
 
 
 def order_of_classes(names: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
-    """Which output gives each of the wanted classes.
+    """The output that gives each of the wanted classes.
 
     Capitals, spaces and `_` against `-` make no difference.
 
@@ -62,22 +62,22 @@ def order_of_classes(names: Sequence[str], wanted: Sequence[str], where: str) ->
     >>> order_of_classes(theirs, ["entailment", "neutral", "contradiction"], "config.json")
     [1, 2, 0]
     """
-    known = {_plain(name): i for i, name in enumerate(names)}
+    place_by_name = {_plain(name): i for i, name in enumerate(names)}
     if (
-        len(known) < len(names)
-        or set(known) != {_plain(name) for name in wanted}
-        or len(known) != len(wanted)
+        len(place_by_name) < len(names)
+        or set(place_by_name) != {_plain(name) for name in wanted}
+        or len(place_by_name) != len(wanted)
     ):
-        said = (
+        problem = (
             f"names its outputs {', '.join(names)[:200]}"
             if names
             else "does not name its outputs (id2label)"
         )
         raise CheckpointError(
-            f"{where}: {said}; class_names are {', '.join(wanted)[:200]}. Leave class_names out for"
-            " the order of the file, and compare."
+            f"{where}: {problem}; class_names are {', '.join(wanted)[:200]}. Leave class_names out"
+            " for the order of the file, and compare."
         )
-    return [known[_plain(name)] for name in wanted]
+    return [place_by_name[_plain(name)] for name in wanted]
 
 
 def _plain(name: str) -> str:

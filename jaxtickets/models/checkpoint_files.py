@@ -1,4 +1,4 @@
-"""The files of a Hugging Face checkpoint: a folder of this machine, or a model of the hub.
+"""Reads files of a Hugging Face checkpoint, of a folder or of a model of the hub.
 
 All tensors in them, by name.
 """
@@ -35,7 +35,7 @@ _MOST_DEPTH = 100
 
 
 def finder(where: str | Path, revision: str | None = None) -> Find:
-    """Where the files of a checkpoint are looked for.
+    """A function that finds a checkpoint's file by its name.
 
     Args:
       where: a folder; or a model's name on the Hugging Face hub, whose files are taken from its
@@ -50,9 +50,9 @@ def finder(where: str | Path, revision: str | None = None) -> Find:
     if os.path.isdir(folder):
         return lambda name: folder / name if (folder / name).is_file() else None
     if isinstance(where, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", where):
-        named = cut(repr(str(where)), 300)
+        shown_name = cut(repr(str(where)), 300)
         raise CheckpointError(
-            f"there is no folder {named}. A model of the Hugging Face hub is named like"
+            f"there is no folder {shown_name}. A model of the Hugging Face hub is named like"
             " 'google-bert/bert-base-uncased'."
         )
     try:
@@ -85,7 +85,7 @@ def finder(where: str | Path, revision: str | None = None) -> Find:
 
 
 def read_json(path: Path) -> Any:
-    """What is in a JSON file.
+    """The contents of a JSON file, checked.
 
     Raises:
       CheckpointError: not JSON, or far too large for what these files hold.
@@ -106,14 +106,17 @@ def read_json(path: Path) -> Any:
 
 
 def _deeper(content: Any, most: int) -> bool:
-    """Whether JSON is nested in more levels: whoever walks or prints it afterwards would fail."""
+    """Whether JSON is nested in more than `most` levels.
+
+    Whoever walks or prints it afterwards would fail.
+    """
     level = [content]
     for _ in range(most):
         level = [
             inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
+            for node in level
+            if isinstance(node, dict | list)
+            for inner in (node.values() if isinstance(node, dict) else node)
         ]
         if not level:
             return False
@@ -157,7 +160,7 @@ def _read_shards(
     announced: dict[str, set[str]] = {}
     for name, shard in shards.items():
         announced.setdefault(shard, set()).add(name)
-    for shard, wanted in sorted(announced.items()):
+    for shard, announced_names in sorted(announced.items()):
         if not re.fullmatch(rf"[\w-][\w.-]*\.{suffix}", shard):
             raise CheckpointError(f"{index}: {shown(shard)} is not the name of a shard beside it.")
         path = find(shard)
@@ -165,14 +168,14 @@ def _read_shards(
             raise CheckpointError(
                 f"{index}: the shard {shard} is missing; fetch the checkpoint again."
             )
-        found = _read(path)
-        for name in sorted(wanted ^ set(found)):
+        shard_tensors = _read(path)
+        for name in sorted(announced_names ^ set(shard_tensors)):
             raise CheckpointError(
-                f"{path}: {'lacks' if name in wanted else 'holds'} {shown(name)}, against what"
-                f" {index.name} says."
+                f"{path}: {'lacks' if name in announced_names else 'holds'} {shown(name)}, against"
+                f" what {index.name} says."
             )
-        tensors |= found
-        files |= dict.fromkeys(found, str(path))
+        tensors |= shard_tensors
+        files |= dict.fromkeys(shard_tensors, str(path))
     return tensors, files
 
 
@@ -181,7 +184,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Floating tensors as views of the mapped file, whose bytes are read when they are used.
+    """Floating tensors as views of the mapped file.
+
+    Their bytes are read when they are used.
 
     Of others, which no weight is, an array of their shape without content.
     """
@@ -195,14 +200,14 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
         raw = np.asarray(np.memmap(path, np.uint8, "r"))
-        for name, about in header.items():
+        for name, entry in header.items():
             if name == "__metadata__":
                 continue
-            begin, end = (8 + size + offset for offset in about["data_offsets"])
-            if about["dtype"] in _FLOATS:
-                tensors[name] = raw[begin:end].view(_FLOATS[about["dtype"]]).reshape(about["shape"])
+            begin, end = (8 + size + offset for offset in entry["data_offsets"])
+            if entry["dtype"] in _FLOATS:
+                tensors[name] = raw[begin:end].view(_FLOATS[entry["dtype"]]).reshape(entry["shape"])
             else:
-                tensors[name] = np.broadcast_to(np.int8(0), about["shape"])
+                tensors[name] = np.broadcast_to(np.int8(0), entry["shape"])
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {told(error)}.") from error
     except (

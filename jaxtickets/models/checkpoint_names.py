@@ -1,4 +1,4 @@
-"""Which tensor of a Hugging Face checkpoint is which leaf of our params."""
+"""The leaf of our params for every tensor of a Hugging Face checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HeadKind = Literal["classifier", "masked_lm"]
 
 
 class Tensor(NamedTuple):
-    """One tensor.
+    """A tensor of a checkpoint, and the leaf of our params that it is.
 
     Args:
       path: where it is in the params, `"encoder/pooler/kernel"`.
@@ -34,25 +34,25 @@ class Tensor(NamedTuple):
 def encoder_tensors(c: TransformerConfig) -> list[Tensor]:
     """The tensors of an encoder without its pooler."""
     tables = {"word": c.vocabulary, "position": c.positions, "token_type": c.token_types}
-    found = [
+    tensors = [
         Tensor(f"encoder/{table}/embedding", f"embeddings.{table}_embeddings.weight", (n, c.width))
         for table, n in tables.items()
     ]
-    found += _norm("encoder/norm", "embeddings.LayerNorm", c.width)
+    tensors += _norm("encoder/norm", "embeddings.LayerNorm", c.width)
     for i in range(c.layers):
         ours, theirs = f"encoder/layer_{i}", f"encoder.layer.{i}"
         for part in ("query", "key", "value"):
-            found += _dense(f"{ours}/{part}", f"{theirs}.attention.self.{part}", c.width, c.width)
-        found += _dense(
+            tensors += _dense(f"{ours}/{part}", f"{theirs}.attention.self.{part}", c.width, c.width)
+        tensors += _dense(
             f"{ours}/attention_output", f"{theirs}.attention.output.dense", c.width, c.width
         )
-        found += _norm(f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm", c.width)
-        found += _dense(
+        tensors += _norm(f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm", c.width)
+        tensors += _dense(
             f"{ours}/intermediate", f"{theirs}.intermediate.dense", c.width, c.intermediate
         )
-        found += _dense(f"{ours}/output", f"{theirs}.output.dense", c.intermediate, c.width)
-        found += _norm(f"{ours}/output_norm", f"{theirs}.output.LayerNorm", c.width)
-    return found
+        tensors += _dense(f"{ours}/output", f"{theirs}.output.dense", c.intermediate, c.width)
+        tensors += _norm(f"{ours}/output_norm", f"{theirs}.output.LayerNorm", c.width)
+    return tensors
 
 
 def pooler_tensors(c: TransformerConfig) -> list[Tensor]:
@@ -111,7 +111,7 @@ _WORDS = "embeddings.word_embeddings.weight"
 
 
 def plain_names(names: list[str], c: TransformerConfig, where: str) -> dict[str, str]:
-    """The names in a checkpoint as `Tensor.name` has them, and the names they had.
+    """The names of a checkpoint's tensors as `Tensor.name` has them, with those they had.
 
     Buffers left out.
 
@@ -132,11 +132,13 @@ def plain_names(names: list[str], c: TransformerConfig, where: str) -> dict[str,
             " one out with ignore=."
         )
     prefix = prefixes[0] if prefixes else ""
-    around = prefix.removesuffix(family)  # of a wrapper: heads have it too
+    wrapper_prefix = prefix.removesuffix(family)  # of a wrapper: heads have it too
     plain: dict[str, str] = {}
-    for given in names:
+    for stored_name in names:
         name = (
-            given.removeprefix(prefix) if given.startswith(prefix) else given.removeprefix(around)
+            stored_name.removeprefix(prefix)
+            if stored_name.startswith(prefix)
+            else stored_name.removeprefix(wrapper_prefix)
         )
         name = name.removeprefix(family)
         for old, new in (
@@ -146,11 +148,11 @@ def plain_names(names: list[str], c: TransformerConfig, where: str) -> dict[str,
             name = name.removesuffix(old) + new if name.endswith(old) else name
         if name in plain:
             raise CheckpointError(
-                f"{where}: {plain[name]!r} and {given!r} are the same tensor; one of them has"
+                f"{where}: {plain[name]!r} and {stored_name!r} are the same tensor; one of them has"
                 " to go."
             )
         if name not in _BUFFERS:
-            plain[name] = given
+            plain[name] = stored_name
     return plain
 
 
@@ -160,7 +162,7 @@ def is_head(name: str) -> bool:
 
 
 def build(arrays: dict[str, Any]) -> PyTree:
-    """The tree of arrays that are named by path."""
+    """The tree of arrays that are given by path."""
     tree: dict[str, Any] = {}
     for path, value in arrays.items():
         *above, leaf = path.split("/")

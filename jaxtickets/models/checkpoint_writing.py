@@ -42,7 +42,7 @@ def save_pretrained(
     *,
     class_names: Sequence[str] | None = None,
 ) -> Path:
-    """A folder with `config.json` and `model.safetensors`; whole, or not there.
+    """Write a folder with `config.json` and `model.safetensors`; whole, or not at all.
 
     In torch, `AutoModelForSequenceClassification.from_pretrained(folder)` (`AutoModelForMaskedLM`,
     `AutoModel`) gives the same outputs; pruned weights are zeros there.
@@ -138,17 +138,17 @@ def save_pretrained(
 
 
 def _tensors(
-    wanted: dict[str, Tensor], arrays: dict[str, Any], config: TransformerConfig
+    tensor_by_name: dict[str, Tensor], arrays: dict[str, Any], config: TransformerConfig
 ) -> dict[str, np.ndarray]:
     """The arrays by the names and in the layout of a checkpoint."""
-    over = sorted(set(arrays) - {tensor.path for tensor in wanted.values()})
-    if over:
+    unknown = sorted(set(arrays) - {tensor.path for tensor in tensor_by_name.values()})
+    if unknown:
         raise TicketError(
-            f"save_pretrained: a {config} has no {over[0]!r}. Give the config that the network was"
-            " made with."
+            f"save_pretrained: a {config} has no {unknown[0]!r}. Give the config that the network"
+            " was made with."
         )
     tensors = {}
-    for name, tensor in wanted.items():
+    for name, tensor in tensor_by_name.items():
         if tensor.path not in arrays:
             raise TicketError(
                 f"save_pretrained: the params lack {tensor.path!r}, which a {config} has."
@@ -167,21 +167,21 @@ def _tensors(
 
 
 def _write(folder: Path, settings: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Both files into a folder beside, which then gets the name."""
+    """Write both files into a temporary folder beside, which then gets the name."""
     from safetensors.numpy import save_file
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"save_pretrained: {folder} is there already; give another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary_folder = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        (beside / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
-        save_file(tensors, beside / "model.safetensors", {"format": "pt"})
-        for file in beside.iterdir():
+        (temporary_folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        save_file(tensors, temporary_folder / "model.safetensors", {"format": "pt"})
+        for file in temporary_folder.iterdir():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())  # a name that outlives a power cut should have its bytes
-        beside.chmod(0o755)
-        os.replace(beside, folder)
+        temporary_folder.chmod(0o755)
+        os.replace(temporary_folder, folder)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary_folder, ignore_errors=True)
         raise

@@ -1,4 +1,4 @@
-"""Densely connected networks."""
+"""Densely connected networks (DenseNet)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BLOCKS = {121: (6, 12, 24, 16), 161: (6, 12, 36, 24), 169: (6, 12, 32, 32), 201:
 
 
 class Layer(nn.Module):
-    """A 1x1 convolution to 4 `growth` channels and a 3x3 one to `growth`, put beside what came in.
+    """A 1x1 convolution to 4 `growth` channels and a 3x3 one to `growth`, put beside the input.
 
     BN and ReLU stand before each.
     """
@@ -128,13 +128,13 @@ class DenseNet(nn.Module):
             else self.depth
         )
         # each halves the side
-        each = blocks if isinstance(blocks, tuple) and len(blocks) <= 30 else ()
-        if not each or not all(
-            checks.is_int(layers) and 0 < layers <= checks.MOST for layers in each
+        layer_counts = blocks if isinstance(blocks, tuple) and len(blocks) <= 30 else ()
+        if not layer_counts or not all(
+            checks.is_int(layers) and 0 < layers <= checks.MOST for layers in layer_counts
         ):
-            known = ", ".join(map(str, BLOCKS))
+            allowed = ", ".join(map(str, BLOCKS))
             raise ValueError(
-                f"DenseNet: depth must be one of {known}, or layers per block as (6, 12, 24, 16),"
+                f"DenseNet: depth must be one of {allowed}, or layers per block as (6, 12, 24, 16),"
                 f" got {checks.shown(self.depth)}."
             )
         check_count(self, "growth", " (32 is usual)", checks.MOST)

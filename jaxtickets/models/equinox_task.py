@@ -25,7 +25,7 @@ from jaxtickets.task import PyTree
 
 
 class _Structure(NamedTuple):
-    """What all modules of a factory have in common: everything but the numbers."""
+    """The parts that all modules of a factory have in common: everything but the numbers."""
 
     kind: type
     params: PyTree  # a module, with shapes for its floating-point arrays and None for all else
@@ -40,12 +40,15 @@ def _equinox() -> Any:
 
 
 def is_equinox_module(model: Any) -> bool:
-    """Whether it is an Equinox module, which has its weights already."""
+    """Whether a model is an Equinox module, which has its weights already."""
     return _equinox() is not None and isinstance(model, _equinox().Module)
 
 
 def is_equinox_factory(model: Any) -> bool:
-    """Whether calling it with a key makes an Equinox module; it is traced to find out."""
+    """Whether calling a model with a key makes an Equinox module.
+
+    It is traced to find out.
+    """
     if _equinox() is None or not callable(model):
         return False
     if inspect.isclass(model):
@@ -57,7 +60,7 @@ def is_equinox_factory(model: Any) -> bool:
 
 
 def _first_argument(factory: Callable[..., Any]) -> str | None:
-    """The first argument without a default; None where it is not told."""
+    """The name of the first argument without a default; None where it is not told."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
@@ -66,16 +69,20 @@ def _first_argument(factory: Callable[..., Any]) -> str | None:
 
 
 def _make(factory: Callable[..., Any], key: jax.Array) -> tuple[Any, Any]:
-    """The module without its initial state, and that as an `eqx.nn.State`."""
+    """The module without its initial state, and that state as an `eqx.nn.State`."""
     by_name = {"key": key} if _first_argument(factory) == "key" else None
-    made = factory(**by_name) if by_name else factory(key)
-    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], _equinox().nn.State):
-        return made
-    return _equinox().nn.make_with_state(lambda: made)()
+    module = factory(**by_name) if by_name else factory(key)
+    if (
+        isinstance(module, tuple)
+        and len(module) == 2
+        and isinstance(module[1], _equinox().nn.State)
+    ):
+        return module
+    return _equinox().nn.make_with_state(lambda: module)()
 
 
 def _split(module: Any) -> tuple[PyTree, PyTree, PyTree]:
-    """Floating-point arrays, other arrays, and the rest of a module."""
+    """A module's floating-point arrays, its other arrays, and the rest of it."""
     params, others = _equinox().partition(module, _equinox().is_inexact_array)
     return params, *_equinox().partition(others, _equinox().is_array)
 
@@ -86,33 +93,33 @@ def _indices(module: Any) -> dict[str, Any]:
     def is_index(node: Any) -> bool:
         return isinstance(node, _equinox().nn.StateIndex)
 
-    found: dict[Any, tuple[str, Any]] = {}
+    index_by_marker: dict[Any, tuple[str, Any]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(module, is_leaf=is_index):
         if is_index(leaf):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            found.setdefault(leaf.marker, (name, leaf))
-    return dict(found.values())
+            index_by_marker.setdefault(leaf.marker, (name, leaf))
+    return dict(index_by_marker.values())
 
 
 @functools.lru_cache(maxsize=128)
 def _structure(factory: Callable[..., Any]) -> _Structure | None:
-    """None where the factory makes something else."""
+    """The structure of a factory's modules; None where it makes something else."""
     static: list[Any] = []
 
     def arrays(key: jax.Array) -> Any:
-        made = _make(factory, key)
-        if not isinstance(made[0], _equinox().Module):
+        module_and_state = _make(factory, key)
+        if not isinstance(module_and_state[0], _equinox().Module):
             return None
-        params, constants, rest = _split(made[0])
-        static.extend((type(made[0]), _indices(made[0]), rest))
-        return params, made[1], constants
+        params, constants, skeleton = _split(module_and_state[0])
+        static.extend((type(module_and_state[0]), _indices(module_and_state[0]), skeleton))
+        return params, module_and_state[1], constants
 
     shapes = jax.eval_shape(arrays, jax.random.key(0))
     if shapes is None:
         return None
     params, state, constants = shapes
-    kind, indices, rest = static
-    return _Structure(kind, params, state, indices, constants, rest)
+    kind, indices, skeleton = static
+    return _Structure(kind, params, state, indices, constants, skeleton)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -127,10 +134,12 @@ def _like(tree: PyTree, leaves: Any) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
 
-def _to_dict(of: _Structure, state: Any, constants: PyTree) -> dict[str, PyTree]:
+def _to_dict(structure: _Structure, state: Any, constants: PyTree) -> dict[str, PyTree]:
     """`model_state`: the state's values and the constants, by their paths in the module."""
-    values = {name: state.get(index) for name, index in of.indices.items()}
-    return values | dict(zip(leaf_paths(of.constants), jax.tree.leaves(constants), strict=True))
+    values = {name: state.get(index) for name, index in structure.indices.items()}
+    return values | dict(
+        zip(leaf_paths(structure.constants), jax.tree.leaves(constants), strict=True)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,10 +161,10 @@ class EquinoxInit:
         The module has its floating-point arrays alone; the dict the values of its `eqx.nn.State`
         and its other arrays.
         """
-        of = _of(self.factory)
+        structure = _of(self.factory)
         params, state, constants = _leaves(self.factory, key)
-        return _like(of.params, params), _to_dict(
-            of, _like(of.state, state), _like(of.constants, constants)
+        return _like(structure.params, params), _to_dict(
+            structure, _like(structure.state, state), _like(structure.constants, constants)
         )
 
 
@@ -178,42 +187,51 @@ class EquinoxApply(ModuleApply):
         more: dict[str, Any],
     ) -> tuple[PyTree, PyTree]:
         """Runs the module with `inference` set to `not train`; in training its state is updated."""
-        eqx, of = _equinox(), _of(self.factory)
-        constants = _like(of.constants, [model_state[name] for name in leaf_paths(of.constants)])
-        state = _like(of.state, jax.tree.leaves([model_state[name] for name in of.indices]))
-        module = eqx.nn.inference_mode(
-            eqx.combine(_like(of.params, jax.tree.leaves(params)), constants, of.static), not train
+        eqx, structure = _equinox(), _of(self.factory)
+        constants = _like(
+            structure.constants, [model_state[name] for name in leaf_paths(structure.constants)]
         )
-        arguments = call_arguments(of.kind)
-        mode = call_modes(of.kind, train) | more
+        state = _like(
+            structure.state, jax.tree.leaves([model_state[name] for name in structure.indices])
+        )
+        module = eqx.nn.inference_mode(
+            eqx.combine(
+                _like(structure.params, jax.tree.leaves(params)), constants, structure.static
+            ),
+            not train,
+        )
+        arguments = call_arguments(structure.kind)
+        mode = call_modes(structure.kind, train) | more
         keys = None
         if "key" in arguments and train:
             examples = len(jax.tree.leaves(x)[0])
             keys = jax.random.split(jax.random.key(0) if key is None else key, examples)
-        stateful = takes_state(arguments, of)
+        stateful = takes_state(arguments, structure)
 
         def one(x: PyTree, key: jax.Array | None) -> Any:
-            given = {"key": key} if "key" in arguments else {}
-            given |= {"state": state} if stateful else {}
-            outputs = module(x, **given, **mode)
+            extra = {"key": key} if "key" in arguments else {}
+            extra |= {"state": state} if stateful else {}
+            outputs = module(x, **extra, **mode)
             return outputs if stateful else (outputs, state)
 
         outputs, state = jax.vmap(one, out_axes=(0, None), axis_name=_axis_name(module))(x, keys)
-        return outputs, _to_dict(of, state, constants) if train else model_state
+        return outputs, _to_dict(structure, state, constants) if train else model_state
 
     def kind(self) -> type:
         """The module's class."""
         return _of(self.factory).kind
 
     def layers_off(self, params: PyTree, model_state: PyTree, x: PyTree, fixed: bool) -> str:
-        """Statistics and dropout that training leaves off."""
-        of = _of(self.factory)
-        state = {name: model_state[name] for name in of.indices}
-        kept = [] if fixed else statistics(state, bool(_nodes(of.static, "BatchNorm")))
-        rates = [layer.p for layer in _nodes(of.static, "Dropout")]
+        """The statistics or dropout that training leaves off, in words."""
+        structure = _of(self.factory)
+        state = {name: model_state[name] for name in structure.indices}
+        running_statistics = (
+            [] if fixed else statistics(state, bool(_nodes(structure.static, "BatchNorm")))
+        )
+        rates = [layer.p for layer in _nodes(structure.static, "Dropout")]
         dropout = [rate for rate in rates if isinstance(rate, float) and rate > 0]
-        if kept:
-            return f"{kept[0]} is a running statistic"
+        if running_statistics:
+            return f"{running_statistics[0]} is a running statistic"
         return f"a layer has a dropout of {dropout[0]:g}" if dropout else ""
 
 
@@ -234,7 +252,7 @@ def takes_state(arguments: dict[str, Any], of: _Structure) -> bool:
 
 
 def _axis_name(module: Any) -> Any:
-    """What the module's batch norms call the batch.
+    """The name that the module's batch norms have for the batch axis.
 
     Raises:
       TypeError: they call it by different names.
@@ -250,14 +268,14 @@ def _axis_name(module: Any) -> Any:
 
 
 def _nodes(module: Any, kind: str) -> list[Any]:
-    """Layers of a class of `eqx.nn` in a module."""
-    wanted = getattr(_equinox().nn, kind)
-    leaves = jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, wanted))
-    return [leaf for leaf in leaves if isinstance(leaf, wanted)]
+    """Layers of a module that are of a class of `eqx.nn`."""
+    layer_class = getattr(_equinox().nn, kind)
+    leaves = jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, layer_class))
+    return [leaf for leaf in leaves if isinstance(leaf, layer_class)]
 
 
 def _of(factory: Callable[..., Any]) -> _Structure:
-    of = _structure(factory)
-    if of is None:
+    structure = _structure(factory)
+    if structure is None:
         raise TypeError(f"{factory!r:.80} makes no Equinox module.")
-    return of
+    return structure

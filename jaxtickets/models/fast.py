@@ -48,7 +48,7 @@ def conv2d(
 def _convolve(
     x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Sides], dilation: int = 1
 ) -> jax.Array:
-    """The convolution.
+    """The convolution of images with a kernel, dilated or not.
 
     `dilation=2` spreads image, kernel, padding and stride alike along H, which changes nothing but
     the path.
@@ -118,7 +118,7 @@ def _polyphase(
 
 
 def _fastest(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Sides]) -> jax.Array:
-    """The formulation whose forward pass and kernel gradient are fastest."""
+    """The convolution by the formulation whose forward pass and kernel gradient are fastest."""
     h, w, channels, features = kernel.shape
     if h == w == 1:
         # two axes, or XLA copies a transposed operand for the kernel gradient

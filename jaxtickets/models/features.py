@@ -1,4 +1,4 @@
-"""What the layers of a Linen network give, by name and in the order in which they are computed."""
+"""The outputs of a Linen network's layers, by name, in the order in which they are computed."""
 
 from __future__ import annotations
 
@@ -53,29 +53,29 @@ class LinenFeatures:
         examples = len(jax.tree.leaves(x)[0])
 
         def is_layer(module: linen.Module, method: str) -> bool:
-            own = module.variables.get("params", {})
+            module_params = module.variables.get("params", {})
             kernel = any(
                 re.search(_KERNEL, name) and hasattr(leaf, "shape") and is_matrix(leaf)
-                for name, leaf in own.items()
+                for name, leaf in module_params.items()
             )
-            found = kernel and method == "__call__"
-            if found:
+            is_kernel_layer = kernel and method == "__call__"
+            if is_kernel_layer:
                 # names only: their order is lost in a dictionary, and outputs may belong to a
                 # lifted trace
                 called.append(module.path)
-            return found
+            return is_kernel_layer
 
         variables, mode = {"params": params, **model_state}, linen_mode(self.model, False)
-        _, caught = in_mode(self.model, False).apply(
+        _, captured = in_mode(self.model, False).apply(
             variables, x, **mode, capture_intermediates=is_layer, mutable=["intermediates"]
         )
         outputs, times = {}, collections.Counter()
         for path in called:
-            scope: Any = caught.get("intermediates", {})
+            scope: Any = captured.get("intermediates", {})
             for name in path:
                 scope = scope.get(name, {})
-            found, times[path] = scope.get("__call__", ())[times[path] :], times[path] + 1
-            if found and getattr(found[0], "ndim", 0) >= 2 and len(found[0]) == examples:
+            values, times[path] = scope.get("__call__", ())[times[path] :], times[path] + 1
+            if values and getattr(values[0], "ndim", 0) >= 2 and len(values[0]) == examples:
                 name = "/".join(path) or type(self.model).__name__
-                outputs[name if times[path] == 1 else f"{name} ({times[path]})"] = found[0]
+                outputs[name if times[path] == 1 else f"{name} ({times[path]})"] = values[0]
         return outputs

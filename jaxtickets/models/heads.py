@@ -1,4 +1,4 @@
-"""Networks that give several predictions of an example, and what `classification` asks of them.
+"""Networks that give several predictions of an example, and what `classification` needs of them.
 
 Each is a Linen module around a plain network of this package, which keeps its own code:
 `TreeNet(WideResNet(28, 10), 3)`.
@@ -56,12 +56,12 @@ class Heads(nn.Module):
 
     @property
     def num_classes(self) -> int | None:
-        """C."""
+        """The number of classes, C."""
         return getattr(self.net, "num_classes", None)
 
     @property
     def repetition(self) -> int:
-        """R, how many times training shows an example to each head."""
+        """How many times training shows an example to each head, R."""
         return 1
 
 

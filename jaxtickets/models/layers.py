@@ -33,7 +33,7 @@ TORCH_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def check_images(x: jax.Array, model: str) -> None:
-    """Raises if `x` is not a batch of images with channels last.
+    """Raise an error if `x` is not a batch of images with channels last.
 
     Raises:
       ValueError: if `x` has another rank than 4.
@@ -47,7 +47,7 @@ def check_images(x: jax.Array, model: str) -> None:
 
 
 def check_fields(network: nn.Module) -> None:
-    """Checks what every network of this package is told: number of classes, dropout, dtype.
+    """Check the fields that every network of this package has: classes, dropout, dtype.
 
     NumPy's numbers among its fields become Python's: a network is known by how it prints.
 
@@ -73,7 +73,7 @@ def check_fields(network: nn.Module) -> None:
 
 
 def check_count(network: nn.Module, name: str, usual: str = "", most: int = checks.LONGEST) -> None:
-    """Raises if a field of a network is no count.
+    """Raise an error if a field of a network is no count.
 
     Raises:
       ValueError: if it is not an integer, is below 1, or is beyond all bounds.
@@ -89,7 +89,7 @@ def check_count(network: nn.Module, name: str, usual: str = "", most: int = chec
 
 
 def check_stem(stem: str, model: str) -> None:
-    """Raises if `stem` is not the first layers' form for small or for large images.
+    """Raise an error if `stem` is not the first layers' form for small or for large images.
 
     Raises:
       ValueError: if `stem` is neither "cifar" nor "imagenet".
@@ -112,7 +112,7 @@ def given_or_made(
 
 
 def bias_init(layer: Conv | Dense) -> Initializer:
-    """How the bias of a layer that has its kernel begins."""
+    """The initializer of the bias of a layer, from the layer's own kernel."""
     if layer.initial_bias == "zeros":
         return nn.initializers.zeros_init()
     fan_in = math.prod(layer.get_variable("params", "kernel").shape[:-1])
@@ -154,7 +154,7 @@ class Conv(nn.Module):
         return self.shift(y) if self.use_bias else y
 
     def multiply(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """The convolution alone."""
+        """The convolution alone, without the bias."""
         return fast.conv2d(x, kernel, self.strides, self.padding)
 
     def shift(self, y: jax.Array) -> jax.Array:
@@ -184,7 +184,7 @@ class Dense(nn.Module):
         return self.shift(self.multiply(x.astype(self.dtype), kernel.astype(self.dtype)))
 
     def multiply(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """The product alone."""
+        """The product alone, without the bias."""
         return fast.dense(x, kernel)
 
     def shift(self, y: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""LeNet-5 variants of Prune and Tune."""
+"""The LeNet-5 variants of Prune and Tune."""
 
 from __future__ import annotations
 
@@ -72,17 +72,17 @@ class LeNet(nn.Module):
             if len(size) != 4 or not all(
                 checks.is_int(width) and 1 <= width <= checks.LONGEST for width in size
             ):
-                given = checks.shown(self.size)
+                shown_size = checks.shown(self.size)
                 raise ValueError(
                     "LeNet: size needs four positive widths (conv1, conv2, dense1, dense2), got"
-                    f" {given}."
+                    f" {shown_size}."
                 )
             self.size = size
         super().__post_init__()
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The network in order, as pieces that can be run on their own."""
+        """Names of the network's stages in order; each can be run on its own."""
         return ("conv1", "conv2", "dense1", "dense2", "classifier")
 
     @nn.compact

@@ -32,14 +32,14 @@ def _linen_init(model, key, x):
 
 
 def _is_sown(model: linen.Module, variables: dict[str, Any], name: str, x: PyTree) -> bool:
-    """Whether the module runs without a collection.
+    """Whether the module runs without a collection, which it then only sows into.
 
     One that it only sows into, or takes gradients of, is no state.
     """
     if name == "batch_stats":
         return False
-    rest = {other: collection for other, collection in variables.items() if other != name}
-    params, state = rest.pop("params", {}), rest
+    collections = {other: collection for other, collection in variables.items() if other != name}
+    params, state = collections.pop("params", {}), collections
     try:
         for train in (True, False):
             key = jax.random.key(0) if train else None
@@ -97,13 +97,13 @@ class LinenApply(ModuleApply):
         return type(self.model)
 
     def layers_off(self, params: PyTree, model_state: PyTree, x: PyTree, fixed: bool) -> str:
-        """Statistics and dropout that training leaves off."""
+        """The statistics or dropout that training leaves off, in words."""
         off: list[str] = []
 
         def look(
             method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
         ) -> Any:
-            layer, where = context.module, "/".join(context.module.path)
+            layer, path = context.module, "/".join(context.module.path)
             rate = (
                 layer.rate
                 if isinstance(layer, linen.Dropout)
@@ -115,13 +115,19 @@ class LinenApply(ModuleApply):
                 and hasattr(layer, "deterministic")
                 and rate > 0
             ):
-                off.append(f"{where} has a dropout of {rate:g}")
+                off.append(f"{path} has a dropout of {rate:g}")
             return method(*args, **kwargs)
 
         with linen.intercept_methods(look):
             moves(self.in_training({}), model_state, params, x)
-        kept = [] if fixed else statistics(model_state, "batch_stats")
-        return f"{kept[0]} is a running statistic" if kept else off[0] if off else ""
+        running_statistics = [] if fixed else statistics(model_state, "batch_stats")
+        return (
+            f"{running_statistics[0]} is a running statistic"
+            if running_statistics
+            else off[0]
+            if off
+            else ""
+        )
 
 
 def streams(key: jax.Array | None) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""Hides tokens, for a network to guess them."""
+"""Masking of tokens, for a network to guess them."""
 
 from __future__ import annotations
 
@@ -87,14 +87,16 @@ class MaskTokens:
         int32 [B, T], the token where one is to be guessed, elsewhere -100.
         """
         ids, words = x["input_ids"], key_words(key)
-        chosen, fate, drawn = (position_bits(words, site, ids.shape, (1,)) for site in range(3))
+        share_bits, fate_bits, token_bits = (
+            position_bits(words, site, ids.shape, (1,)) for site in range(3)
+        )
         ordinary = x["attention_mask"] != 0
         for token in self.special:
             ordinary &= ids != token
-        guessed = ordinary & (chosen < jnp.uint32(round(self.share * 2**32)))
-        masked = fate < jnp.uint32(round(0.8 * 2**32))
-        stays = fate >= jnp.uint32(round(0.9 * 2**32))
-        random = (drawn % jnp.uint32(self.vocabulary)).astype(ids.dtype)
+        guessed = ordinary & (share_bits < jnp.uint32(round(self.share * 2**32)))
+        masked = fate_bits < jnp.uint32(round(0.8 * 2**32))
+        stays = fate_bits >= jnp.uint32(round(0.9 * 2**32))
+        random = (token_bits % jnp.uint32(self.vocabulary)).astype(ids.dtype)
         shown = jnp.where(
             masked, jnp.asarray(self.mask_token, ids.dtype), jnp.where(stays, ids, random)
         )

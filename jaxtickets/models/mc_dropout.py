@@ -52,7 +52,7 @@ class MCDropout(Heads):
             raise ValueError(f"MCDropout: key must be an integer in [0, 2^32), got {self.key!r}.")
 
     def setup(self):
-        """Keeps the network's own paths: no level is added to the params."""
+        """Share the network's scope, so that no level is added to the params' paths."""
         nn.share_scope(self, self.net)
 
     def __call__(self, x: Any, train: bool) -> jax.Array:
@@ -78,18 +78,18 @@ class MCDropout(Heads):
         )
 
     def _look_for_dropout(self, x: Any) -> jax.Array:
-        found = []
+        layers = []
 
         def look(
             method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
         ) -> Any:
             if isinstance(context.module, nn.Dropout) and context.module.rate > 0:
-                found.append(context.module)
+                layers.append(context.module)
             return method(*args, **kwargs)
 
         with nn.intercept_methods(look):
             out = self.net(x, **linen_mode(self.net, False))
-        if not found and not _own_rate(self.net):
+        if not layers and not _own_rate(self.net):
             raise ValueError(
                 "MCDropout: net has no dropout, so all passes would be equal. Write"
                 f" {type(self.net).__name__}(..., dropout=0.3)."
@@ -98,14 +98,14 @@ class MCDropout(Heads):
 
 
 def _own_rate(net: nn.Module) -> float:
-    """The rate of a network whose dropout is no layer; 0 of others."""
+    """The dropout rate of a network whose dropout is no layer; 0 of others."""
     return net.dropout_rate() if hasattr(net, "dropout_rate") else 0.0
 
 
 def _leave_on(
     method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
 ) -> Any:
-    """Runs dropout layers as in training, and everything else as it is."""
+    """Interceptor that runs dropout layers as in training, and everything else as it is."""
     layer = context.module
     if (
         not isinstance(layer, nn.Dropout)

@@ -92,11 +92,11 @@ class MIMO(Heads):
 
     @property
     def repetition(self) -> int:
-        """R."""
+        """How many times training shows an example to each head, R."""
         return self.batch_repetition
 
     def setup(self):
-        """Builds the network with M times its classes, and keeps its paths."""
+        """Build the network with M times its classes, and keep its paths."""
         self.wide = self.net.clone(parent=None, num_classes=self.members * self.net.num_classes)
         nn.share_scope(self, self.wide)
 
@@ -130,11 +130,14 @@ def training_rows(
     Each head's rows are all examples R times, in an order of its own, but for the last
     `round(repeated R B)` rows, which are the same for all heads.
     """
-    first, *rest = jax.random.split(key, members + 1)
+    shared_key, *head_keys = jax.random.split(key, members + 1)
     rows = jax.random.permutation(
-        first, jnp.tile(jnp.arange(examples, dtype=jnp.int32), repetition)
+        shared_key, jnp.tile(jnp.arange(examples, dtype=jnp.int32), repetition)
     )
-    own = len(rows) - round(repeated * len(rows))
+    own_count = len(rows) - round(repeated * len(rows))
     return jnp.stack(
-        [jnp.concatenate([jax.random.permutation(k, rows[:own]), rows[own:]]) for k in rest]
+        [
+            jnp.concatenate([jax.random.permutation(k, rows[:own_count]), rows[own_count:]])
+            for k in head_keys
+        ]
     )

@@ -1,4 +1,4 @@
-"""How a module is told whether it trains: names of that flag, and flags that no name gives away."""
+"""Tells modules whether they train: names of that flag, and flags that no name gives away."""
 
 from __future__ import annotations
 
@@ -96,26 +96,26 @@ def linen_mode(model: nn.Module, train: bool) -> dict[str, Any]:
     >>> linen_mode(nn.Dropout(0.5), train=True)
     {'deterministic': False}
     """
-    given = _fields(model)
+    fields = _fields(model)
     return {
         name: value
         for name, value in call_modes(type(model), train).items()
-        if given.get(name) is None
+        if fields.get(name) is None
     }
 
 
 def in_mode(model: nn.Module, train: bool) -> nn.Module:
-    """The module with the fields set that tell it whether it trains, `Net(training=False)`.
+    """The module with those fields set that tell it whether it trains, `Net(training=False)`.
 
     Of several heads, their network's.
 
     A field that is None is left alone where `__call__` is told.
     """
-    told = bool(call_modes(type(model), train))
+    has_argument = bool(call_modes(type(model), train))
     changes: dict[str, Any] = {
         name: FIELDS[name] is train
         for name, value in _fields(model).items()
-        if value is not None or not told
+        if value is not None or not has_argument
     }
     if isinstance(model, Heads):
         changes["net"] = in_mode(model.net, train)
@@ -155,19 +155,19 @@ def moves(run: Callable[..., tuple[Any, Any]], model_state: Any, params: Any, x:
     """
     key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
     try:
-        closed = jax.make_jaxpr(lambda *given: jax.tree.leaves(run(*given)[1]))(
+        program = jax.make_jaxpr(lambda *given: jax.tree.leaves(run(*given)[1]))(
             model_state, params, x, key
         )
     except Exception:  # frameworks have their own kinds
         return None
     changed = sum(
-        a is not b for a, b in zip(closed.jaxpr.invars, closed.jaxpr.outvars, strict=False)
+        a is not b for a, b in zip(program.jaxpr.invars, program.jaxpr.outvars, strict=False)
     )
-    return changed + _draws(closed.jaxpr)
+    return changed + _draws(program.jaxpr)
 
 
 def statistics(model_state: Any, surely: bool | str) -> list[str]:
-    """Leaves of a state that are statistics by their names.
+    """The leaves of a state whose names are those of statistics.
 
     All of them where `surely`, or in the collection of that name.
     """
@@ -180,7 +180,7 @@ def statistics(model_state: Any, surely: bool | str) -> list[str]:
 
 
 def _draws(jaxpr: Any) -> int:
-    """Draws of random numbers in a program."""
+    """The number of random draws in a program."""
     inner = (_draws(sub) for eqn in jaxpr.eqns for sub in subjaxprs(eqn))
     return sum(eqn.primitive.name in ("random_bits", "threefry2x32") for eqn in jaxpr.eqns) + sum(
         inner

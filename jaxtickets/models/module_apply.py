@@ -1,4 +1,4 @@
-"""`Task.apply` of a module, whatever its framework: what all frameworks' have in common."""
+"""The base of `Task.apply` for modules of all frameworks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtickets.task import PyTree
 
 
 class ModuleApply:
-    """`Task.apply` of a module. A framework's own says how it runs and what training leaves off."""
+    """`Task.apply` of a module; subclasses say how it runs and what training leaves off."""
 
     def __call__(
         self,
@@ -34,7 +34,7 @@ class ModuleApply:
         key: jax.Array | None,
         more: dict[str, Any],
     ) -> Any:
-        """The same, with `more` arguments for the module's call."""
+        """Run the module, with `more` arguments for its call."""
         raise NotImplementedError
 
     def kind(self) -> type:
@@ -42,13 +42,16 @@ class ModuleApply:
         raise NotImplementedError
 
     def layers_off(self, params: PyTree, model_state: PyTree, x: PyTree, fixed: bool) -> str:
-        """What training leaves off where it is one program with evaluation: statistics, dropout."""
+        """The statistics or dropout that training leaves off, in words.
+
+        Where training is one program with evaluation.
+        """
         raise NotImplementedError
 
     def off_in_training(
         self, params: PyTree, model_state: PyTree, x: PyTree, same: bool, fixed: bool
     ) -> str:
-        """What training does not switch on, in words; nothing where all is as it should be.
+        """What training does not switch on, in words; nothing where all is well.
 
         Args:
           params: shapes.
@@ -59,11 +62,11 @@ class ModuleApply:
         """
         kind = self.kind()
         for name in unknown_flags(kind):
-            other = {name: not call_arguments(kind)[name]}
-            here, there = (
-                moves(self.in_training(more), model_state, params, x) for more in ({}, other)
+            switched = {name: not call_arguments(kind)[name]}
+            draws, draws_switched = (
+                moves(self.in_training(more), model_state, params, x) for more in ({}, switched)
             )
-            if there is not None and here is not None and there > here:
+            if draws_switched is not None and draws is not None and draws_switched > draws:
                 return (
                     f"{kind.__name__}.__call__ has an argument {name} that would switch on"
                     " statistics or random numbers"

@@ -1,4 +1,4 @@
-"""A network from its name: what run folders and ticket files call it."""
+"""Makes a network from its name in run folders and ticket files."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def network(name: str) -> linen.Module:
     if not isinstance(name, str):
         raise ValueError(f"name must be a text, such as 'WideResNet(28, 10)', got {name!r:.80}.")
     try:
-        found = _build(ast.parse(name.strip(), mode="eval").body)
-        if not isinstance(found, linen.Module):
+        module = _build(ast.parse(name.strip(), mode="eval").body)
+        if not isinstance(module, linen.Module):
             raise ValueError("no class with its arguments")
-        return found
+        return module
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         shown = name if len(name) <= 80 else name[:77] + "..."
         raise ValueError(
@@ -59,7 +59,7 @@ def network(name: str) -> linen.Module:
 
 
 def _build(node: ast.expr) -> Any:
-    """What a node of the name's syntax tree stands for: a network, a number, a word, or several."""
+    """The value of a node of the name's syntax tree: a network, a number, a word, or several."""
     if isinstance(node, ast.Call):
         if not isinstance(node.func, ast.Name) or node.func.id not in NETWORKS:
             raise ValueError(f"{ast.unparse(node.func)} is not one")

@@ -32,8 +32,8 @@ def _nnx_structure(factory) -> tuple[Any, ...]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _nnx_init(factory, key):
-    _, params, _, rest = _nnx_split(factory(nnx.Rngs(key)))
-    return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+    _, params, _, state = _nnx_split(factory(nnx.Rngs(key)))
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +91,8 @@ class NNXApply(ModuleApply):
         return nnx.merge(
             graph,
             *(
-                _filled(state, given)
-                for state, given in zip(states, (params, random, model_state), strict=True)
+                _filled(state, values)
+                for state, values in zip(states, (params, random, model_state), strict=True)
             ),
         )
 
@@ -101,17 +101,19 @@ class NNXApply(ModuleApply):
         return type(nnx.merge(*_nnx_structure(self.factory)))
 
     def layers_off(self, params: PyTree, model_state: PyTree, x: PyTree, fixed: bool) -> str:
-        """Statistics and dropout that training leaves off."""
+        """The statistics or dropout that training leaves off, in words."""
         model = nnx.merge(*_nnx_structure(self.factory))
-        rest = _nnx_structure(self.factory)[3]
+        state_structure = _nnx_structure(self.factory)[3]
         is_stat = lambda leaf: isinstance(leaf, nnx.BatchStat)  # noqa: E731
-        kept = (
+        running_statistics = (
             []
             if fixed
-            else statistics(model_state, any(map(is_stat, jax.tree.leaves(rest, is_leaf=is_stat))))
+            else statistics(
+                model_state, any(map(is_stat, jax.tree.leaves(state_structure, is_leaf=is_stat)))
+            )
         )
-        if kept:
-            return f"{kept[0]} is a running statistic"
+        if running_statistics:
+            return f"{running_statistics[0]} is a running statistic"
         for path, layer in nnx.iter_modules(model):
             rate = (
                 getattr(layer, "rate", 0)
@@ -124,7 +126,7 @@ class NNXApply(ModuleApply):
 
 
 def _set_flags(model: nnx.Module, train: bool) -> None:
-    """Sets the flags of every module of the network by which it knows whether it trains."""
+    """Set the flags by which the network's modules know whether they train."""
     for _, module in nnx.iter_modules(model):
         for name, value in list(vars(module).items()):
             if isinstance(value, bool) and name in FIELDS:
@@ -132,7 +134,7 @@ def _set_flags(model: nnx.Module, train: bool) -> None:
 
 
 def _filled(state: Any, pure: PyTree) -> Any:
-    """A state with the arrays of a nested dictionary like it."""
+    """A state with the arrays of a nested dictionary of the same structure."""
     leaves, tree = jax.tree.leaves(pure), jax.tree.structure(state)
     places = jax.tree.leaves(nnx.to_pure_dict(jax.tree.unflatten(tree, range(tree.num_leaves))))
     by_place = dict(zip(places, leaves, strict=True))
@@ -140,7 +142,7 @@ def _filled(state: Any, pure: PyTree) -> Any:
 
 
 def _as_before(now: PyTree, before: PyTree) -> PyTree:
-    """Of a nested dictionary what was there before.
+    """The entries of a nested dictionary that were there before.
 
     What a module sows, or adds as it runs, is no state.
     """
@@ -152,7 +154,7 @@ def _as_before(now: PyTree, before: PyTree) -> PyTree:
 
 
 def _streams(abstract: PyTree, key: jax.Array) -> PyTree:
-    """Random state like `abstract`: a key folded from `key` for each stream, counters at 0."""
+    """A random state like `abstract`: a key folded from `key` for each stream, counters at 0."""
     leaves, tree = jax.tree.flatten(abstract)
     fresh = [
         (

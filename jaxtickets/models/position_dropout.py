@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 
 class Words(NamedTuple):
-    """A key as the hash takes it: two uint32 numbers (or two arrays, one pair an example)."""
+    """A key as two uint32 numbers, as the hash takes it (or two arrays, one pair an example)."""
 
     first: jax.Array
     second: jax.Array
@@ -36,13 +36,13 @@ def mix(n: jax.Array) -> jax.Array:
 
 
 def fold(words: Words, n: jax.Array | int) -> Words:
-    """Other words for every number: both differ for any two `n`."""
+    """A key made of a key and a number: both of its words differ for any two `n`."""
     first = mix(words.first ^ jnp.asarray(n).astype(jnp.uint32))
     return Words(first, mix(words.second ^ first))
 
 
 def key_words(key: jax.Array) -> Words:
-    """The words of a JAX key of any implementation.
+    """The two words of a JAX key of any implementation.
 
     Different keys have different words (of two numbers: all of them).
     """
@@ -57,7 +57,7 @@ def key_words(key: jax.Array) -> Words:
 def position_bits(
     words: Words, site: int, shape: Sequence[int], strides: Sequence[int]
 ) -> jax.Array:
-    """32 random bits for every place.
+    """Random bits for every place of an array, 32 each.
 
     Args:
       words: the key, scalars.

@@ -1,4 +1,4 @@
-"""`regression`: a task of learning a number."""
+"""Makes a task of learning a number: `regression`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Residual networks."""
+"""Residual networks (ResNet)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOTTLENECK = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut.
+    """A residual block: two 3x3 convolutions and a shortcut.
 
     As a bottleneck a 1x1, a 3x3 and a 1x1 one with 4 times the channels.
 
@@ -127,11 +127,12 @@ class ResNet(nn.Module):
 
     def __post_init__(self):
         check_fields(self)
-        known = sorted([*BASIC, *BOTTLENECK])
-        if not checks.is_int(self.depth) or self.depth not in known:
-            depths, given = ", ".join(map(str, known)), checks.shown(self.depth)
+        allowed = sorted([*BASIC, *BOTTLENECK])
+        if not checks.is_int(self.depth) or self.depth not in allowed:
+            depths, shown_depth = ", ".join(map(str, allowed)), checks.shown(self.depth)
             raise ValueError(
-                f"ResNet: depth must be one of {depths}, got {given}. For CIFAR write ResNet(18)."
+                f"ResNet: depth must be one of {depths}, got {shown_depth}. For CIFAR write"
+                " ResNet(18)."
             )
         check_stem(self.stem, "ResNet")
         check_count(self, "width", " (64 is usual)", checks.MOST)

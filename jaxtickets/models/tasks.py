@@ -1,4 +1,4 @@
-"""`classification`: a task out of a Linen module, a factory (NNX, Equinox) or a pair of functions.
+"""Makes a task of a Linen module, an NNX or Equinox factory, or functions: `classification`.
 
 The functions of a task are small frozen dataclasses, so tasks made of equal models are equal and
 share compiled code.
@@ -89,8 +89,8 @@ def classification(
     True
     """
     init, apply = functions(model, "classification")
-    known = getattr(model, "num_classes", None)
-    classes: Any = known if num_classes is None else num_classes
+    model_classes = getattr(model, "num_classes", None)
+    classes: Any = model_classes if num_classes is None else num_classes
     if classes is None:
         raise ValueError(
             "classification: num_classes is needed, because this model has no attribute"
@@ -103,27 +103,27 @@ def classification(
             "classification: num_classes is a whole number of at least 2, got"
             f" {checks.shown(classes)}."
         )
-    if known is not None and classes != known:
+    if model_classes is not None and classes != model_classes:
         raise ValueError(
-            f"classification: num_classes={classes}, but the model has {known}. Leave the argument"
-            " out."
+            f"classification: num_classes={classes}, but the model has {model_classes}. Leave the"
+            " argument out."
         )
     if not (checks.is_fraction(label_smoothing) and label_smoothing < 1):
         raise ValueError(
             "classification: label_smoothing must be in [0, 1), got"
             f" {checks.shown(label_smoothing)}."
         )
-    loss, log_proba, several = CrossEntropy(float(label_smoothing)), log_softmax, {}
+    loss, log_proba, head_fields = CrossEntropy(float(label_smoothing)), log_softmax, {}
     if isinstance(model, Heads):
         loss = HeadsCrossEntropy(model.over, model.repetition, loss.label_smoothing)
         log_proba = HeadsLogProba(model.members, model.repetition)
-        same: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "label_smoothing": label_smoothing,
             "prunable": prunable,
             "fixed_state": fixed_state,
         }
-        plain = classification(model.net, num_classes=int(classes), **same)
-        several = {"heads": model.members, "plain": plain}
+        plain = classification(model.net, num_classes=int(classes), **settings)
+        head_fields = {"heads": model.members, "plain": plain}
     return Task(
         init=init,
         apply=apply,
@@ -135,12 +135,12 @@ def classification(
         features=features_of(model),
         check=check_of(model),
         fixed_state=fixed_state,
-        **several,
+        **head_fields,
     )
 
 
 def functions(model: Model, caller: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`Task.init` and `Task.apply` of a model.
+    """The functions `Task.init` and `Task.apply` of a model.
 
     Raises:
       TypeError: if `model` is neither a Linen module, a factory nor a pair of functions; the
@@ -210,10 +210,10 @@ class HeadsCrossEntropy:
     def __call__(self, outputs: PyTree, y: jax.Array) -> jax.Array:
         """Maps outputs of a `Heads` network and integer labels [B] to [B]."""
         logits = by_example(outputs, self.repetition)
-        each = CrossEntropy(self.label_smoothing)(
+        losses = CrossEntropy(self.label_smoothing)(
             logits, jnp.broadcast_to(y[:, None], logits.shape[:-1])
         ).mean(-1)
-        return each.sum(0) if self.over == "sum" else each.mean(0)
+        return losses.sum(0) if self.over == "sum" else losses.mean(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,17 +228,20 @@ class HeadsLogProba:
 
     def __call__(self, outputs: PyTree) -> jax.Array:
         """Maps outputs of a `Heads` network to [H, B, C]."""
-        each = log_softmax(by_example(outputs, self.repetition))
-        each = (
-            each[:, :, 0]
-            if each.shape[2] == 1
-            else jax.nn.logsumexp(each, axis=2) - jnp.log(jnp.float32(each.shape[2]))
+        log_proba = log_softmax(by_example(outputs, self.repetition))
+        log_proba = (
+            log_proba[:, :, 0]
+            if log_proba.shape[2] == 1
+            else jax.nn.logsumexp(log_proba, axis=2) - jnp.log(jnp.float32(log_proba.shape[2]))
         )
-        return jnp.broadcast_to(each, (self.heads, *each.shape[1:]))
+        return jnp.broadcast_to(log_proba, (self.heads, *log_proba.shape[1:]))
 
 
 def name_of(model: Any) -> str:
-    """Class and fields: first and required ones by position, others if not the default."""
+    """The name of a model: its class, and fields that are not the default.
+
+    First and required fields stand by position.
+    """
     if not isinstance(model, linen.Module):
         part = model[1] if isinstance(model, tuple) else model
         while isinstance(part, functools.partial):
@@ -257,7 +260,7 @@ def name_of(model: Any) -> str:
 
 
 def _word(value: Any) -> str:
-    """A field in a name: no address, which is another in every process."""
+    """The text of a field in a name, without an address, which is another in every process."""
     if isinstance(value, linen.Module):
         return name_of(value)
     if isinstance(value, functools.partial):

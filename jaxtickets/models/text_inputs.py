@@ -1,4 +1,4 @@
-"""Values of texts that mean nothing to a network, found on the host before anything is computed."""
+"""Checks of texts on the host: values that mean nothing to a network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CheckTexts:
     vocabulary: int
 
     def __call__(self, x: Mapping[str, Any], name: str, first: int) -> None:
-        """Nothing where all is well.
+        """Raise `DataError` for the first value that is not allowed.
 
         Raises:
           DataError: names the first place that is not, and what is allowed.
@@ -40,10 +40,10 @@ class CheckTexts:
             "1 for a token that is seen and 0 for one that is not",
         )
         if labels is not None:
-            wrong = ((labels < 0) & (labels != IGNORED)) | (labels >= self.vocabulary)
+            wrong_labels = ((labels < 0) & (labels != IGNORED)) | (labels >= self.vocabulary)
             refuse(
                 labels,
-                wrong,
+                wrong_labels,
                 f"{name}/labels",
                 first,
                 f"a token from 0 to {self.vocabulary - 1}, or {IGNORED} where nothing is guessed",
@@ -54,9 +54,9 @@ def refuse(values: np.ndarray, wrong: np.ndarray, name: str, first: int, allowed
     """Raise `DataError` that names the first of the wrong values, if there are any."""
     places = np.argwhere(wrong)
     if len(places):
-        row, *rest = places[0]
+        row, *columns = places[0]
         more = f", and {len(places) - 1:,} more are wrong" if len(places) > 1 else ""
         raise DataError(
-            f"{name}, {at((first + row, *rest))}, is {values[tuple(places[0])]}{more}; allowed is"
-            f" {allowed}."
+            f"{name}, {at((first + row, *columns))}, is {values[tuple(places[0])]}{more}; allowed"
+            f" is {allowed}."
         )

@@ -81,10 +81,10 @@ def fine_tuning(
         and 0 <= label_smoothing < 1
     )
     if not smoothed or (num_classes is None and label_smoothing):
-        why = "; a regression has no labels to smooth" if smoothed else ""
+        reason = "; a regression has no labels to smooth" if smoothed else ""
         raise ValueError(
             "fine_tuning: label_smoothing is a number in [0, 1); got"
-            f" {shown(label_smoothing)}{why}."
+            f" {shown(label_smoothing)}{reason}."
         )
     if not isinstance(new_pooler, bool):
         raise ValueError(f"fine_tuning: new_pooler is True or False; got {shown(new_pooler)}.")
@@ -204,20 +204,24 @@ class PretrainedInit:
         shapes = _named(
             jax.eval_shape(lambda: self.model.init(jax.random.key(0), x, train=False)["params"])
         )
-        given = (
+        pretrained = (
             {}
             if self.checkpoint is None
             else _named({part: self.checkpoint.params[part] for part in self.parts})
         )
         # RoBERTa's classifier does without a pooler
-        given = {path: array for path, array in given.items() if path in shapes}
-        drawn = _draw(self.model, tuple(path for path in shapes if path not in given), key, x)
-        taken = _from_host(given) if isinstance(key, Tracer) else jax.tree.map(jnp.array, given)
-        return build({**taken, **drawn}), {}
+        pretrained = {path: array for path, array in pretrained.items() if path in shapes}
+        drawn = _draw(self.model, tuple(path for path in shapes if path not in pretrained), key, x)
+        pretrained_arrays = (
+            _from_host(pretrained)
+            if isinstance(key, Tracer)
+            else jax.tree.map(jnp.array, pretrained)
+        )
+        return build({**pretrained_arrays, **drawn}), {}
 
 
 def _from_host(arrays: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Arrays that a compiled program asks of the host when it runs."""
+    """Arrays as a compiled program asks the host for them when it runs."""
     return jax.pure_callback(
         lambda: arrays,
         {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()},
@@ -232,7 +236,7 @@ def _named(tree: PyTree) -> dict[str, Any]:
 def _draw(
     model: TextClassifier | MaskedLM, paths: tuple[str, ...], key: jax.Array, x: PyTree
 ) -> dict[str, jax.Array]:
-    """Those leaves of a fresh network; what is not asked for is not computed."""
+    """Leaves of a fresh network; what is not asked for is not computed."""
     params = _named(model.init(key, x, train=False)["params"])
     return {path: params[path] for path in paths}
 

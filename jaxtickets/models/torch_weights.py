@@ -53,7 +53,7 @@ class _Storage:
 
 @dataclasses.dataclass(frozen=True)
 class _View:
-    """A tensor as the pickle describes it: a view of a storage."""
+    """A tensor as a pickle describes it: a view of a storage."""
 
     storage: _Storage
     offset: int

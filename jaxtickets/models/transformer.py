@@ -57,7 +57,7 @@ def check_fields(module: nn.Module) -> None:
 
 
 class Encoded(NamedTuple):
-    """What an encoder makes of a batch.
+    """The outputs of an encoder for a batch.
 
     Args:
       layers: [B, T, W] each: the embeddings, then what every layer puts out.
@@ -69,7 +69,7 @@ class Encoded(NamedTuple):
 
     @property
     def last(self) -> jax.Array:
-        """What the last layer puts out, [B, T, W]."""
+        """The output of the last layer, [B, T, W]."""
         return self.layers[-1]
 
 
@@ -95,7 +95,7 @@ class LayerNorm(nn.Module):
 
 
 class Table(nn.Module):
-    """Vectors by number; parameter `embedding` [rows, W].
+    """A table of vectors by number; parameter `embedding` [rows, W].
 
     A number beyond the table gives NaN, which training reports.
     """
@@ -105,7 +105,7 @@ class Table(nn.Module):
     scale: float
 
     def setup(self):
-        """The table, also for reading it backwards."""
+        """Make the table here, so that heads can read it backwards."""
         self.embedding = self.param(
             "embedding", nn.initializers.normal(self.scale), (self.rows, self.width)
         )
@@ -171,7 +171,7 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Embeddings, layers and pooler.
+    """The encoder of a BERT: embeddings, layers and pooler.
 
     Args:
       config: its sizes.
@@ -197,7 +197,7 @@ class Encoder(nn.Module):
         super().__post_init__()
 
     def setup(self):
-        """The layers by name, and the table of words for heads that share it."""
+        """Make the layers by name, and the table of words for heads that share it."""
         c = self.config
         self.word, self.position, self.token_type = (
             Table(n, c.width, c.initial_scale) for n in (c.vocabulary, c.positions, c.token_types)
@@ -235,7 +235,7 @@ class Encoder(nn.Module):
 
 
 class ClassifierHead(nn.Module):
-    """BERT's: dropout and a dense layer on the pooled text.
+    """The head of a text classifier: dropout and a dense layer on the pooled text (BERT's).
 
     RoBERTa's: the same on a dense layer of its own, on the first token.
     """
@@ -304,7 +304,7 @@ class TextClassifier(nn.Module):
         super().__post_init__()
 
     def setup(self):
-        """Encoder and head: `encoder/...` and `head/...` in the params."""
+        """Make encoder and head: `encoder/...` and `head/...` in the params."""
         self.encoder = Encoder(self.config, self.config.family == "bert", self.dtype)
         self.head = ClassifierHead(
             self.config, 1 if self.num_classes is None else self.num_classes, self.dtype
@@ -318,7 +318,7 @@ class TextClassifier(nn.Module):
 
     @property
     def input_check(self) -> CheckTexts:
-        """`Task.check` of its tasks."""
+        """The `Task.check` of tasks with this network."""
         return CheckTexts(self.config.vocabulary)
 
     def dropout_rate(self) -> float:
@@ -352,7 +352,7 @@ class MaskedLM(nn.Module):
         super().__post_init__()
 
     def setup(self):
-        """Encoder and head: `encoder/...` and `head/...` in the params."""
+        """Make encoder and head: `encoder/...` and `head/...` in the params."""
         self.encoder = Encoder(self.config, False, self.dtype)
         self.head = MaskedLMHead(self.config, self.dtype)
 
@@ -362,12 +362,14 @@ class MaskedLM(nn.Module):
 
     @property
     def input_check(self) -> CheckTexts:
-        """`Task.check` of its tasks."""
+        """The `Task.check` of tasks with this network."""
         return CheckTexts(self.config.vocabulary)
 
 
 class MaskedLMHead(nn.Module):
-    """A dense layer, its activation, a layer norm, and the product with a table of words.
+    """The head of a masked language model: a dense layer and the product with a table of words.
+
+    Its activation and a layer norm stand between the two.
 
     RoBERTa's activation is GELU; the table is the embedding's or one of its own.
     """
@@ -401,7 +403,7 @@ def _dense(config: TransformerConfig, features: int, name: str | None, dtype: Dt
 
 
 def _texts(x: Any, config: TransformerConfig) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Token numbers, which tokens are attended, and token types, of a batch that is checked."""
+    """Token numbers, attended tokens (bool) and token types of a batch, checked."""
     needed = (
         "x is {'input_ids', 'attention_mask'}, and if there are any 'token_type_ids', each integers"
         " [batch, tokens]"
@@ -446,5 +448,5 @@ def _positions(ids: jax.Array, config: TransformerConfig) -> jax.Array:
     """
     if config.family == "bert":
         return jnp.broadcast_to(jnp.arange(ids.shape[1])[None], ids.shape)
-    real = (ids != config.padding).astype(jnp.int32)
-    return jnp.cumsum(real, 1) * real + config.padding
+    is_token = (ids != config.padding).astype(jnp.int32)
+    return jnp.cumsum(is_token, 1) * is_token + config.padding

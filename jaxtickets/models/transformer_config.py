@@ -1,4 +1,4 @@
-"""What a BERT or RoBERTa encoder is, as numbers; from and to the `config.json` of Hugging Face."""
+"""The numbers of a BERT or RoBERTa encoder; from and to the `config.json` of Hugging Face."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _ARCHITECTURE = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-    """An encoder of the BERT family; the defaults are those of BERT-base, uncased.
+    """The config of an encoder of the BERT family; the defaults are BERT-base's, uncased.
 
     Args:
       family: "bert" or "roberta": how positions are counted and what head a classifier has.
@@ -126,7 +126,7 @@ class TransformerConfig:
 
     @property
     def max_length(self) -> int:
-        """The most tokens of a text."""
+        """The most tokens that a text may have."""
         return self.positions - self.first_position
 
     @property
@@ -136,7 +136,7 @@ class TransformerConfig:
 
     @property
     def head_dropout(self) -> float:
-        """The share dropped before a classifier."""
+        """The share that is dropped before a classifier."""
         return self.dropout if self.classifier_dropout is None else self.classifier_dropout
 
     @classmethod
@@ -184,8 +184,8 @@ class TransformerConfig:
         >>> TransformerConfig.from_hf(TransformerConfig().to_hf()) == TransformerConfig()
         True
         """
-        named = {theirs: getattr(self, field) for field, theirs in _FIELDS.items()}
-        return {"model_type": self.family, **named}
+        settings = {theirs: getattr(self, field) for field, theirs in _FIELDS.items()}
+        return {"model_type": self.family, **settings}
 
 
 def _family(settings: Mapping[str, Any], where: str) -> Any:
@@ -197,13 +197,13 @@ def _family(settings: Mapping[str, Any], where: str) -> Any:
     family = settings.get("model_type")
     if family is None:
         classes = settings.get("architectures")
-        known = (
+        matches = (
             [_ARCHITECTURE.fullmatch(str(name)) for name in classes]
             if isinstance(classes, list)
             else []
         )
-        families = {match[1].lower() for match in known if match}
-        if len(families) != 1 or not all(known):
+        families = {match[1].lower() for match in matches if match}
+        if len(families) != 1 or not all(matches):
             raise CheckpointError(
                 f'{where}: has no model_type. Write "model_type": "bert" (or what it is of'
                 f" {allowed}) into it."
@@ -219,7 +219,7 @@ def _first_position(family: str, padding: int) -> int:
 
 
 def _problems(fields: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is wrong with a config: the field, and a sentence."""
+    """What is wrong with the fields of a config: each problem's field, and a sentence."""
     family = fields["family"]
     if family not in get_args(Family):
         return [
@@ -228,12 +228,12 @@ def _problems(fields: dict[str, Any]) -> list[tuple[str, str]]:
                 f"family is one of {', '.join(map(repr, get_args(Family)))}; got {shown(family)}.",
             )
         ]
-    found = []
+    problems = []
     for name, most in (_COUNTS | {"padding": _COUNTS["vocabulary"]}).items():
         value: Any = fields[name]
         least = 0 if name == "padding" else 1
         if not is_int(value) or not least <= value <= most:
-            found.append(
+            problems.append(
                 (name, f"{name} is an integer from {least} to {most}; got {shown(value)}.")
             )
     for name in ("eps", "dropout", "attention_dropout", "classifier_dropout", "initial_scale"):
@@ -243,7 +243,7 @@ def _problems(fields: dict[str, Any]) -> list[tuple[str, str]]:
         share = name.endswith("dropout")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not (0 <= value < 1 if share else 0 < value <= 100):
-            found.append(
+            problems.append(
                 (
                     name,
                     (
@@ -253,7 +253,7 @@ def _problems(fields: dict[str, Any]) -> list[tuple[str, str]]:
                 )
             )
     if fields["activation"] not in ACTIVATIONS:
-        found.append(
+        problems.append(
             (
                 "activation",
                 (
@@ -263,9 +263,9 @@ def _problems(fields: dict[str, Any]) -> list[tuple[str, str]]:
             )
         )
     if not isinstance(fields["tied"], bool):
-        found.append(("tied", f"tied is True or False; got {shown(fields['tied'])}."))
-    if found:
-        return found
+        problems.append(("tied", f"tied is True or False; got {shown(fields['tied'])}."))
+    if problems:
+        return problems
     width, heads, vocabulary, padding = (
         fields[name] for name in ("width", "heads", "vocabulary", "padding")
     )

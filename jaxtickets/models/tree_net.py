@@ -64,7 +64,7 @@ class TreeNet(Heads):
 
     @property
     def branches_at(self) -> str:
-        """The stage that the branches begin with."""
+        """The name of the stage that the branches begin with."""
         return (
             self.net.stages[3 * len(self.net.stages) // 4]
             if self.branch_at is None
@@ -75,14 +75,16 @@ class TreeNet(Heads):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps images [B, H, W, channels] to logits [M, B, C], float32."""
         stages = self.net.stages
-        cut = stages.index(self.branches_at)
+        branch_stage = stages.index(self.branches_at)
         mode = linen_mode(self.net, train)
-        x = self.net.clone(parent=self, name="trunk")(x, **mode, stages=stages[:cut])
+        x = self.net.clone(parent=self, name="trunk")(x, **mode, stages=stages[:branch_stage])
         # One after another and not vmapped: each branch has kernels of its own, and masks and FLOPs
         # see each by its name.
         return jnp.stack(
             [
-                self.net.clone(parent=self, name=f"branch{i}")(x, **mode, stages=stages[cut:])
+                self.net.clone(parent=self, name=f"branch{i}")(
+                    x, **mode, stages=stages[branch_stage:]
+                )
                 for i in range(self.members)
             ]
         )

@@ -1,4 +1,4 @@
-"""Wide residual networks."""
+"""Wide residual networks (WideResNet)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaxtickets.models.layers import (
 
 
 class Block(nn.Module):
-    """BN-ReLU-conv, BN-ReLU-conv and a shortcut.
+    """A pre-activation residual block: BN-ReLU-conv, BN-ReLU-conv and a shortcut.
 
     Where the width changes the shortcut is a 1x1 convolution of the pre-activated input.
     """
@@ -114,7 +114,7 @@ class WideResNet(nn.Module):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The network in order, as pieces that can be run on their own.
+        """Names of the network's stages in order; each can be run on its own.
 
         "classifier" begins with the last norm.
         """

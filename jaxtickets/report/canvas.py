@@ -1,4 +1,4 @@
-"""What all pictures share.
+"""The style that all pictures share, and how they are saved.
 
 A blank figure, colours and markers, the house's dress, and the data that are saved beside them.
 """
@@ -57,7 +57,7 @@ def new_figure(size: tuple[float, float]) -> Any:
 
 
 def save_figure(figure: Any, file: str | Path, rows: Rows = ()) -> Path:
-    """Save a figure in the house's dress, and what it shows beside it; the picture's path.
+    """Save a figure in the package's style, and its numbers beside it; the picture's path.
 
     Args:
       figure: of `new_figure`.
@@ -85,7 +85,7 @@ def save_figure(figure: Any, file: str | Path, rows: Rows = ()) -> Path:
 
 
 def write_rows(rows: Rows, file: Path) -> Path:
-    """Rows as comma-separated values, the first one's keys above them.
+    """Write rows as comma-separated values, the keys of the first above them.
 
     Numbers in full, nothing where a number is None or nan.
 
@@ -105,23 +105,26 @@ def write_rows(rows: Rows, file: Path) -> Path:
 
 
 def absent(value: Any) -> bool:
-    """Whether there is no number: None, as JSON has it, or nan."""
+    """Whether a value is no number: None, as JSON has it, or nan."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def drawn(value: Any, times: float = 1.0) -> float:
-    """A number that can be drawn, times something: nan where it is None."""
+    """A number times `times`, as matplotlib draws it: nan where it is None."""
     return math.nan if value is None else times * float(value)
 
 
 def headline(figure: Any, text: str) -> None:
-    """A title at the left, in as many lines as it takes."""
+    """Write a title at the left of a figure, in as many lines as it takes."""
     lines = textwrap.wrap(text, max(20, int(12.5 * (figure.get_figwidth() - 0.2))))
     figure.suptitle("\n".join(lines), x=0.07 / figure.get_figwidth(), ha="left", fontsize="medium")
 
 
 def legend_below(figure: Any, handles: Sequence[Any]) -> None:
-    """A legend under the axes, in as many columns as have room; the figure grows by its lines."""
+    """Draw a legend under the axes, in as many columns as have room.
+
+    The figure grows by its lines.
+    """
     if not handles:
         return
     width, height = figure.get_size_inches()
@@ -141,8 +144,8 @@ def _width(inches: Sequence[float], columns: int) -> float:
     >>> _width([1, 2, 3], 2)
     5
     """
-    each, longer = divmod(len(inches), columns)
-    begins = [column * each + min(column, longer) for column in range(columns + 1)]
+    per_column, longer = divmod(len(inches), columns)
+    begins = [column * per_column + min(column, longer) for column in range(columns + 1)]
     return sum(max(inches[begin:end]) for begin, end in itertools.pairwise(begins))
 
 

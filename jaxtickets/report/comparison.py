@@ -19,7 +19,7 @@ MEASURED = "Seconds of training are measured, without compiling."
 
 
 def cost_note(comparison: Mapping[str, Any] | Record) -> str:
-    """What a comparison's columns of costs are multiples of, and what is measured."""
+    """A note on a comparison's costs: what they are multiples of, and what is measured."""
     unit = as_record(comparison).maybe("reference")
     if unit is None:
         return f"{UNTOLD} {MEASURED}"
@@ -67,11 +67,11 @@ def summary(runs: Sequence[Mapping[str, Any]], dense_run: float) -> dict[str, An
 
 
 def _mean(values: list[float | None]) -> dict[str, float | None] | None:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
         return None
-    error = statistics.stdev(known) / math.sqrt(len(known)) if len(known) > 1 else None
-    return {"mean": statistics.fmean(known), "standard_error": error}
+    error = statistics.stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else None
+    return {"mean": statistics.fmean(numbers), "standard_error": error}
 
 
 COLUMNS = {

@@ -27,7 +27,7 @@ class DenseRun(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What a table says of its columns of costs."""
+        """The note that a table has on its columns of costs."""
         return (
             f"FLOPs are theoretical: training as multiples of one dense run of {self.network} over"
             f" {self.length}, predictions of one by that network. Masks simulate sparsity with"
@@ -45,7 +45,7 @@ class Costs(NamedTuple):
 
 
 def dense_run(run: Mapping[str, Any]) -> DenseRun | None:
-    """What a run is compared with by itself; None where it does not tell.
+    """The dense run that a run is compared with by itself; None where it does not tell.
 
     Args:
       run: the contents of a `results.json`.
@@ -57,9 +57,12 @@ def dense_run(run: Mapping[str, Any]) -> DenseRun | None:
     DenseRun(network='LeNet(S)', length='20 epochs', flops=60.0, forward=7.0)
     """
     cost = run.get("cost") or {}
-    if isinstance(told := cost.get("reference"), Mapping):
+    if isinstance(reference := cost.get("reference"), Mapping):
         return DenseRun(
-            str(told["network"]), str(told["length"]), float(told["flops"]), float(told["forward"])
+            str(reference["network"]),
+            str(reference["length"]),
+            float(reference["flops"]),
+            float(reference["forward"]),
         )
     training, forward, phases = cost.get("training"), cost.get("forward_dense"), cost.get("phases")
     length = (run.get("plan") or {}).get("reference")
@@ -85,29 +88,34 @@ def in_one_unit(runs: Sequence[Mapping[str, Any] | None]) -> Costs:
     """
     costs = [run["cost"] for run in runs if run and run.get("cost")]
     references = [dense_run(run) for run in runs if run and run.get("cost")]
-    known = [each for each in references if each is not None]
-    if len(known) < len(references) or not known:
-        own = (
+    known_references = [reference for reference in references if reference is not None]
+    if len(known_references) < len(references) or not known_references:
+        note = (
             "FLOPs are theoretical, as multiples of the dense run that each row's own method is"
             " compared with; masks simulate sparsity."
         )
-        pick = [(run or {}).get("cost") or {} for run in runs]
+        own_costs = [(run or {}).get("cost") or {} for run in runs]
         return Costs(
-            [cost.get("training") for cost in pick],
-            [cost.get("inference") for cost in pick],
-            own if costs else "",
+            [cost.get("training") for cost in own_costs],
+            [cost.get("inference") for cost in own_costs],
+            note if costs else "",
         )
     # Of equally long runs the one whose name says least: a plain network, and not one that is
     # wrapped.
-    unit = min(known, key=lambda each: (-round(math.log(each.flops), 6), len(each.network)))
+    unit = min(
+        known_references,
+        key=lambda reference: (-round(math.log(reference.flops), 6), len(reference.network)),
+    )
     training, inference = [], []
     for run in runs:
-        own = dense_run(run) if run and run.get("cost") else None
-        training.append(None if run is None or own is None else _flops(run["cost"]) / unit.flops)
+        own_unit = dense_run(run) if run and run.get("cost") else None
+        training.append(
+            None if run is None or own_unit is None else _flops(run["cost"]) / unit.flops
+        )
         inference.append(
             None
-            if run is None or own is None
-            else run["cost"]["inference"] * own.forward / unit.forward
+            if run is None or own_unit is None
+            else run["cost"]["inference"] * own_unit.forward / unit.forward
         )
     return Costs(training, inference, unit.note, unit)
 

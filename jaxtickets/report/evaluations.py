@@ -18,7 +18,7 @@ Read = Callable[[Row], float | None]
 
 
 def evaluation_table(found: Row, *, ood: str = "max_probability") -> ScoreTable:
-    """Everything measured that goes into one number, a row for each ensemble.
+    """The table of all that an evaluation measured as single numbers, a row per ensemble.
 
     Corrupted sets, other distributions, attacks and costs have columns where some row has them.
 
@@ -92,7 +92,7 @@ def _named(row: Row) -> str:
 
 
 def _score(name: str) -> Read:
-    """A clean score, which is always there: JSON has None where the NLL is infinite."""
+    """A reader of a clean score, which is always there: JSON has None for an infinite NLL."""
 
     def read(row: Row) -> float:
         value = row["evaluation"]["ensemble"][name]
@@ -110,11 +110,13 @@ def _run(*names: str) -> Read:
 
 
 def _of(rows: Sequence[Row], values: Sequence[float | None]) -> Read:
-    return lambda row: next(value for each, value in zip(rows, values, strict=True) if each is row)
+    return lambda row: next(
+        value for candidate, value in zip(rows, values, strict=True) if candidate is row
+    )
 
 
 def _deep(value: Any, names: Sequence[str]) -> Any:
-    """What lies under these names, None where one of them is missing."""
+    """The value under these names, one within the other; None where one is missing."""
     for name in names:
         value = (value or {}).get(name)
     return value
@@ -128,12 +130,14 @@ def _with(rows: Sequence[Row], part: str) -> list[Row]:
     return [row for row in rows if _parts(row).get(part)]
 
 
-def _notes(found: Row, ood: str, costs: Costs) -> tuple[str, ...]:
-    rows, test = found["rows"], found["test"]
+def _notes(record: Row, ood: str, costs: Costs) -> tuple[str, ...]:
+    rows, test = record["rows"], record["test"]
     evaluations = [row["evaluation"] for row in rows]
-    bins = " or ".join(sorted({str(each["ece_bins"]) for each in evaluations}, key=int))
+    bins = " or ".join(sorted({str(evaluation["ece_bins"]) for evaluation in evaluations}, key=int))
     notes = [f"{test['name']}, {test['examples']:,} test examples. ECE over {bins} bins."]
-    combined = sorted({each.get("combine", "proba") for each in evaluations} - {"proba"})
+    combined = sorted(
+        {evaluation.get("combine", "proba") for evaluation in evaluations} - {"proba"}
+    )
     notes += [f"Members are combined by their {' or '.join(combined)}."] if combined else []
     if corrupted := [_parts(row)["corrupted"] for row in _with(rows, "corrupted")]:
         counts = " or ".join(sorted({str(len(part["sets"])) for part in corrupted}, key=int))
@@ -152,12 +156,14 @@ def _notes(found: Row, ood: str, costs: Costs) -> tuple[str, ...]:
             f"adv.: accuracy under {attacks} crafted on one member: the least, the mean and the"
             " most over the members."
         )
-    if found.get("correlation"):
-        told = found["correlation"]
+    if record.get("correlation"):
+        correlation = record["correlation"]
         notes.append(
-            f"Accuracy of the members' mean and of the ensemble over {told['runs']} rows: Pearson"
-            f" {_shown(told['pearson'])} (p {_shown(told['pearson_pvalue'])}), Spearman"
-            f" {_shown(told['spearman'])} (p {_shown(told['spearman_pvalue'])})."
+            f"Accuracy of the members' mean and of the ensemble over {correlation['runs']} rows:"
+            f" Pearson {_shown(correlation['pearson'])}"
+            f" (p {_shown(correlation['pearson_pvalue'])}),"
+            f" Spearman {_shown(correlation['spearman'])}"
+            f" (p {_shown(correlation['spearman_pvalue'])})."
         )
     return (*notes, *([f"{costs.note} {MEASURED}"] if costs.note else []))
 

@@ -111,11 +111,11 @@ def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
     places = list(dict.fromkeys(point["x"] for point in found["points"]))
     categories = any(isinstance(place, str) for place in places)
     for number, name in enumerate(names):
-        mine = [point for point in found["points"] if point["series"] == name]
+        series_points = [point for point in found["points"] if point["series"] == name]
         x = (
-            [places.index(p["x"]) + 0.06 * (number - (len(names) - 1) / 2) for p in mine]
+            [places.index(p["x"]) + 0.06 * (number - (len(names) - 1) / 2) for p in series_points]
             if categories
-            else [p["x"] for p in mine]
+            else [p["x"] for p in series_points]
         )
         style: dict[str, Any] = {
             "color": COLOURS[number % len(COLOURS)],
@@ -123,11 +123,14 @@ def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
             "ms": 5,
         }
         joined = {"ls": "none" if categories else "-"}
-        spread = [None if p["standard_error"] is None else 100 * p["standard_error"] for p in mine]
+        spread = [
+            None if p["standard_error"] is None else 100 * p["standard_error"]
+            for p in series_points
+        ]
         bars = None if None in spread else spread
         panels[0].errorbar(
             x,
-            [100 * p["accuracy"] for p in mine],
+            [100 * p["accuracy"] for p in series_points],
             bars,
             **style,
             **joined,
@@ -137,13 +140,15 @@ def draw_sweep(found: Mapping[str, Any], file: str | Path) -> Path | None:
         )
         panels[0].plot(
             x,
-            [100 * p["members_accuracy"] for p in mine],
+            [100 * p["members_accuracy"] for p in series_points],
             **style | {"ms": 4},
             mfc="white",
             ls="none" if categories else ":",
             lw=1.2,
         )
-        panels[1].plot(x, [drawn(p["disagreement"], 100) for p in mine], **style, **joined, lw=1.8)
+        panels[1].plot(
+            x, [drawn(p["disagreement"], 100) for p in series_points], **style, **joined, lw=1.8
+        )
     if categories:
         panels[1].set_xticks(range(len(places)), places)
         panels[1].set_xlim(-0.5, len(places) - 0.5)
@@ -184,7 +189,7 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def _labels_at_the_right(axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
-    """Every point's name beside the axes, as near to its height as the others allow."""
+    """Write every point's name beside the axes, as near to its height as others allow."""
     low, high = axes.get_ylim()
     ordered = sorted(points, key=lambda point: point[1])
     placed = _spread([y for _, y, *_ in ordered], high, (high - low) / max(20, len(points)))
@@ -210,7 +215,7 @@ def _labels_at_the_right(axes: Any, points: Sequence[tuple[float, float, str, st
 
 
 def _spread(heights: Sequence[float], high: float, gap: float) -> list[float]:
-    """Rising heights, moved as little as it takes to be `gap` apart and at most `high`."""
+    """Rising heights, moved as little as possible to be `gap` apart and at most `high`."""
     placed: list[float] = []
     for height in heights:
         placed.append(height if not placed else max(height, placed[-1] + gap))

@@ -1,4 +1,4 @@
-"""What runs come to: the numbers of `results.json`, and the tables that show them."""
+"""The numbers of `results.json` files, and the tables that show them."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def results(
     for number, score in enumerate(measured["members"]):
         info = tickets.tickets[number // tickets.heads].info
         score |= {"density": info.get("density"), "ever_active": info.get("ever_active")}
-    found = measured | {"cost": cost.to_dict()} | timing | {"plan": cost.plan.to_json()}
-    return finite(found)
+    record = measured | {"cost": cost.to_dict()} | timing | {"plan": cost.plan.to_json()}
+    return finite(record)
 
 
 def results_table(runs: Mapping[str, Mapping[str, Any]]) -> ScoreTable:
@@ -72,9 +72,11 @@ def results_table(runs: Mapping[str, Mapping[str, Any]]) -> ScoreTable:
         members = run["members"]
         if len(members) > 1:
             faint |= set(range(len(lines), len(lines) + len(members)))
-            own: list[Cell] = [None, inference / len(members), None]
+            cost_cells: list[Cell] = [None, inference / len(members), None]
             for number, member in enumerate(members):
-                lines.append((f"member {number}", [*_scores(member), member["density"], *own]))
+                lines.append(
+                    (f"member {number}", [*_scores(member), member["density"], *cost_cells])
+                )
             lines.append(("mean of members", [*_scores(run["members_mean"]), *[None] * 4]))
             diversity = run["diversity"]
             overlap = diversity["mask_iou"]
@@ -83,9 +85,9 @@ def results_table(runs: Mapping[str, Mapping[str, Any]]) -> ScoreTable:
                 f" {diversity['kl']:.4f}{'' if overlap is None else f', mask IoU {overlap:.3f}'}."
             )
         strong.add(len(lines))
-        whole = [*_scores(run["ensemble"]), run["cost"]["density"], training, inference]
-        named = f"{name} ensemble" if len(members) > 1 else name
-        lines.append((named, [*whole, run["seconds"]["total"]]))
+        ensemble_cells = [*_scores(run["ensemble"]), run["cost"]["density"], training, inference]
+        row_name = f"{name} ensemble" if len(members) > 1 else name
+        lines.append((row_name, [*ensemble_cells, run["seconds"]["total"]]))
     bins = next(iter(runs.values()))["ece_bins"]
     notes.append(f"ECE over {bins} bins. {costs.note} Seconds are measured.")
     return dataclasses.replace(
@@ -122,11 +124,11 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> ScoreTable:
     of_dense = iter(ratios[len(runs) :])
     lines: list[tuple[str, list[Cell]]] = []
     strong = set()
-    for run, own in zip(runs, ratios, strict=False):
+    for run, cost_ratios in zip(runs, ratios, strict=False):
         members, scores = len(run["members"]), _scores(run["ensemble"])[:3]
         name = f"{run['plan']['name']}, {run['model']}, {run['dataset']['name']}"
-        differ = f"{run['diversity']['disagreement']:.1%}" if members > 1 else ""
-        line: list[Cell] = [*scores, differ, *own, run["seconds"]["total"]]
+        disagreement = f"{run['diversity']['disagreement']:.1%}" if members > 1 else ""
+        line: list[Cell] = [*scores, disagreement, *cost_ratios, run["seconds"]["total"]]
         if members > 1:
             strong.add(len(lines))
             mean = [*_scores(run["members_mean"])[:3], *[None] * 4]
@@ -142,7 +144,7 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> ScoreTable:
 
 
 def benchmark_table(benchmark: Mapping[str, Any] | Record) -> ScoreTable:
-    """What a benchmark measured, beside what was wanted.
+    """The table of a benchmark: what it measured, beside what was wanted.
 
     Args:
       benchmark: what `benchmark.py` writes.
@@ -153,10 +155,10 @@ def benchmark_table(benchmark: Mapping[str, Any] | Record) -> ScoreTable:
     columns = [Column("ratio"), *map(Column, ("wanted", "measured", "against"))]
     lines: list[tuple[str, list[Cell]]] = []
     for row in as_record(benchmark).parts("rows"):
-        wanted = row.text("wanted", "") + ("" if row.flag("met") else " (missed)")
+        target = row.text("wanted", "") + ("" if row.flag("met") else " (missed)")
         pair = (row.number(name) for name in ("measured", "against"))
         numbers = ["" if number is None else f"{number:.4g}" for number in pair]
-        lines.append((row.text("what"), [row.number("ratio"), wanted, *numbers]))
+        lines.append((row.text("what"), [row.number("ratio"), target, *numbers]))
     return table_of("Benchmark", columns, lines)
 
 

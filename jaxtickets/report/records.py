@@ -1,4 +1,4 @@
-"""What lies in files, read with limits.
+"""Reads JSON and other files of runs, with limits on size and depth.
 
 JSON objects whose fields are checked as they are taken, and bytes as `data:` addresses.
 
@@ -27,7 +27,7 @@ MOST_TEXT = 2_000
 
 
 def read_bytes(file: Path, most: int) -> bytes:
-    """A file's contents.
+    """The contents of a file that is not larger than `most` bytes.
 
     Args:
       file: where.
@@ -91,22 +91,22 @@ class Record:
         return self.data.get(name) is not None
 
     def number(self, name: str) -> float | None:
-        """A finite number; None where the field is null or not there."""
+        """A field as a finite number; None where it is null or not there."""
         return self._number(self.data.get(name), name)
 
     def numbers(self, name: str) -> list[float | None]:
-        """A list of numbers; empty where the field is null or not there."""
+        """A field as a list of numbers; empty where it is null or not there."""
         return [self._number(value, f"{name}[{i}]") for i, value in enumerate(self._list(name))]
 
     def count(self, name: str) -> int:
-        """A whole number from 0."""
+        """A field as a whole number from 0."""
         value = self.data.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
             raise self.wrong(name, "a whole number from 0")
         return value
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A text, made printable."""
+        """A field as a text, made printable."""
         value = self.data.get(name, default)
         if value is None and default is not None:
             return default
@@ -115,42 +115,42 @@ class Record:
         return printable(value)
 
     def texts(self, name: str) -> list[str]:
-        """A list of texts, made printable; empty where the field is null or not there."""
-        found = self._list(name)
-        for i, value in enumerate(found):
+        """A field as a list of texts, made printable; empty where it is null or not there."""
+        values = self._list(name)
+        for i, value in enumerate(values):
             if not isinstance(value, str):
                 raise self.wrong(f"{name}[{i}]", "a text", value)
-        return [printable(value) for value in found]
+        return [printable(value) for value in values]
 
     def flag(self, name: str) -> bool:
-        """True or false; false where the field is null or not there."""
+        """A field as true or false; false where it is null or not there."""
         value = self.data.get(name)
         if value is not None and not isinstance(value, bool):
             raise self.wrong(name, "true or false")
         return bool(value)
 
     def part(self, name: str) -> Record:
-        """An object within."""
+        """A field as an object, which is a `Record` again."""
         value = self.data.get(name)
         if not isinstance(value, dict):
             raise self.wrong(name, "an object")
         return Record(self.file, value, self._way(name))
 
     def maybe(self, name: str) -> Record | None:
-        """An object within, or None where the field is null or not there."""
+        """A field as an object, or None where it is null or not there."""
         return self.part(name) if name in self else None
 
     def parts(self, name: str) -> list[Record]:
-        """A list of objects; empty where the field is null or not there."""
-        found = []
+        """A field as a list of objects; empty where it is null or not there."""
+        records = []
         for i, value in enumerate(self._list(name)):
             if not isinstance(value, dict):
                 raise self.wrong(f"{name}[{i}]", "an object", value)
-            found.append(Record(self.file, value, self._way(f"{name}[{i}]")))
-        return found
+            records.append(Record(self.file, value, self._way(f"{name}[{i}]")))
+        return records
 
     def wrong(self, name: str, wanted: str, *value: Any) -> ReportError:
-        """The error for a field."""
+        """The error that says what a field is and what is wanted."""
         got = value[0] if value else self.data.get(name)
         shown = quoting.shown(got)
         shown = (
@@ -183,20 +183,20 @@ class Record:
 
 
 def as_record(value: Mapping[str, Any] | Record) -> Record:
-    """A JSON object as a `Record`, wherever it comes from."""
+    """A JSON object as a `Record`; a `Record` is returned as it is."""
     return value if isinstance(value, Record) else Record(Path("results"), dict(value))
 
 
 def read_json(file: Path) -> Record:
-    """A JSON object.
+    """The JSON object in a file.
 
     Raises:
       ReportError: not JSON (names the line), not an object, NaN or Infinity in it, or too large.
     """
-    found = _parsed(read_bytes(file, MOST_JSON), str(file))
-    if not isinstance(found, dict):
-        raise ReportError(f"{file}: holds a {type(found).__name__}, wanted a JSON object.")
-    return Record(file, found)
+    contents = _parsed(read_bytes(file, MOST_JSON), str(file))
+    if not isinstance(contents, dict):
+        raise ReportError(f"{file}: holds a {type(contents).__name__}, wanted a JSON object.")
+    return Record(file, contents)
 
 
 def read_lines(file: Path) -> list[Record]:
@@ -206,7 +206,7 @@ def read_lines(file: Path) -> list[Record]:
       ReportError: another line is no JSON object (names it), or the file is too large.
     """
     lines = [line for line in read_bytes(file, MOST_METRICS).split(b"\n") if line.strip()]
-    found = []
+    records = []
     for number, line in enumerate(lines, 1):
         try:
             record = _parsed(line, f"{file}, line {number}")
@@ -218,8 +218,8 @@ def read_lines(file: Path) -> list[Record]:
             raise ReportError(
                 f"{file}, line {number}: holds a {type(record).__name__}, wanted a JSON object."
             )
-        found.append(Record(file, record, f"line {number}"))
-    return found
+        records.append(Record(file, record, f"line {number}"))
+    return records
 
 
 def _parsed(text: bytes, where: str) -> Any:
@@ -248,15 +248,19 @@ def picture_address(file: Path) -> tuple[str, int, int]:
     Raises:
       ReportError: it is no PNG, or too large.
     """
-    found = read_bytes(file, MOST_PICTURE)
-    if not found.startswith(b"\x89PNG\r\n\x1a\n") or found[12:16] != b"IHDR" or len(found) < 33:
+    contents = read_bytes(file, MOST_PICTURE)
+    if (
+        not contents.startswith(b"\x89PNG\r\n\x1a\n")
+        or contents[12:16] != b"IHDR"
+        or len(contents) < 33
+    ):
         raise ReportError(f"{file}: no PNG picture.")
-    width, height = struct.unpack(">II", found[16:24])
+    width, height = struct.unpack(">II", contents[16:24])
     if not (0 < width <= 20_000 and 0 < height <= 20_000):
         raise ReportError(
             f"{file}: a picture of {width} x {height} pixels; up to 20,000 a side are shown."
         )
-    return address("image/png", found), width, height
+    return address("image/png", contents), width, height
 
 
 def address(kind: str, contents: bytes) -> str:

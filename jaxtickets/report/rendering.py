@@ -27,7 +27,7 @@ _ARROWS = {"higher": r"$\uparrow$", "lower": r"$\downarrow$", "none": ""}
 
 @functools.cache
 def environment(name: str) -> Any:
-    """What fills in a template of this name: HTML is escaped, LaTeX has delimiters of its own.
+    """The Jinja environment of a template: HTML is escaped, LaTeX has delimiters of its own.
 
     Raises:
       ImportError: Jinja2 is not installed; says how to.
@@ -40,7 +40,7 @@ def environment(name: str) -> Any:
             " 'jaxtickets[plots]'."
         ) from None
     signs = ("<%", "%>", "<<", ">>", "<#", "#>") if ".tex." in name else ()
-    made = jinja2.Environment(
+    template_environment = jinja2.Environment(
         *signs,
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=".html." in name,
@@ -48,12 +48,12 @@ def environment(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"latex": latex_escape, "markdown": markdown_escape}
-    return made
+    template_environment.filters |= {"latex": latex_escape, "markdown": markdown_escape}
+    return template_environment
 
 
 def render_template(name: str, **values: Any) -> str:
-    """The template of this name, filled in."""
+    """The text of a template, filled in."""
     return environment(name).get_template(name).render(values)
 
 
@@ -149,7 +149,7 @@ def latex_escape(text: str) -> str:
 
 
 def markdown_escape(text: str) -> str:
-    """Names as they are: what Markdown would read as marks is shown, not obeyed."""
+    """Text whose Markdown marks are shown as they are."""
     return re.sub(r"([\\`*_|<\[\]])", r"\\\1", text).replace("\n", " ")
 
 
@@ -160,17 +160,20 @@ def replace_block(file: Path, name: str, text: str) -> bool:
       ValueError: the file has no such pair of markers.
     """
     file, begin, end = paths.given(file), f"<!-- {name} -->", f"<!-- /{name} -->"
-    before = file.read_text(encoding="utf-8")
-    if before.count(begin) != 1 or before.count(end) != 1:
+    old_text = file.read_text(encoding="utf-8")
+    if old_text.count(begin) != 1 or old_text.count(end) != 1:
         raise ValueError(f"{file} needs the markers {begin} and {end}, once each.")
-    head, rest = before.split(begin)
-    after = f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}"
-    file.write_text(after, encoding="utf-8")
-    return after != before
+    head, tail = old_text.split(begin)
+    new_text = f"{head}{begin}\n{text}\n{end}{tail.split(end)[1]}"
+    file.write_text(new_text, encoding="utf-8")
+    return new_text != old_text
 
 
 def _latex_heading(column: Column) -> str:
-    """The words below each other, unit and arrow last: headings are longer than numbers."""
+    """A column's heading in LaTeX: words below each other, unit and arrow last.
+
+    Headings are longer than numbers.
+    """
     if not column.arrow:
         return latex_escape(column.short or column.heading)
     unit = f"({latex_escape(column.unit)})" if column.unit and column.unit != "x" else ""
@@ -182,7 +185,7 @@ def _latex_heading(column: Column) -> str:
 
 
 def _latex_number(text: str) -> str:
-    """A number: signs and infinity as mathematics has them."""
+    """A number in LaTeX: signs and infinity as mathematics has them."""
     return (
         latex_escape(text).replace("inf", r"$\infty$").replace("-", "$-$").replace("x", r"$\times$")
     )

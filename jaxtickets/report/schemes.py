@@ -21,7 +21,7 @@ MEASURES = {
 
 
 def gains_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
-    """What ensembling gains, by scheme: tables 1 and 3.
+    """The table of what ensembling gains, by scheme: tables 1 and 3.
 
     Mean score of the members, of their ensembles of the largest size, and the difference.
 
@@ -48,7 +48,10 @@ def gains_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
         tests, boot = row.maybe("tests"), row.part("bootstrap").maybe("baseline")
         interval = [] if boot is None else [boot.number(end) for end in ("low", "high")]
         line: list[Cell] = [*_gain(row, record.count("size"))]
-        line += [None if tests is None else _p(tests.number(it)) for it in ("baseline", "base_lt")]
+        line += [
+            None if tests is None else _p(tests.number(baseline))
+            for baseline in ("baseline", "base_lt")
+        ]
         line.append(" to ".join(columns[2].show(end) for end in interval))
         names.append(row.text("title"))
         cells.append([*line, row.number("training"), row.number("seconds")])
@@ -62,7 +65,7 @@ def gains_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
 
 
 def members_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
-    """How members differ, by scheme: table 2.
+    """The table of how members differ, by scheme: table 2.
 
     The five measures of right and wrong, and the overlap of masks.
 
@@ -88,7 +91,7 @@ def members_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
 
 
 def strengths_table(sweep: Mapping[str, Any] | Record) -> ScoreTable:
-    """What ensembling gains and how members differ, by the strength of a scheme's penalty.
+    """The table of gains and differences by the strength of a scheme's penalty.
 
     Args:
       sweep: what `multi_ticket_glue.py --tau-sweep` writes: `scheme`, `metric`, `size` and
@@ -121,9 +124,9 @@ def strengths_table(sweep: Mapping[str, Any] | Record) -> ScoreTable:
 
 
 def notes(schemes: Mapping[str, Any] | Record) -> str:
-    """What the columns mean."""
+    """Notes on what the columns of the tables of schemes mean."""
     record = as_record(schemes)
-    made = (
+    synthetic_note = (
         " The data are synthetic, a made-up language: they show that it runs, and rank nothing."
         if record.flag("synthetic")
         else ""
@@ -140,7 +143,7 @@ def notes(schemes: Mapping[str, Any] | Record) -> str:
         " overlap it does not know of; bootstrap: 95 % interval of the difference to the baseline's"
         " ensembles when validation examples are drawn again. Q and C are less, R, ND and D more,"
         " where members differ. Training: theoretical FLOPs, as multiples of one fine-tuning; masks"
-        f" simulate sparsity with dense compute. Seconds are measured.{paper}{made}"
+        f" simulate sparsity with dense compute. Seconds are measured.{paper}{synthetic_note}"
     )
 
 
@@ -190,8 +193,9 @@ def draw_gains(found: Mapping[str, Any], file: str | Path) -> Path | None:
 
 
 def draw_overlaps(found: Mapping[str, Any], file: str | Path, most: int = 5) -> Path | None:
-    """Figure 4: overlap (intersection over union) of the masks of the first `most` seeds, a panel
-    per scheme that has masks.
+    """Figure 4: overlap (intersection over union) of the masks of the first `most` seeds.
+
+    There is a panel for each scheme that has masks.
 
     Returns:
       The picture's path, the numbers in the .csv beside it; None where matplotlib is not installed
@@ -202,10 +206,10 @@ def draw_overlaps(found: Mapping[str, Any], file: str | Path, most: int = 5) -> 
     if figure is None:
         return None
     panels = figure.subplots(1, len(rows), squeeze=False)[0]
-    each = [[line[:most] for line in row["overlap"][:most]] for row in rows]
-    low = min(value for matrix in each for line in matrix for value in line)
+    overlaps = [[line[:most] for line in row["overlap"][:most]] for row in rows]
+    low = min(value for matrix in overlaps for line in matrix for value in line)
     image = None
-    for axes, row, matrix in zip(panels, rows, each, strict=True):
+    for axes, row, matrix in zip(panels, rows, overlaps, strict=True):
         image = axes.imshow(matrix, vmin=low, vmax=1, cmap="cividis_r")
         for i, line in enumerate(matrix):
             for j, value in enumerate(line):
@@ -227,16 +231,16 @@ def draw_overlaps(found: Mapping[str, Any], file: str | Path, most: int = 5) -> 
     figure.suptitle(_title(found), fontsize="medium", x=0.01, ha="left")
     data = [
         {"scheme": row["title"], "seed": i, "other seed": j, "overlap of masks (IoU)": value}
-        for row, matrix in zip(rows, each, strict=True)
+        for row, matrix in zip(rows, overlaps, strict=True)
         for i, line in enumerate(matrix)
         for j, value in enumerate(line)
     ]
     return save_figure(figure, file, data)
 
 
-def _title(found: Mapping[str, Any]) -> str:
-    return f"{found['network']} on {found['dataset']['name']}, {found['seeds']} seeds" + (
-        " (synthetic)" if found["synthetic"] else ""
+def _title(record: Mapping[str, Any]) -> str:
+    return f"{record['network']} on {record['dataset']['name']}, {record['seeds']} seeds" + (
+        " (synthetic)" if record["synthetic"] else ""
     )
 
 

@@ -1,4 +1,4 @@
-"""One model of a table of scores, which terminal, Markdown, LaTeX and HTML show alike."""
+"""The model of a table of scores, which terminal, Markdown, LaTeX and HTML show alike."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Cell = float | str | Mean | None
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What a column of numbers means and how it is written.
+    """The meaning of a column of numbers, and how it is written.
 
     Args:
       title: what it is.
@@ -72,7 +72,7 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Title, unit and arrow."""
+        """The column's title, unit and arrow."""
         unit = "" if self.unit == "x" else self.unit
         arrow = _ARROWS[self.better] if self.arrow else ""
         return " ".join(part for part in (self.title, unit, arrow) if part)
@@ -164,7 +164,7 @@ class ScoreTable:
         ]
 
     def grid(self, short: bool = False) -> Grid:
-        """Everything as text, with short headings where there are such."""
+        """All cells as text, with short headings where there are such."""
         lines = self.lines()
         header = [(column.short if short else "") or column.heading for column in self.columns]
         rows = [
@@ -190,13 +190,13 @@ class ScoreTable:
                 f"titles: no column is called {unknown[0]!r}; there are"
                 f" {', '.join(map(repr, numbers))}."
             )
-        chosen = [numbers[title] for title in titles]
-        cells = tuple(tuple(row[number] for number in chosen) for row in self.cells)
-        columns = tuple(self.columns[number] for number in chosen)
+        column_numbers = [numbers[title] for title in titles]
+        cells = tuple(tuple(row[number] for number in column_numbers) for row in self.cells)
+        columns = tuple(self.columns[number] for number in column_numbers)
         return dataclasses.replace(self, columns=columns, cells=cells)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The numbers, unrounded, by name and title: what `write_rows` takes. Shares are shares."""
+        """The unrounded numbers by name and title, for `write_rows`; shares stay shares."""
         units = [
             "share" if column.times == 100 else "multiples" if column.unit == "x" else column.unit
             for column in self.columns
@@ -214,14 +214,14 @@ class ScoreTable:
         better = self.columns[number].better
         cells = (row[number] for row in self.cells)
         values = [cell.value if isinstance(cell, Mean) else cell for cell in cells]
-        known = [
+        pairs = [
             (value, text)
             for value, text in zip(values, shown, strict=True)
             if text and isinstance(value, int | float)
         ]
-        if better == "none" or len({text for _, text in known}) < 2:
+        if better == "none" or len({text for _, text in pairs}) < 2:
             return None
-        return (max if better == "higher" else min)(known)[1]
+        return (max if better == "higher" else min)(pairs)[1]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         grid = self.grid(short=True)
@@ -229,12 +229,12 @@ class ScoreTable:
             max(*(len(row[j]) for row in grid.rows), *map(len, heading.split()), 0)
             for j, heading in enumerate(grid.header)
         ]
-        named = min(max(map(len, self.names), default=0), max(12, options.max_width // 3))
+        name_width = min(max(map(len, self.names), default=0), max(12, options.max_width // 3))
         if self.title:
             yield Text(f"\n{self.title}", style="italic")
-        for block in _blocks(widths[1:], options.max_width - named - 3):
+        for block in _blocks(widths[1:], options.max_width - name_width - 3):
             table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-            table.add_column(self.corner, width=named, overflow="fold")
+            table.add_column(self.corner, width=name_width, overflow="fold")
             for j in block:
                 side = "left" if j + 1 in grid.words else "right"
                 table.add_column(grid.header[j + 1], justify=side, width=widths[j + 1])
@@ -262,7 +262,7 @@ def table_of(
 
 
 def _blocks(widths: list[int], room: int) -> Iterator[list[int]]:
-    """Numbers of columns that go beside each other, each column two wider than its text.
+    """Numbers of the columns that fit beside each other, each two wider than its text.
 
     >>> list(_blocks([4, 4, 20, 4], 13))
     [[0, 1], [2], [3]]

@@ -32,32 +32,36 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
         ("accuracy", "training accuracy"),
     )
     several = len(lines) > 1
-    colours = {who: COLOURS[number % len(COLOURS)] for number, who in enumerate(sorted(lines))}
+    colours = {
+        network: COLOURS[number % len(COLOURS)] for number, network in enumerate(sorted(lines))
+    }
     for axes, (name, label) in zip(panels, quantities, strict=True):
-        for who, rows in sorted(lines.items()):
+        for network, rows in sorted(lines.items()):
             x = [row["epoch"] for row in rows]
             kind = axes.step if name == "lr" else axes.plot
-            how: dict[str, Any] = {"where": "pre"} if name == "lr" else {}
-            how |= {"marker": "."} if len(rows) == 1 else {}
+            line_style: dict[str, Any] = {"where": "pre"} if name == "lr" else {}
+            line_style |= {"marker": "."} if len(rows) == 1 else {}
             kind(
                 x,
                 [row[name] for row in rows],
-                color=colours[who],
+                color=colours[network],
                 lw=1.6,
-                label=_called(who, lines),
-                **how,
+                label=_called(network, lines),
+                **line_style,
             )
         if name == "accuracy" and any(
             "validation" in row for rows in lines.values() for row in rows
         ):
-            for who, rows in sorted(lines.items()):
-                seen = [(row["epoch"], row["validation"]) for row in rows if "validation" in row]
-                if seen:
+            for network, rows in sorted(lines.items()):
+                validation_points = [
+                    (row["epoch"], row["validation"]) for row in rows if "validation" in row
+                ]
+                if validation_points:
                     axes.plot(
-                        *zip(*seen, strict=True),
-                        color=colours[who],
+                        *zip(*validation_points, strict=True),
+                        color=colours[network],
                         ls=":",
-                        label=f"validation {_called(who, lines)}",
+                        label=f"validation {_called(network, lines)}",
                     )
         axes.set_ylabel(label)
     panels[0].set_yscale("log")
@@ -74,7 +78,7 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
             fontsize="small",
             ncols=2,
         )
-    child = next((rows for who, rows in sorted(lines.items()) if who[1] >= 0), [])
+    child = next((rows for network, rows in sorted(lines.items()) if network[1] >= 0), [])
     rows, phases = lines[min(lines)] + child, config["plan"]["phases"]
     # what comes after the last phase that was begun is not there yet
     if not (folder / "tickets.safetensors").exists():
@@ -89,7 +93,7 @@ def draw_run(folder: str | Path, file: str = "timeline.png") -> Path | None:
 
 
 def _rows(lines: dict[tuple[int, int], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """What the lines show, for `write_rows`."""
+    """The numbers of the lines that are drawn, for `write_rows`."""
     names = {
         "epoch": "epoch of one lineage",
         "phase": "phase",
@@ -110,7 +114,7 @@ def _rows(lines: dict[tuple[int, int], list[dict[str, Any]]]) -> list[dict[str, 
 
 
 def _by_network(records: list[dict[str, Any]]) -> dict[tuple[int, int], list[dict[str, Any]]]:
-    """Records by network: (lineage, child), where -1 is the lineage itself."""
+    """Records by network, which is (lineage, child); child -1 is the lineage itself."""
     lines: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for record in records:
         children = record.get("children") or [None] * len(record["lineages"])
@@ -123,8 +127,8 @@ def _by_network(records: list[dict[str, Any]]) -> dict[tuple[int, int], list[dic
     return lines
 
 
-def _called(who: tuple[int, int], lines: dict[tuple[int, int], list[dict[str, Any]]]) -> str:
-    lineage, child = who
+def _called(network: tuple[int, int], lines: dict[tuple[int, int], list[dict[str, Any]]]) -> str:
+    lineage, child = network
     if all(other < 0 for _, other in lines):
         return f"member {lineage}"
     whose = f" {lineage}" if len({number for number, _ in lines}) > 1 else ""
@@ -142,9 +146,9 @@ def _mark_phases(panels: Any, phases: list[dict[str, Any]], rows: list[dict[str,
                 axes.axvspan(begin, end, color="0.95" if shaded else "white", lw=0, zorder=0)
             begin, shaded = end, not shaded
         elif phase["kind"] == "Collect":
-            what = "tickets" if forked else f"ticket {tickets}"
+            label = "tickets" if forked else f"ticket {tickets}"
             panels[0].annotate(
-                what,
+                label,
                 (begin, 1.02),
                 xycoords=("data", "axes fraction"),
                 ha="right",

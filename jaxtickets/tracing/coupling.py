@@ -126,7 +126,7 @@ def couple(function: Callable[..., Any], arrays: Sequence[Any], *inputs: Any) ->
 
 
 class _Walk:
-    """Follows labels through jaxprs."""
+    """The walk through jaxprs that follows labels and joins them."""
 
     def __init__(self) -> None:
         self.forest = Forest()
@@ -172,11 +172,11 @@ class _Walk:
                 else kind_of(ins)
             )
             return [Value(self.join(ins, len(eqn.outvars[0].aval.shape)), kind)]
-        why = (
+        reason = (
             f"the operation {name!r} uses them, of which it is not known what it would do without"
             " some"
         )
-        first = self.give_up(eqn, ins, why)
+        first = self.give_up(eqn, ins, reason)
         return [first, *(stays(v.aval, first.kind) for v in eqn.outvars[1:])]
 
     # Products
@@ -191,14 +191,14 @@ class _Walk:
         ]
         free = [
             (v, i)
-            for v, gone in ((a, {*sum_a, *batch_a}), (b, {*sum_b, *batch_b}))
+            for v, removed_axes in ((a, {*sum_a, *batch_a}), (b, {*sum_b, *batch_b}))
             for i in range(len(v.labels))
-            if i not in gone
+            if i not in removed_axes
         ]
         return (*batch, *(self.hand_on(v, i) for v, i in free))
 
     def conv_general_dilated(self, eqn: Any, x: Value, kernel: Value) -> tuple[Labels, ...]:
-        (batch, channels, *space), (out, into, *taps), spec = eqn.params["dimension_numbers"]
+        (batch, channels, *space), (out, kernel_in, *taps), spec = eqn.params["dimension_numbers"]
         if (
             eqn.params["feature_group_count"] != 1
             or eqn.params["batch_group_count"] != 1
@@ -209,7 +209,7 @@ class _Walk:
                 [x, kernel],
                 "a convolution in groups, or with a kernel that depends on the input, uses them",
             ).labels
-        self.contract(x, channels, kernel, into)
+        self.contract(x, channels, kernel, kernel_in)
         for value, axes in ((x, space), (kernel, taps)):
             for axis in axes:
                 self.forest.fix(value.labels[axis], TAPS)
@@ -218,7 +218,10 @@ class _Walk:
         return tuple(labels)
 
     def contract(self, a: Value, axis_a: int, b: Value, axis_b: int) -> None:
-        """A sum over one axis of both; a unit ends here if weights read it, since they can be 0."""
+        """Join the labels of the two axes that a product sums over.
+
+        A unit ends here if weights read it, since they can be 0.
+        """
         axes = a.labels[axis_a], b.labels[axis_b]
         if {a.kind, b.kind} != {"weights", "data"}:
             for labels in axes:
@@ -232,7 +235,7 @@ class _Walk:
         self.forest.read.update(axes[a.kind == "data"].tolist())
 
     def hand_on(self, value: Value, axis: int) -> Labels:
-        """The labels of an axis that a product leaves."""
+        """The labels of an axis that a product leaves, marked as written where it is of weights."""
         if value.kind == "weights":
             self.forest.written.update(value.labels[axis].tolist())
         return value.labels[axis]
@@ -251,7 +254,8 @@ class _Walk:
         out = list(arrays[0].labels) if arrays else [np.array([ANY])] * rank
         for value in arrays[1:]:
             out = [
-                self.forest.unite(one, other) for one, other in zip(out, value.labels, strict=True)
+                self.forest.unite(labels, other_labels)
+                for labels, other_labels in zip(out, value.labels, strict=True)
             ]
         return tuple(out)
 

@@ -1,4 +1,4 @@
-"""What happens to labels when axes are reshaped, cut, laid side by side or summed over."""
+"""Labels of axes that are reshaped, cut, laid side by side or summed over."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def rearranged(forest: Forest, eqn: Any, name: str, ins: list[Value]) -> tuple[L
     shape = eqn.outvars[0].aval.shape if eqn.outvars else ()
     if value is None:
         return None
-    before = [len(axis) for axis in value.labels]
+    old_sizes = [len(axis) for axis in value.labels]
     if name == "reshape":
         return _reshape(forest, value, shape)
     if name == "broadcast_in_dim":
         out = [np.full(n, ANY) for n in shape]
         for axis, to in enumerate(params["broadcast_dimensions"]):
-            if before[axis] == shape[to]:
+            if old_sizes[axis] == shape[to]:
                 out[to] = value.labels[axis]
         return tuple(out)
     if name == "transpose":
         return tuple(value.labels[axis] for axis in params["permutation"])
     if name == "squeeze":
-        gone = {d % len(before) for d in params["dimensions"]}
-        return tuple(labels for axis, labels in enumerate(value.labels) if axis not in gone)
+        dropped_axes = {d % len(old_sizes) for d in params["dimensions"]}
+        return tuple(labels for axis, labels in enumerate(value.labels) if axis not in dropped_axes)
     if name == "rev":
         return tuple(
             labels[::-1] if axis in params["dimensions"] else labels
@@ -57,7 +57,7 @@ def rearranged(forest: Forest, eqn: Any, name: str, ins: list[Value]) -> tuple[L
             forest,
             value,
             shape,
-            [n == m for n, m in zip(before, shape, strict=True)],
+            [n == m for n, m in zip(old_sizes, shape, strict=True)],
             "a slice picks some of them",
         )
     if name == "pad":
@@ -76,8 +76,8 @@ def rearranged(forest: Forest, eqn: Any, name: str, ins: list[Value]) -> tuple[L
         )
     if name in _WINDOWS:
         numbers = (params["window_dimensions"], params["window_strides"], params["padding"])
-        whole = [w == s == 1 and not any(sides) for w, s, sides in zip(*numbers, strict=True)]
-        return _cut(forest, value, shape, whole, "a window slides over them")
+        kept_axes = [w == s == 1 and not any(sides) for w, s, sides in zip(*numbers, strict=True)]
+        return _cut(forest, value, shape, kept_axes, "a window slides over them")
     return None
 
 
@@ -104,10 +104,10 @@ def _reshape(forest: Forest, value: Value, shape: Sequence[int]) -> tuple[Labels
     out: list[Labels] = []
     while old or new:  # the fewest axes with the same number of elements on both sides
         axes, sizes = [old.pop(0)], [new.pop(0)]
-        while (before := int(np.prod([len(axis) for axis in axes]))) != (
-            after := int(np.prod(sizes))
+        while (old_size := int(np.prod([len(axis) for axis in axes]))) != (
+            new_size := int(np.prod(sizes))
         ):
-            axes.append(old.pop(0)) if before < after else sizes.append(new.pop(0))
+            axes.append(old.pop(0)) if old_size < new_size else sizes.append(new.pop(0))
         merged = axes[0]
         for axis in axes[1:]:
             merged = forest.pair(np.repeat(merged, len(axis)), np.tile(axis, len(merged)))
@@ -116,7 +116,10 @@ def _reshape(forest: Forest, value: Value, shape: Sequence[int]) -> tuple[Labels
 
 
 def _split(forest: Forest, labels: Labels, sizes: Sequence[int]) -> list[Labels]:
-    """An axis cut into several: one may have the labels, if they do not depend on the others."""
+    """The labels of the axes that an axis is cut into.
+
+    One of them may have the old labels, if they do not depend on the others.
+    """
     if len(sizes) == 1:
         return [labels]
     if (labels == ANY).all():
@@ -125,7 +128,8 @@ def _split(forest: Forest, labels: Labels, sizes: Sequence[int]) -> list[Labels]
     out = [np.full(n, FIXED) for n in sizes]
     if live.any():
         grid, roots = (
-            np.where(live, each, FIXED).reshape(sizes) for each in (labels, forest.roots(labels))
+            np.where(live, values, FIXED).reshape(sizes)
+            for values in (labels, forest.roots(labels))
         )
         for axis, n in enumerate(sizes):
             lines = np.moveaxis(roots, axis, -1).reshape(-1, n)
@@ -139,7 +143,7 @@ def _split(forest: Forest, labels: Labels, sizes: Sequence[int]) -> list[Labels]
 def _cut(
     forest: Forest, value: Value, sizes: Sequence[int], kept: Sequence[bool], why: str
 ) -> tuple[Labels, ...]:
-    """Axes that are kept whole keep their labels.
+    """The labels after cutting axes: those that are kept whole keep theirs.
 
     On others positions count, so their labels are fixed.
     """

@@ -149,7 +149,7 @@ def forward_flops(
             f" 1, got {batch!r}. The usual cause is an unbatched input: add x[None] and pass"
             " batch=1."
         )
-    named = jax.tree_util.tree_leaves_with_path(params)
+    leaves_with_path = jax.tree_util.tree_leaves_with_path(params)
     leaves, treedef = jax.tree.flatten((params, args))
     traced = [
         i for i, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
@@ -163,7 +163,7 @@ def forward_flops(
         return [leaf for leaf in jax.tree.leaves(apply(params, *args)) if hasattr(leaf, "dtype")]
 
     program = trace(flat, *[leaves[i] for i in traced])
-    owned = [i for i in traced if i < len(named)]
+    owned = [i for i in traced if i < len(leaves_with_path)]
     origins: list[Origin] = [((Fraction(1), frozenset({n})),) for n in range(len(owned))]
     origins += [None] * (len(traced) - len(owned))
     # Of leaves mixed into one value the largest is its kernel; of equally large ones a floating one
@@ -179,7 +179,9 @@ def forward_flops(
 
     # NNX's Param adds "/value" to a path; mask rules do not see it either.
     paths = [
-        jax.tree_util.keystr(named[i][0], simple=True, separator="/").removesuffix("/value")
+        jax.tree_util.keystr(leaves_with_path[i][0], simple=True, separator="/").removesuffix(
+            "/value"
+        )
         for i in owned
     ]
     layers = tuple(
@@ -218,13 +220,13 @@ def _join(origins: Sequence[Origin]) -> Origin:
     """The origin of a value computed element by element from others."""
     if any(origin is None for origin in origins):
         return None
-    known = [origin for origin in origins if origin]
-    layouts = {tuple(share for share, _ in origin) for origin in known if len(origin) > 1}
+    known_origins = [origin for origin in origins if origin]
+    layouts = {tuple(share for share, _ in origin) for origin in known_origins if len(origin) > 1}
     # single pieces; or laid out differently, and then only what is in it can be said, not where
     if len(layouts) != 1:
-        return _blend(tuple(itertools.chain.from_iterable(known)))
+        return _blend(tuple(itertools.chain.from_iterable(known_origins)))
     (layout,) = layouts
-    columns = [origin if len(origin) > 1 else origin * len(layout) for origin in known]
+    columns = [origin if len(origin) > 1 else origin * len(layout) for origin in known_origins]
     return tuple(
         (share, frozenset().union(*(c[i][1] for c in columns))) for i, share in enumerate(layout)
     )
@@ -248,8 +250,8 @@ def _concatenate(origins: Sequence[Origin], sizes: Sequence[int]) -> Origin:
     for origin, size in zip(origins, sizes, strict=True):
         for share, leaves in origin or ():
             weights[leaves] += share * size
-    whole = sum(weights.values())
-    return tuple((weight / whole, leaves) for leaves, weight in weights.items() if weight)
+    total = sum(weights.values())
+    return tuple((weight / total, leaves) for leaves, weight in weights.items() if weight)
 
 
 def _mul_adds(eqn: Any) -> int:
@@ -283,17 +285,17 @@ def _taps_on_data(eqn: Any) -> Fraction:
         stride, spread, (low, _) = (
             eqn.params[name][axis] for name in ("window_strides", "rhs_dilation", "padding")
         )
-        met = sum(
+        taps_met = sum(
             (o * stride + k * spread - low) % dilation == 0
             for o in range(dilation)
             for k in range(kernel)
         )
-        share *= Fraction(met, dilation * kernel)
+        share *= Fraction(taps_met, dilation * kernel)
     return share
 
 
 class _Walk:
-    """Follows origins through jaxprs; `rank` orders the leaves by their claim to a product."""
+    """The walk through jaxprs that follows origins; `rank` orders leaves by claim to a product."""
 
     def __init__(self, rank: Sequence[tuple]) -> None:
         self.rank = rank
@@ -375,13 +377,13 @@ class _Walk:
         carry = [_blend(c) for c in carry]
         while True:
             outs, tally = self.jaxpr(body, [*consts, *carry, *xs])
-            after = [_blend(_join([before, out])) for before, out in zip(carry, outs)]
-            if after == carry:
+            next_carry = [_blend(_join([origin, out])) for origin, out in zip(carry, outs)]
+            if next_carry == carry:
                 return carry + outs[len(carry) :], tally
-            carry = after
+            carry = next_carry
 
     def credit(self, lhs: Origin, rhs: Origin, flops: Fraction, tally: _Tally) -> None:
-        """Books a product to the leaves behind the operand that is no data.
+        """Credit a product to the leaves behind the operand that is no data.
 
         To the largest of both if neither is.
         """

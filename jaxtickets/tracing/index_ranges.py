@@ -1,4 +1,4 @@
-"""Which inputs of a network are row numbers of a table, and of how many rows.
+"""Finds inputs of a network that are row numbers of a table, and of how many rows.
 
 Found by reading the traced network.
 
@@ -32,7 +32,7 @@ _LOWEST = np.iinfo(np.int64).min
 
 
 class Range(NamedTuple):
-    """What a leaf of x may hold: one number for each element of an example, each end included."""
+    """The values that a leaf of x may have, per element of an example, each end included."""
 
     path: str
     low: np.ndarray
@@ -40,7 +40,7 @@ class Range(NamedTuple):
 
 
 class _Moved(NamedTuple):
-    """An array of elements of the inputs, by their number, plus an offset.
+    """An array whose elements are elements of the inputs, by number, plus an offset.
 
     The number is -1 for something else.
 
@@ -53,29 +53,29 @@ class _Moved(NamedTuple):
 
 
 class _Negative(NamedTuple):
-    """Whether elements of the inputs plus an offset are negative."""
+    """An array that says whether elements of the inputs plus an offset are negative."""
 
     at: np.ndarray
     offset: np.ndarray
 
 
 class _Known(NamedTuple):
-    """A constant of the program."""
+    """An array that is a constant of the program."""
 
     value: np.ndarray
 
 
 class Predicts(Protocol):
-    """What of a task says which inputs it takes."""
+    """The part of a task that says which inputs it takes."""
 
     @property
     def apply(self) -> Callable[..., tuple[PyTree, PyTree]]:
-        """`(params, model_state, x, train, key) -> (outputs, model_state)`."""
+        """The network, `(params, model_state, x, train, key) -> (outputs, model_state)`."""
         ...
 
     @property
     def check(self) -> Callable[[PyTree, str, int], None] | None:
-        """A check of its own, of prepared inputs on the host; None if it has none."""
+        """The network's own check of prepared inputs on the host; None if it has none."""
         ...
 
 
@@ -114,20 +114,20 @@ def check_values(
         tree,
         shapes,
     )
-    for one, leaf in zip(ranges, leaves, strict=True):
-        if one is not None:
-            _check(one, np.asarray(leaf), name)
+    for leaf_range, leaf in zip(ranges, leaves, strict=True):
+        if leaf_range is not None:
+            _check(leaf_range, np.asarray(leaf), name)
 
 
 def _check(allowed: Range, values: np.ndarray, name: str) -> None:
     low, high = allowed.low, allowed.high
     if values.min() >= low.max(initial=_LOWEST) and values.max() <= high.min(initial=_HIGHEST):
         return
-    wrong = np.argwhere((values < low) | (values > high))
-    if len(wrong):
-        place = tuple(wrong[0])
+    wrong_places = np.argwhere((values < low) | (values > high))
+    if len(wrong_places):
+        place = tuple(wrong_places[0])
         first, last = low[place[1:]], high[place[1:]]
-        more = f", and {len(wrong) - 1:,} more like it" if len(wrong) > 1 else ""
+        more = f", and {len(wrong_places) - 1:,} more like it" if len(wrong_places) > 1 else ""
         raise DataError(
             f"{name}{'/' if allowed.path else ''}{allowed.path}, {at(place)}, is"
             f" {values[place]}{more}; the network looks that up in a table of {last - first + 1}"
@@ -141,8 +141,10 @@ def at(place: Sequence[int]) -> str:
     >>> at((3, 5)), at((3,)), at((3, 5, 7))
     ('row 3, column 5', 'row 3', 'row 3, column (5, 7)')
     """
-    row, *rest = (int(n) for n in place)
-    column = "" if not rest else f", column {rest[0] if len(rest) == 1 else tuple(rest)}"
+    row, *columns = (int(n) for n in place)
+    column = (
+        "" if not columns else f", column {columns[0] if len(columns) == 1 else tuple(columns)}"
+    )
     return f"row {row}{column}"
 
 
@@ -150,7 +152,7 @@ def at(place: Sequence[int]) -> str:
 def _ranges(
     apply: Any, prepare: Any, weights_tree: Any, weights: Any, tree: Any, shapes: Any
 ) -> tuple[Range | None, ...]:
-    """The range of every leaf of x, None where it is none's row number.
+    """The range of every leaf of x, None for a leaf whose elements are no row numbers.
 
     Of two examples, which are alike.
 
@@ -165,33 +167,35 @@ def _ranges(
             for shape, dtype in shapes
         ],
     )
-    taken = jax.tree.leaves(jax.eval_shape(prepare, x))
-    if all(one.ndim > 2 and np.issubdtype(one.dtype, np.inexact) for one in taken):
+    prepared_leaves = jax.tree.leaves(jax.eval_shape(prepare, x))
+    if all(
+        struct.ndim > 2 and np.issubdtype(struct.dtype, np.inexact) for struct in prepared_leaves
+    ):
         return (None,) * len(shapes)
-    closed = jax.make_jaxpr(lambda p, s, x: apply(p, s, prepare(x), False, None))(params, state, x)
-    given: list[Any] = [None] * len(structs)
+    program = jax.make_jaxpr(lambda p, s, x: apply(p, s, prepare(x), False, None))(params, state, x)
+    known_inputs: list[Any] = [None] * len(structs)
     first = 0
     for leaf in jax.tree.leaves(x):
-        given.append(
+        known_inputs.append(
             _Moved(first + np.arange(leaf.size).reshape(leaf.shape), np.zeros(leaf.shape, np.int64))
         )
         first += leaf.size
     reader = _Reader(first)
-    reader.read(closed.jaxpr, [_known(const) for const in closed.consts], given)
-    found, first = [], 0
+    reader.read(program.jaxpr, [_known(const) for const in program.consts], known_inputs)
+    ranges, first = [], 0
     for path, leaf in zip(leaf_paths(x), jax.tree.leaves(x), strict=True):
         part = slice(first, first + leaf.size)
         low, high = (
             reader.low[part].reshape(leaf.shape).max(0),
             reader.high[part].reshape(leaf.shape).min(0),
         )
-        found.append(Range(path, low, high) if (high < _HIGHEST).any() else None)
+        ranges.append(Range(path, low, high) if (high < _HIGHEST).any() else None)
         first += leaf.size
-    return tuple(found)
+    return tuple(ranges)
 
 
 def _known(value: Any) -> _Known | None:
-    """A constant that is small and a plain number or array of them; not a key."""
+    """A `_Known` of a small plain number or array of them; None for others, such as keys."""
     if (
         isinstance(value, Tracer)
         or np.size(value) > _LARGEST
@@ -202,14 +206,14 @@ def _known(value: Any) -> _Known | None:
 
 
 class _Reader:
-    """Follows elements through a program, and keeps the narrowest range for each of so many."""
+    """A walk that follows elements through a program and keeps the narrowest range of each."""
 
     def __init__(self, elements: int) -> None:
         self.low = np.full(elements, _LOWEST)
         self.high = np.full(elements, _HIGHEST)
 
     def read(self, jaxpr: jex.Jaxpr, consts: Sequence[Any], given: Sequence[Any]) -> list[Any]:
-        """What a program gives for what goes in: `_Moved`, `_Negative`, `_Known`, or None."""
+        """The values that a program gives: `_Moved`, `_Negative`, `_Known`, or None for others."""
         env: dict[Any, Any] = dict(
             zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *given], strict=True)
         )
@@ -223,9 +227,9 @@ class _Reader:
                 continue
             outs: Any = zip(eqn.outvars, self._apply(eqn, operands), strict=False)
             env |= {
-                out: one
-                for out, one in outs
-                if one is not None and math.prod(out.aval.shape) <= _LARGEST
+                out: result
+                for out, result in outs
+                if result is not None and math.prod(out.aval.shape) <= _LARGEST
             }
         return [value(atom) for atom in jaxpr.outvars]
 
@@ -235,9 +239,11 @@ class _Reader:
         if name == "scan":
             return self._scan(jaxprs.read_scan(eqn), operands)
         if jaxprs.is_call(eqn, subs):
-            closed = [v for v in eqn.params.values() if isinstance(v, jex.ClosedJaxpr)]
+            closed_jaxprs = [v for v in eqn.params.values() if isinstance(v, jex.ClosedJaxpr)]
             return self.read(
-                subs[0], [_known(const) for const in (closed[0].consts if closed else ())], operands
+                subs[0],
+                [_known(const) for const in (closed_jaxprs[0].consts if closed_jaxprs else ())],
+                operands,
             )
         if subs:
             return []
@@ -259,7 +265,7 @@ class _Reader:
         return _rearranged(name, eqn, operands)
 
     def _look_up(self, eqn: Any, operands: list[Any]) -> None:
-        """Narrows the ranges of what an operation reads rows by."""
+        """Narrow the ranges of the elements that an operation reads rows by."""
         shape, sizes = eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
         # of a single index, counted from the end like Python's; others clamp on purpose
         if eqn.primitive.name == "dynamic_slice":
@@ -282,18 +288,18 @@ class _Reader:
                 moved.at[..., column], moved.offset[..., column], shape[axis] - sizes[axis]
             )
 
-    def _narrow(self, where: np.ndarray, offset: np.ndarray, last: int) -> None:
-        real = where >= 0
-        np.maximum.at(self.low, where[real], -offset[real])
-        np.minimum.at(self.high, where[real], last - offset[real])
+    def _narrow(self, elements: np.ndarray, offset: np.ndarray, last: int) -> None:
+        real = elements >= 0
+        np.maximum.at(self.low, elements[real], -offset[real])
+        np.minimum.at(self.high, elements[real], last - offset[real])
 
     def _scan(self, scan: jaxprs.Scan, operands: list[Any]) -> list[Any]:
-        """The ranges of a loop's turns, found from one turn.
+        """Find the ranges of a loop's elements from one turn.
 
         What it sees is numbered anew, and its ranges are those of every turn.
         """
         body, fixed, carried = scan.body, scan.consts, scan.carry
-        given: list[Any] = [
+        known_inputs: list[Any] = [
             op if number < fixed and isinstance(op, _Known) else None
             for number, op in enumerate(operands)
         ]
@@ -309,7 +315,7 @@ class _Reader:
                 shape = operand.at.shape if number < fixed else operand.at.shape[1:]
                 turns = (1 if number < fixed else operand.at.shape[0], -1)
                 part = slice(size, size + math.prod(shape))
-                given[number] = _Moved(
+                known_inputs[number] = _Moved(
                     np.arange(part.start, part.stop).reshape(shape),
                     np.zeros(shape, np.int64),
                     operand.wrapped,
@@ -317,7 +323,7 @@ class _Reader:
                 parts.append((operand.at.reshape(turns), operand.offset.reshape(turns), part))
                 size = part.stop
         inner = _Reader(size)
-        inner.read(body, [None] * len(body.constvars), given)
+        inner.read(body, [None] * len(body.constvars), known_inputs)
         for at_turns, offset, part in parts:
             real = (at_turns >= 0) & (inner.high[part] < _HIGHEST)
             turns, column = np.nonzero(real)
@@ -331,7 +337,7 @@ def _is_zero(operand: Any) -> bool:
 
 
 def _counted(name: str, eqn: Any, operands: list[_Known]) -> _Known | None:
-    """Constants that a program makes, such as where each column's part of a table begins."""
+    """A constant that a program makes, such as where each column's part of a table begins."""
     out = eqn.outvars[0].aval
     if out.size > _LARGEST or not np.issubdtype(out.dtype, np.integer):
         return None
@@ -346,7 +352,7 @@ def _counted(name: str, eqn: Any, operands: list[_Known]) -> _Known | None:
 
 
 def _shifted(name: str, a: Any, b: Any) -> _Moved | None:
-    """Elements plus or minus a constant."""
+    """Elements plus or minus a constant; None where they are not that."""
     if name == "add" and isinstance(b, _Moved):
         a, b = b, a
     if not isinstance(a, _Moved) or not isinstance(b, _Known) or b.value.dtype.kind not in "iu":
@@ -356,7 +362,7 @@ def _shifted(name: str, a: Any, b: Any) -> _Moved | None:
 
 
 def _wrapped(which: Any, otherwise: Any, negative: Any) -> _Moved | None:
-    """Elements of which negative ones are counted from the end: `where(i < 0, i + n, i)`.
+    """Elements whose negative values are counted from the end: `where(i < 0, i + n, i)`.
 
     Any other choice is not followed.
     """
@@ -372,41 +378,41 @@ def _wrapped(which: Any, otherwise: Any, negative: Any) -> _Moved | None:
 
 
 def _rearranged(name: str, eqn: Any, operands: list[Any]) -> list[Any]:
-    """Elements that an operation moves about and does not change."""
+    """The results of an operation that moves elements about and does not change them."""
     if name == "concatenate":
         if not any(isinstance(operand, _Moved) for operand in operands):
             return []
         shapes = [atom.aval.shape for atom in eqn.invars]
         moved = [
             (
-                one
-                if isinstance(one, _Moved)
+                piece
+                if isinstance(piece, _Moved)
                 else _Moved(np.full(shape, -1), np.zeros(shape, np.int64))
             )
-            for one, shape in zip(operands, shapes, strict=True)
+            for piece, shape in zip(operands, shapes, strict=True)
         ]
         axis = eqn.params["dimension"]
         at, offset = (
             np.concatenate(parts, axis)
-            for parts in zip(*((one.at, one.offset) for one in moved), strict=True)
+            for parts in zip(*((piece.at, piece.offset) for piece in moved), strict=True)
         )
-        return [_Moved(at, offset, any(one.wrapped for one in moved))]
-    how = _MOVES.get(name)
+        return [_Moved(at, offset, any(piece.wrapped for piece in moved))]
+    move = _MOVES.get(name)
     first = operands[0]
-    if how is None or any(operand is not None for operand in operands[1:]):
+    if move is None or any(operand is not None for operand in operands[1:]):
         return []
     if isinstance(first, _Known):
-        return [_Known(part) for part in how(first.value, eqn)]
+        return [_Known(part) for part in move(first.value, eqn)]
     if isinstance(first, _Negative):
         return [
             _Negative(*parts)
-            for parts in zip(how(first.at, eqn), how(first.offset, eqn), strict=True)
+            for parts in zip(move(first.at, eqn), move(first.offset, eqn), strict=True)
         ]
     if name == "convert_element_type" and jax.numpy.issubdtype(eqn.params["new_dtype"], np.bool_):
         return []
     return [
         _Moved(*parts, first.wrapped)
-        for parts in zip(how(first.at, eqn), how(first.offset, eqn), strict=True)
+        for parts in zip(move(first.at, eqn), move(first.offset, eqn), strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Reading jaxprs: the one place that knows how JAX versions write loops, branches and calls."""
+"""Reads jaxprs: the one place that knows how JAX versions write loops, branches and calls."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def is_call(eqn: Any, subs: list[jex.Jaxpr]) -> bool:
 
 
 def read_scan(eqn: Any) -> Scan:
-    """What a `scan` runs on which of its operands."""
+    """An operation's `Scan`: its body, and how often it runs on which operands."""
     params = eqn.params
     (body,) = _jaxprs([_param(eqn, "jaxpr")])
     if "num_consts" in params:  # up to JAX 0.11
@@ -80,7 +80,7 @@ def read_scan(eqn: Any) -> Scan:
 
 
 def read_while(eqn: Any) -> While:
-    """What a `while` tests and runs on which of its operands."""
+    """An operation's `While`: what it tests and runs on which operands."""
     test, body = _jaxprs([_param(eqn, "cond_jaxpr"), _param(eqn, "body_jaxpr")])
     return While(test, _param(eqn, "cond_nconsts"), body, _param(eqn, "body_nconsts"))
 
@@ -94,7 +94,7 @@ def read_branches(eqn: Any) -> list[jex.Jaxpr]:
 
 
 def read_shards(eqn: Any) -> tuple[jex.Jaxpr, int]:
-    """What a `shard_map` runs and on how many different shards.
+    """The body of a `shard_map`, and on how many different shards it runs.
 
     Devices that repeat the same work count once.
     """
@@ -111,7 +111,7 @@ def _alike(outer: Any, inner: Any) -> bool:
 
 
 def _jaxprs(values: Iterable[Any]) -> list[jex.Jaxpr]:
-    """The jaxprs among these.
+    """The values that are jaxprs.
 
     Up to JAX 0.11 one that brings its constants along is of another class, with this one inside.
     """

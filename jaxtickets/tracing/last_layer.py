@@ -1,4 +1,4 @@
-"""Which layer of a network is its last, read off its jaxpr.
+"""Finds which layer of a network is its last, read off its jaxpr.
 
 Every value is followed from the inputs on, with the kernels whose product it comes from: a product
 of data with weights makes them the last, everything else hands on what its operands come from. What
@@ -30,7 +30,7 @@ _PRODUCTS = frozenset(("dot_general", "conv_general_dilated", "ragged_dot_genera
 
 
 class _Value(NamedTuple):
-    """Whether a value depends on an input, and which kernels its product comes from.
+    """A value of the traced program: whether it is data, and which kernels it comes from.
 
     Leaves by number: the last that it was multiplied with; of weights those that are in it.
     """
@@ -121,7 +121,7 @@ def _operation(eqn: Any, ins: list[_Value]) -> list[_Value]:
 
 
 def _together(values: Sequence[_Value]) -> _Value:
-    """What is computed by anything but a product with weights.
+    """The value of anything but a product with weights, computed from these.
 
     Weights that data meet there are none of a layer.
     """
@@ -132,13 +132,13 @@ def _together(values: Sequence[_Value]) -> _Value:
 def _loop(
     body: jex.Jaxpr, consts: list[_Value], carry: list[_Value], xs: list[_Value]
 ) -> list[_Value]:
-    """What a loop gives, once a turn changes nothing."""
+    """The values that a loop gives, once a turn changes nothing."""
     while True:
         outs = _follow(body, [*consts, *carry, *xs])
-        after = [
+        next_carry = [
             _Value(a.data or b.data, b.leaves if b.data and not a.data else a.leaves | b.leaves)
             for a, b in zip(carry, outs, strict=False)
         ]
-        if after == carry:
+        if next_carry == carry:
             return carry + outs[len(carry) :]
-        carry = after
+        carry = next_carry

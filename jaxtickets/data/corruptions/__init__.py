@@ -55,7 +55,7 @@ _AT_ONCE = 500
 def corrupt(
     images: np.ndarray, corruption: str, severity: int, seed: int, scale: float
 ) -> np.ndarray:
-    """Corrupted images.
+    """The images after one corruption of one severity.
 
     What becomes of image i depends on its pixels, the corruption, the severity, the seed and i.
 

@@ -1,4 +1,4 @@
-"""Blur: out of focus, behind rough glass, in motion.
+"""Corruptions that blur: out of focus, behind rough glass, in motion.
 
 Settings: those of CIFAR-10-C, lengths in pixels.
 """
@@ -31,12 +31,12 @@ gives.
 
 
 def gaussian_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """A Gaussian over four deviations; pixels outside repeat the edge's."""
+    """Blurred by a Gaussian over four deviations; pixels outside repeat the edge's."""
     return _gaussian(x, GAUSSIAN[severity - 1])
 
 
 def defocus_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """The mean over a disk with a soft rim.
+    """Blurred as out of focus: the mean over a disk with a soft rim.
 
     Pixels outside are mirrored at the centre of the edge's.
     """
@@ -50,7 +50,7 @@ def defocus_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def glass_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Blurred, each pixel replaced by itself or a neighbour, and blurred again.
+    """Blurred as by rough glass: each pixel becomes itself or a neighbour, between two blurs.
 
     The neighbour is the one to its left, above or both.
 
@@ -68,12 +68,12 @@ def glass_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def motion_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Smeared along a line; see `streak`."""
+    """Blurred by motion: smeared along a line, see `streak`."""
     return streak(x, *MOTION[severity - 1], drawn(draws, lambda rng: rng.uniform(-45, 45)))
 
 
 def zoom_blur(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """The mean of the image and its enlargements, as of a lens that zooms during exposure."""
+    """Blurred as by a lens that zooms: the mean of the image and its enlargements."""
     n, height, width, channels = x.shape
     factors = [1.0, *np.arange(1, ZOOM[severity - 1], 0.01)]  # the image itself first
     mean = sparse.csr_array((height * width, height * width), dtype=np.float32)

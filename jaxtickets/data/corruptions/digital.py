@@ -1,4 +1,6 @@
-"""What processing does to images. Settings: those of CIFAR-10-C.
+"""Corruptions by processing: contrast, colour, shape, resolution and compression.
+
+Settings: those of CIFAR-10-C.
 
 Lengths that it gives for 32 pixels grow with the image.
 """
@@ -42,15 +44,18 @@ JPEG = (80, 65, 58, 50, 40)
 
 
 def contrast(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Closer to each channel's mean over the image."""
+    """Less contrast: closer to each channel's mean over the image."""
     # one by one: the order of a sum rounds
     mean = np.stack([image.mean((0, 1), np.float64, keepdims=True) for image in x])
     return (mean + (x - mean) * CONTRAST[severity - 1]).astype(np.float32)
 
 
 def saturate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Another saturation, of hue, saturation and value. Grey counts as red of no saturation."""
-    factor, more = SATURATE[severity - 1]
+    """Another saturation, of hue, saturation and value.
+
+    Grey counts as red of no saturation.
+    """
+    factor, offset = SATURATE[severity - 1]
     value = x.max(-1, keepdims=True)
     missing = value - x
     chroma = missing.max(-1, keepdims=True)
@@ -59,11 +64,11 @@ def saturate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     share = np.where(
         coloured, missing / np.where(coloured, chroma, 1), np.asarray([0, 1, 1], np.float32)
     )
-    return value * (1 - np.clip(saturation * factor + more, 0, 1) * share)
+    return value * (1 - np.clip(saturation * factor + offset, 0, 1) * share)
 
 
 def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """A random affine map, then displacements that are alike for neighbours."""
+    """Moved by a random affine map, then by displacements that are alike for neighbours."""
     alpha, sigma, reach = (share * min(x.shape[1:3]) for share in ELASTIC[severity - 1])
     height, width = x.shape[1:3]
     grid = np.indices((height, width)).astype(np.float64)
@@ -71,10 +76,10 @@ def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     corners = centre + third * np.array([[1, 1], [-1, 1], [-1, -1]])
     result = np.empty_like(x)
     for i, rng in enumerate(draws):
-        moved = corners + rng.uniform(-reach, reach, (3, 2))
+        moved_corners = corners + rng.uniform(-reach, reach, (3, 2))
         # Where each pixel comes from: the affine map that takes the moved points back to the
         # corners.
-        back = np.linalg.solve(np.column_stack([moved, np.ones(3)]), corners)
+        back = np.linalg.solve(np.column_stack([moved_corners, np.ones(3)]), corners)
         source = np.tensordot(back[:2].T, grid, 1) + back[2][:, None, None]
         shift = rng.uniform(-1, 1, (2, height, width))
         shift = alpha * ndimage.gaussian_filter(
@@ -91,7 +96,7 @@ def elastic_transform(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def pixelate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Shrunk and enlarged again, by the mean over boxes."""
+    """Pixelated: shrunk and enlarged again, by the mean over boxes."""
     from PIL.Image import Resampling
 
     height, width = x.shape[1:3]
@@ -108,7 +113,7 @@ def pixelate(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def jpeg_compression(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Written as JPEG and read again; colours at half the resolution."""
+    """Compressed: written as JPEG and read again, colours at half the resolution."""
     from PIL.Image import open as read
 
     def again(picture: Image) -> Image:
@@ -120,7 +125,7 @@ def jpeg_compression(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def _by_pillow(x: np.ndarray, change: Callable[[Image], Image]) -> np.ndarray:
-    """Each image as a Pillow image of 8 bits, changed."""
+    """Each image, changed as a Pillow image of 8 bits."""
     from PIL.Image import fromarray
 
     pixels = np.rint(x * 255).astype(np.uint8)

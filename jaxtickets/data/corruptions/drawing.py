@@ -1,4 +1,4 @@
-"""Chance and geometry that several corruptions share.
+"""Random draws and geometry that several corruptions share.
 
 Every image draws from its own generator, none from a common one.
 """
@@ -16,7 +16,7 @@ Draws: TypeAlias = Sequence[np.random.Generator]
 
 
 def drawn(draws: Draws, draw: Callable[[np.random.Generator], np.ndarray | float]) -> np.ndarray:
-    """What each image draws, float32 [N, ...]."""
+    """The draws of each image, float32 [N, ...]."""
     return np.stack([np.asarray(draw(rng), np.float32) for rng in draws])
 
 
@@ -34,14 +34,14 @@ def zoom_matrix(size: int, factor: float) -> np.ndarray:
     kept = int(np.ceil(size / factor))
     first = (size - kept) // 2
     stretched = np.asarray(ndimage.zoom(np.eye(kept), (factor, 1), order=1))
-    over = (len(stretched) - size) // 2
+    margin = (len(stretched) - size) // 2
     matrix = np.zeros((size, size), np.float32)
-    matrix[:, first : first + kept] = stretched[over : over + size]
+    matrix[:, first : first + kept] = stretched[margin : margin + size]
     return matrix
 
 
 def streak(x: np.ndarray, radius: int, sigma: float, degrees: np.ndarray) -> np.ndarray:
-    """Smeared along a line that ends at the pixel, weighted by half a Gaussian.
+    """Images smeared along a line that ends at the pixel, weighted by half a Gaussian.
 
     It has `2 * radius + 1` steps, one pixel apart.
 

@@ -1,4 +1,4 @@
-"""Noise, as of sensors and cables. Settings: those of CIFAR-10-C."""
+"""Corruptions by noise, as of sensors and cables. Settings: those of CIFAR-10-C."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SPECKLE = (0.06, 0.10, 0.12, 0.16, 0.20)
 
 
 def gaussian_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """x + normal noise, independent for each value."""
+    """Gaussian noise: x + normal noise, independent for each value."""
     return x + GAUSSIAN[severity - 1] * drawn(
         draws, lambda rng: rng.standard_normal(x.shape[1:], np.float32)
     )
 
 
 def shot_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Photons counted: Poisson of a mean in proportion to the value."""
+    """Shot noise of counted photons: Poisson of a mean in proportion to the value."""
     photons = SHOT[severity - 1]
     mean = x.astype(np.float64) * photons
     return np.stack([rng.poisson(mean[i]) for i, rng in enumerate(draws)]).astype(
@@ -36,14 +36,14 @@ def shot_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def impulse_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Some values, whatever they were, become 0 or 1 with equal chance (salt and pepper)."""
+    """Salt and pepper: some values become 0 or 1 with equal chance, whatever they were."""
     share = IMPULSE[severity - 1]
     u = drawn(draws, lambda rng: rng.random(x.shape[1:], np.float32))
     return np.where(u < share / 2, np.float32(0), np.where(u < share, np.float32(1), x))
 
 
 def speckle_noise(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """x + x * normal noise: dark places stay dark."""
+    """Speckle noise: x + x * normal noise; dark places stay dark."""
     return x + x * (
         SPECKLE[severity - 1]
         * drawn(draws, lambda rng: rng.standard_normal(x.shape[1:], np.float32))

@@ -1,4 +1,4 @@
-"""Weather and what it leaves on the lens. Settings: those of CIFAR-10-C.
+"""Corruptions by weather and what it leaves on the lens. Settings: those of CIFAR-10-C.
 
 (Frost is made of photographs, and left out.)
 """
@@ -46,7 +46,7 @@ GREY = np.asarray((0.299, 0.587, 0.114), np.float32)
 
 
 def snow(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Flakes that fall at up to 45 degrees from the vertical over a whitened image.
+    """Snow: flakes that fall at up to 45 degrees from the vertical over a whitened image.
 
     Twice, once turned around.
     """
@@ -63,7 +63,7 @@ def snow(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def fog(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """A plasma fractal is added, and the sum brought back to the brightest value of the image."""
+    """Fog: a plasma fractal is added, and the sum brought back to the image's brightest value."""
     thickness, decay = FOG[severity - 1]
     height, width = x.shape[1:3]
     size = 1 << (max(height, width) - 1).bit_length()
@@ -114,7 +114,7 @@ def plasma(chance: np.ndarray, decay: float) -> np.ndarray:
 
 
 def spatter(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Drops of water that shine (severities 1 to 3), or of mud that cover (4 and 5)."""
+    """Spatter: drops of water that shine (severities 1 to 3), or of mud that cover (4 and 5)."""
     mean, deviation, blur, least, strength = SPATTER[severity - 1]
     liquid = mean + deviation * drawn(
         draws, lambda rng: rng.standard_normal(x.shape[1:3], np.float32)
@@ -129,7 +129,7 @@ def spatter(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def _shine(liquid: np.ndarray) -> np.ndarray:
-    """Where drops [N, H, W] reflect, 0 to 1.
+    """How much drops [N, H, W] reflect at each pixel, 0 to 1.
 
     By the distance from their rims, in relief from one side.
     """
@@ -154,15 +154,15 @@ def _equalised(values: np.ndarray) -> np.ndarray:
 
     The least one is at 0.
     """
-    found, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    if len(found) == 1:
+    levels, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    if len(levels) == 1:
         return values.astype(np.float32)
     above = np.cumsum(count) - count[0]
     return np.rint(above * (255 / above[-1])).astype(np.float32)[place].reshape(values.shape)
 
 
 def brightness(x: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """A larger value, of hue, saturation and value; black becomes grey."""
+    """Brighter: a larger value, of hue, saturation and value; black becomes grey."""
     value = x.max(-1, keepdims=True)
     brighter = np.minimum(value + np.float32(BRIGHTNESS[severity - 1]), 1)
     return np.where(value > 0, x / np.where(value > 0, value, 1), 1) * brighter
@@ -173,7 +173,7 @@ def _smooth(layers: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _grey(x: np.ndarray) -> np.ndarray:
-    """Luma [N, H, W, 1]."""
+    """The luma of images, [N, H, W, 1]."""
     return (
         x
         if x.shape[-1] == 1
@@ -182,6 +182,6 @@ def _grey(x: np.ndarray) -> np.ndarray:
 
 
 def _colour(colour: tuple[int, int, int], x: np.ndarray) -> np.ndarray:
-    """A colour for images like x, [C] of 0 to 1: its luma where C = 1."""
+    """A colour [C] of 0 to 1 with the channels of `x`: its luma where C = 1."""
     rgb = np.asarray(colour, np.float32) / 255
     return rgb if x.shape[-1] == 3 else np.asarray([rgb @ GREY])

@@ -53,7 +53,7 @@ def sections(
         evaluation_section(record, number if several else None)
         for number, record in enumerate(inputs.evaluations, 1)
     ]
-    made = [
+    candidates = [
         Section("What does not fit", warnings) if warnings else None,
         results_section(inputs),
         papers_section(inputs, published),
@@ -63,7 +63,7 @@ def sections(
         runs_section(inputs, timelines or {}),
         again_section(inputs, command),
     ]
-    return [section for section in made if section is not None]
+    return [section for section in candidates if section is not None]
 
 
 def tables(inputs: ReportInputs, published: Iterable[PaperRow] = ()) -> list[ScoreTable]:

@@ -1,4 +1,4 @@
-"""What a page is made of, as data: tables, figures, texts. The template says how they look."""
+"""The parts of a page as data: tables, figures, texts. The template says how they look."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Pairs of a name and what it is."""
+    """Pairs of a name and a value, such as a run's settings."""
 
     pairs: Sequence[tuple[str, str]]
 
@@ -60,7 +60,7 @@ class Sources:
 
     @property
     def links(self) -> list[tuple[str, str | None]]:
-        """Name and address."""
+        """Each paper's name and address."""
         return [(name, PAPERS.get(name)) for name in self.names]
 
 
@@ -69,13 +69,13 @@ Block = ScoreTable | Figure | Text | Facts | Sources
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading with what stands under it; sections of sections are one level down."""
+    """A heading with the blocks under it; sections of sections are one level down."""
 
     title: str
     blocks: Sequence[Block | Section] = ()
 
     def tables(self) -> Iterator[ScoreTable]:
-        """Every table, in order."""
+        """Every table of the section, in order."""
         for block in self.blocks:
             if isinstance(block, ScoreTable):
                 yield block

@@ -71,20 +71,20 @@ def _caption(run: Run) -> str:
 
 
 def _described(run: Run) -> str:
-    """What the curves come to, for who does not see them."""
+    """A sentence on what the curves show, for readers who do not see them."""
     ends = {
         name: [_mean(record.numbers(name)) for record in (run.metrics[0], run.metrics[-1])]
         for name in ("loss", "accuracy")
     }
-    said = ", ".join(
+    changes = ", ".join(
         f"training {name} from {first} to {last}" for name, (first, last) in ends.items()
     )
     return (
         f"Four panels over {run.metrics[-1].number('epoch'):g} epochs: learning rate, density,"
-        f" {said}."
+        f" {changes}."
     )
 
 
 def _mean(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.3g}" if known else "undefined"
+    numbers = [value for value in values if value is not None]
+    return f"{sum(numbers) / len(numbers):.3g}" if numbers else "undefined"

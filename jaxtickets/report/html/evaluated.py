@@ -27,7 +27,7 @@ Lines = list[tuple[str, Sequence[Cell]]]
 
 
 def evaluation_section(record: Record, number: int | None = None) -> Section:
-    """Every table that an evaluation has something for.
+    """The section of an evaluation, with every table that it has something for.
 
     Args:
       record: contents of `evaluation.json`.
@@ -107,8 +107,8 @@ def _per_class(rows: Rows) -> ScoreTable:
         return _by_class(title, scored, Column("", times=100, digits=1))
     lines: Lines = []
     for name, values in scored:
-        known = [value for value in values if value is not None]
-        ends = [min(known), statistics.median(known), max(known)] if known else [None] * 3
+        numbers = [value for value in values if value is not None]
+        ends = [min(numbers), statistics.median(numbers), max(numbers)] if numbers else [None] * 3
         lines.append((name, [len(values), *ends]))
     shares = (Column(name, times=100, digits=1) for name in ("worst", "median", "best"))
     return table_of(title, (Column("classes", digits=0), *shares), lines)
@@ -132,10 +132,10 @@ def _reliability(rows: Rows) -> ScoreTable:
         if diagram is None:
             continue
         bins = (diagram.numbers(field) for field in ("count", "confidence", "accuracy"))
-        for count, sure, right in zip(*bins, strict=False):
+        for count, confidence, accuracy in zip(*bins, strict=False):
             if count:
-                gap = None if sure is None or right is None else sure - right
-                lines.append((name, [count, sure, right, gap]))
+                gap = None if confidence is None or accuracy is None else confidence - accuracy
+                lines.append((name, [count, confidence, accuracy, gap]))
     note = (
         "One row for each bin of confidence that has examples; confidence above accuracy is"
         " overconfidence."
@@ -286,7 +286,7 @@ def _subsets(rows: Rows) -> ScoreTable:
 
 
 def _with(rows: Rows, part: str) -> Rows:
-    """Rows that have that part of the suite, and the part."""
+    """Rows that have measured a part of the suite, each with that part."""
     suites = [(name, row.maybe("parts")) for name, row in rows]
     measured = [(name, suite.maybe(part)) for name, suite in suites if suite is not None]
     return [(name, record) for name, record in measured if record is not None]

@@ -1,4 +1,4 @@
-"""Run folders and result files, read and told apart; and whether they may stand in one report."""
+"""Reads run folders and result files, and checks that they may stand in one report."""
 
 from __future__ import annotations
 
@@ -61,17 +61,19 @@ class Run:
         per_epoch = max(
             1, self.config.part("run").part("data").count("examples") // self.plan.batch_size
         )
-        before = 0.0
+        fork_epochs = 0.0
         if self.plan.fork is not None:
-            before = self.plan.steps_before(self.plan.fork, per_epoch) / per_epoch
-        seen: dict[tuple[float | None, float | None], float] = {}
+            fork_epochs = self.plan.steps_before(self.plan.fork, per_epoch) / per_epoch
+        epochs_by_network: dict[tuple[float | None, float | None], float] = {}
         for record in self.metrics:
             lineages, children = record.numbers("lineages"), record.numbers("children")
-            for who in zip(lineages, children or [None] * len(lineages), strict=False):
-                epochs = (record.number("epoch") or 0.0) - (before if who[1] is not None else 0.0)
-                seen[who] = max(seen.get(who, 0.0), epochs)
-        whole = self.plan.width * self.plan.epochs(per_epoch)
-        return min(1.0, sum(seen.values()) / whole) if whole else None
+            for network in zip(lineages, children or [None] * len(lineages), strict=False):
+                epochs = (record.number("epoch") or 0.0) - (
+                    fork_epochs if network[1] is not None else 0.0
+                )
+                epochs_by_network[network] = max(epochs_by_network.get(network, 0.0), epochs)
+        total = self.plan.width * self.plan.epochs(per_epoch)
+        return min(1.0, sum(epochs_by_network.values()) / total) if total else None
 
     @property
     def model(self) -> str:
@@ -97,13 +99,13 @@ class Run:
 
     @property
     def method(self) -> str:
-        """What the papers' tables call it."""
+        """The method's name, as the papers' tables have it."""
         return method_of(self.plan, self.model)
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportInputs:
-    """All that a report is about; every list in the order given."""
+    """The runs and result files of a report; every list in the order given."""
 
     runs: tuple[Run, ...] = ()
     evaluations: tuple[Record, ...] = ()
@@ -115,7 +117,9 @@ class ReportInputs:
 
 
 def method_of(plan: Plan | None, model: str) -> str:
-    """What the papers' tables call a plan: its name, but for one that they have under several.
+    """The name that the papers' tables have for a plan.
+
+    It is the plan's own name, but for one that they have under several.
 
     >>> from jaxtickets import methods
     >>> method_of(methods.prune_and_tune(2, masks="anti_random"), "LeNet(L)")
@@ -175,9 +179,9 @@ def read_inputs(paths: Iterable[Path]) -> ReportInputs:
                 if len(runs) >= MOST_RUNS:
                     raise ReportError(f"{path}: more than {MOST_RUNS} runs; give fewer of them.")
                 runs.setdefault(folder.resolve(), _run(folder))
-                for beside in (folder / "evaluation.json", folder.parent / "evaluation.json"):
-                    if beside.is_file():
-                        take(beside, ("evaluation",))
+                for candidate in (folder / "evaluation.json", folder.parent / "evaluation.json"):
+                    if candidate.is_file():
+                        take(candidate, ("evaluation",))
             if folders != [path] and (path / "results.json").is_file():
                 take(path / "results.json", ("comparison", "schemes", "sweep"))
         elif os.path.isfile(path):
@@ -190,14 +194,14 @@ def read_inputs(paths: Iterable[Path]) -> ReportInputs:
             runs[file] = Run(
                 printable(file.stem, 80), file, None, record, record, (), plan_of(record)
             )
-    several = {
+    plurals = {
         "evaluation": "evaluations",
         "comparison": "comparisons",
         "sweep": "sweeps",
         "benchmark": "benchmarks",
     }
     kinds = {
-        several.get(kind, kind): tuple(records.values())
+        plurals.get(kind, kind): tuple(records.values())
         for kind, records in files.items()
         if kind != "results"
     }
@@ -248,7 +252,7 @@ def _run(folder: Path) -> Run:
 
 
 def plan_of(record: Record) -> Plan | None:
-    """The plan that a record tells of; None where this version cannot read it."""
+    """The plan in a record; None where this version cannot read it."""
     try:
         return Plan.from_json(record.part("plan").data)
     except PlanError:  # of another version
@@ -256,7 +260,7 @@ def plan_of(record: Record) -> Plan | None:
 
 
 def _check_metrics(record: Record) -> None:
-    """What the timeline is drawn from."""
+    """Check the fields of a metrics record that the timeline is drawn from."""
     count = len(record.numbers("lineages"))
     for name in ("epoch", "lr", "phase"):
         if record.number(name) is None:
@@ -280,7 +284,7 @@ def _check_results(record: Record) -> None:
 
 
 def _named(runs: list[Run]) -> tuple[Run, ...]:
-    """Names made different: by the folder above, then by a number."""
+    """The runs with names made different: by the folder above, then by a number."""
     names = [run.name for run in runs]
     longer = [
         f"{run.source.resolve().parent.name}/{run.name}" if names.count(run.name) > 1 else run.name
@@ -296,15 +300,15 @@ def _named(runs: list[Run]) -> tuple[Run, ...]:
 
 
 def _check_test_sets(inputs: ReportInputs) -> None:
-    """Scores stand in one table only if they are of one test set."""
-    named = [
+    """Check that scores of one table are of one test set."""
+    dataset_records = [
         (run.results.file, run.results.part("dataset"))
         for run in inputs.runs
         if run.results is not None and "dataset" in run.results
     ]
     sets = [
         (file, data.text("name"), data.number("test"), data.text("test_fingerprint", ""))
-        for file, data in named
+        for file, data in dataset_records
     ]
     compared = [
         (record.file, record.part("dataset"))
@@ -320,11 +324,11 @@ def _check_test_sets(inputs: ReportInputs) -> None:
         for file, data in compared
     ]
     tests = [(record.file, record.part("test")) for record in inputs.evaluations]
-    prints = [
+    evaluated_sets = [
         (file, test.text("name"), test.number("examples"), test.text("fingerprint", ""))
         for file, test in tests
     ]
-    for alike in (sets, prints):
+    for alike in (sets, evaluated_sets):
         for first, other in itertools.combinations(alike, 2):
             if other[1:3] != first[1:3] or (first[3] and other[3] and first[3] != other[3]):
                 raise ReportError(

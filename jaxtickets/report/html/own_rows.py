@@ -1,4 +1,4 @@
-"""Rows of ours as the papers' tables would have them.
+"""Rows of our results in the form of the papers' tables.
 
 Of runs, of comparisons, of schemes, of evaluations.
 """
@@ -20,7 +20,7 @@ COMPARED = ("accuracy", "nll", "ece", "training", "disagreement", "kl")
 
 @dataclasses.dataclass(frozen=True)
 class OurRow:
-    """A row of ours, as a `PaperRow`: of one run, or the mean over several seeds."""
+    """A row of our results as a `PaperRow`: of one run, or the mean over several seeds."""
 
     title: str
     method: str
@@ -54,9 +54,9 @@ def network_of(model: str) -> str:
 
 
 def our_rows(inputs: ReportInputs) -> list[OurRow]:
-    """What there is to compare: runs of several seeds as their mean, comparisons, schemes, ..."""
+    """Our rows to compare with the papers': seeds as their mean, comparisons, schemes, ..."""
     groups: dict[tuple[object, ...], list[tuple[Run, Mapping[str, float]]]] = {}
-    taken: set[int] = set()
+    used_rows: set[int] = set()
     for run in inputs.runs:
         if run.results is None:
             continue
@@ -66,12 +66,12 @@ def our_rows(inputs: ReportInputs) -> list[OurRow]:
             all_of_it = row.part("evaluation").number("examples") == run.results.number("examples")
             if all_of_it and _is_of(row, run):
                 scores |= evaluated_scores(row.part("evaluation"))
-                taken.add(id(row.data))
+                used_rows.add(id(row.data))
         key = (run.method, run.model, run.dataset, len(run.results.parts("members")), run.plan)
         groups.setdefault(key, []).append((run, scores))
     rows = [_mean(seeds) for seeds in groups.values()]
     for row in _evaluated(inputs):
-        if id(row.data) not in taken:
+        if id(row.data) not in used_rows:
             test = next(
                 record.part("test") for record in inputs.evaluations if record.file == row.file
             )
@@ -160,7 +160,8 @@ def _reference(results: Record, plan: Plan | None) -> float | None:
 
 
 def _epochs_in(length: str) -> float | None:
-    """
+    """The epochs in a length as text; None where it counts in steps.
+
     >>> _epochs_in("250 epochs"), _epochs_in("90 steps")
     (250.0, None)
     """
@@ -231,7 +232,7 @@ def _compared(record: Record) -> list[OurRow]:
             for name in COMPARED
             if (part := row.part("scores").maybe(name)) is not None
         }
-        known = {name: value for name, value in scores.items() if value is not None}
+        known_scores = {name: value for name, value in scores.items() if value is not None}
         density = row.number("density")
         sparsity = None if density is None else 1 - density
         runs = len(row.numbers("seeds")) or 1
@@ -239,14 +240,23 @@ def _compared(record: Record) -> list[OurRow]:
         title, method, members = row.text("title"), row.text("method"), row.count("members")
         rows.append(
             OurRow(
-                title, method, network, dataset, known, members, sparsity, epochs, runs, reference
+                title,
+                method,
+                network,
+                dataset,
+                known_scores,
+                members,
+                sparsity,
+                epochs,
+                runs,
+                reference,
             )
         )
     return rows
 
 
-def _same(one: OurRow, other: OurRow) -> bool:
-    return (one.method, one.network, one.dataset, one.members) == (
+def _same(row: OurRow, other: OurRow) -> bool:
+    return (row.method, row.network, row.dataset, row.members) == (
         other.method,
         other.network,
         other.dataset,
@@ -273,7 +283,7 @@ def _schemes(record: Record) -> list[OurRow]:
                 for name in ("q", "ratio_errors", "negative_double_fault", "correlation")
             }
             scores["oracle_disagreement"] = oracle.number("disagreement")
-        known = {name: value for name, value in scores.items() if value is not None}
+        known_scores = {name: value for name, value in scores.items() if value is not None}
         densities = [density for density in row.numbers("densities") if density is not None]
         sparsity = 1 - statistics.fmean(densities) if densities else None
         plan = plan_of(row) if "plan" in row else None
@@ -285,7 +295,7 @@ def _schemes(record: Record) -> list[OurRow]:
                 row.text("scheme"),
                 network,
                 dataset,
-                known,
+                known_scores,
                 int(size),
                 sparsity,
                 epochs,

@@ -1,4 +1,4 @@
-"""From sections to one HTML file."""
+"""Makes one HTML file of sections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Embedded:
 
 
 def render(title: str, about: str, sections: Sequence[Section]) -> str:
-    """The page: title, a line about it, and the sections.
+    """The HTML of a page: title, a line about it, and the sections.
 
     All of it is text: what looks like markup is shown, not obeyed.
 
@@ -43,7 +43,7 @@ def render(title: str, about: str, sections: Sequence[Section]) -> str:
 
 
 def write(file: Path, page: str) -> None:
-    """The page in one atomic step."""
+    """Write the page to a file, in one atomic step."""
     file = paths.given(file)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.write_text(page, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Ours beside the papers': a row of ours, of theirs, and the difference where both are alike."""
+"""Our results beside the papers': our row, theirs, and the difference where both are alike."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class PaperRow:
 
 
 def differences(ours: OurRow, theirs: PaperRow) -> list[str]:
-    """What keeps the two from being compared, in words; nothing where they are of one thing."""
+    """What keeps two rows from being compared, in words; nothing where they are of one thing."""
     reasons = []
     if ours.network != theirs.network:
         reasons.append(f"another network ({theirs.network})")
@@ -118,19 +118,19 @@ def papers_section(inputs: ReportInputs, published: Iterable[PaperRow]) -> Secti
             tables.setdefault(source, []).append((ours, row))
     if not tables:
         return None
-    about = (
+    introduction = (
         "A difference (ours minus theirs) is given only where method, network, data, number of"
         " members, sparsity and training budget are the paper's. Everything else is marked as not"
         " comparable and has none."
     )
     names = {source.split(", table")[0] for source in tables}
     if any("*" in theirs.title for pairs in tables.values() for _, theirs in pairs):
-        about += " * is quoted by the paper from Havasi et al. 2021."
+        introduction += " * is quoted by the paper from Havasi et al. 2021."
         names.add("Havasi et al. 2021")
     return Section(
         "Beside the papers",
         [
-            Text(about),
+            Text(introduction),
             *(_table(source, pairs) for source, pairs in tables.items()),
             Sources(sorted(names)),
         ],
@@ -153,20 +153,22 @@ def _table(source: str, pairs: Sequence[tuple[OurRow, PaperRow]]) -> ScoreTable:
     ]
     lines: list[tuple[str, list[Cell]]] = []
     faint, strong = set(), set()
-    for given, theirs in pairs:
-        ours = in_their_unit(given, theirs)
-        apart = differences(ours, theirs)
+    for row, theirs in pairs:
+        ours = in_their_unit(row, theirs)
+        reasons = differences(ours, theirs)
         runs = f" (mean of {ours.runs} runs)" if ours.runs > 1 else ""
-        own: list[Cell] = [ours.scores.get(name) for name in shown]
-        lines.append((f"ours: {ours.title}{runs}", [*own, f"{ours.network} on {ours.dataset}"]))
+        our_cells: list[Cell] = [ours.scores.get(name) for name in shown]
+        lines.append(
+            (f"ours: {ours.title}{runs}", [*our_cells, f"{ours.network} on {ours.dataset}"])
+        )
         printed: list[Cell] = [
             Mean(theirs.scores[name], theirs.spread.get(name)) if name in theirs.scores else None
             for name in shown
         ]
-        if apart:
+        if reasons:
             faint.add(len(lines))
             name = f"paper, not comparable: {theirs.title}"
-            lines.append((name, [*printed, ", ".join(apart)]))
+            lines.append((name, [*printed, ", ".join(reasons)]))
             continue
         name = f"paper: {theirs.title}"
         lines.append((name, [*printed, f"{theirs.network} on {theirs.dataset}"]))

@@ -13,7 +13,7 @@ from jaxtickets.report.table import Cell, Column, table_of
 
 
 def state(run: Run) -> str:
-    """How far a run without scores is."""
+    """How far a run without scores has come, in words."""
     if run.finished:
         return "finished, not scored by itself"
     progress = run.progress
@@ -24,7 +24,7 @@ def state(run: Run) -> str:
 
 
 def cost_section(inputs: ReportInputs) -> Section | None:
-    """The ledger's FLOPs, called theoretical, beside the measured seconds."""
+    """The section on costs: the ledger's theoretical FLOPs beside the measured seconds."""
     scored = [(run, run.results) for run in inputs.runs if run.results is not None]
     if not scored:
         return None
@@ -47,7 +47,7 @@ def cost_section(inputs: ReportInputs) -> Section | None:
             Column("density", digits=3),
         ),
         Column("tickets, MB", times=1e-6, digits=1),
-        *(Column(f"{what}, s", digits=0) for what in ("training", "compiling", "in all")),
+        *(Column(f"{heading}, s", digits=0) for heading in ("training", "compiling", "in all")),
         Column("measured on", words=True),
     )
     note = (
@@ -89,7 +89,7 @@ def _costs(run: Run, results: Record) -> dict[str, Any]:
 
 
 def runs_section(inputs: ReportInputs, timelines: Mapping[str, Figure]) -> Section | None:
-    """What each run was, on what, with its plan and its training curves."""
+    """The section on the runs: what each was, on what, with its plan and training curves."""
     return (
         Section("What was run", [_run_section(run, timelines.get(run.name)) for run in inputs.runs])
         if inputs.runs
@@ -98,7 +98,7 @@ def runs_section(inputs: ReportInputs, timelines: Mapping[str, Figure]) -> Secti
 
 
 def _run_section(run: Run, timeline: Figure | None) -> Section:
-    about = run.config if run.config is not None else run.results
+    record = run.config if run.config is not None else run.results
     facts = [
         ("method", run.method),
         ("network", run.model),
@@ -111,7 +111,7 @@ def _run_section(run: Run, timeline: Figure | None) -> Section:
         facts.append(("key", "not told" if key is None else f"{key:,.0f}"))
     if run.results is not None and "seed" in run.results:
         facts.append(("seed", f"{run.results.count('seed')}"))
-    versions = about.maybe("versions") if about is not None else None
+    versions = record.maybe("versions") if record is not None else None
     if versions is not None:
         facts.append(("hardware", versions.text("backend", "not told")))
         facts.append(
@@ -135,16 +135,16 @@ def _data(run: Run) -> str:
     if run.config is None:
         return run.dataset
     data = run.config.part("run").part("data")
-    how = "".join(
+    details = "".join(
         f", {name} {data.text(name)}"
         for name in ("fingerprint", "augment")
         if isinstance(data.data.get(name), str)
     )
-    return f"{run.dataset}, {data.count('examples'):,} training examples{how}"
+    return f"{run.dataset}, {data.count('examples'):,} training examples{details}"
 
 
 def again_section(inputs: ReportInputs, command: str) -> Section:
-    """The commands that made what is shown."""
+    """The section with the commands that made what is shown."""
     records: list[Any] = [run.results for run in inputs.runs if run.results is not None]
     records += [
         *inputs.comparisons,
@@ -172,7 +172,7 @@ def again_section(inputs: ReportInputs, command: str) -> Section:
 
 
 def doubts(inputs: ReportInputs) -> list[Text]:
-    """What does not fit together, or not with what it says of itself."""
+    """Warnings about what does not fit together, or not with what it says of itself."""
     warnings = []
     for run in inputs.runs:
         if not run.finished:
@@ -199,14 +199,16 @@ def doubts(inputs: ReportInputs) -> list[Text]:
         "hardware; their seconds cannot be compared", {run.name: _backend(run) for run in scored}
     )
     for dataset in dict.fromkeys(run.dataset for run in inputs.runs):
-        alike = {
+        data_by_run = {
             run.name: run.config.part("run").part("data")
             for run in inputs.runs
             if run.config is not None and run.dataset == dataset
         }
-        prints = {name: data.text("fingerprint", "not told") for name, data in alike.items()}
+        fingerprints = {
+            name: data.text("fingerprint", "not told") for name, data in data_by_run.items()
+        }
         warnings += _several(
-            f"training data under the name {dataset}, by their fingerprints", prints
+            f"training data under the name {dataset}, by their fingerprints", fingerprints
         )
     rows = [row for record in inputs.evaluations for row in record.parts("rows")]
     warnings += _several(
@@ -218,15 +220,15 @@ def doubts(inputs: ReportInputs) -> list[Text]:
     return [Text(text, "warning") for text in warnings]
 
 
-def _several(what: str, values: Mapping[str, str]) -> list[str]:
+def _several(subject: str, values: Mapping[str, str]) -> list[str]:
     names: dict[str, list[str]] = {}
     for name, value in values.items():
         names.setdefault(value, []).append(name)
     if len(names) < 2:
         return []
     return [
-        f"Different {what}: "
-        + "; ".join(f"{value} ({', '.join(who)})" for value, who in names.items())
+        f"Different {subject}: "
+        + "; ".join(f"{value} ({', '.join(run_names)})" for value, run_names in names.items())
         + "."
     ]
 

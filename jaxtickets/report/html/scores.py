@@ -33,12 +33,12 @@ def clean_scores(scores: Record, *names: str) -> list[float | None]:
 
 
 def results_section(inputs: ReportInputs) -> Section:
-    """Scores of every run, comparison and scheme; runs without scores say why."""
+    """The section of every run's, comparison's and scheme's scores; runs without say why."""
     scored = [run for run in inputs.runs if run.results is not None]
-    others = [run for run in inputs.runs if run.results is None]
+    unscored = [run for run in inputs.runs if run.results is None]
     blocks: list[Block] = [_runs_table(scored)] if scored else []
-    if others:
-        lines = [(run.name, (state(run), run.model, run.dataset)) for run in others]
+    if unscored:
+        lines = [(run.name, (state(run), run.model, run.dataset)) for run in unscored]
         columns = (Column("state", words=True), NETWORK, DATA)
         blocks.append(table_of("Runs without scores of their own", columns, lines))
     blocks += map(comparison_table, inputs.comparisons)

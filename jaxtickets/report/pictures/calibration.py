@@ -23,8 +23,9 @@ _ENOUGH = 10  # examples in a bin: one of them moves its accuracy by a tenth
 def draw_reliability(
     evaluation: Mapping[str, Any], file: str | Path, *, title: str = ""
 ) -> Path | None:
-    """Accuracy against confidence in equal bins of confidence, of the ensemble and of its members;
-    below, how many examples each bin has.
+    """Accuracy against confidence in equal bins, of the ensemble and of its members.
+
+    Below stands how many examples each bin has.
 
     Above the diagonal a predictor is less sure than it may be, below it more. The members' line is
     of all their predictions taken together; each member's own is thin and grey. Bins of fewer than
@@ -74,11 +75,11 @@ def draw_reliability(
             )
         )
     edges = [100 * i / bins for i in range(bins + 1)]
-    for number, (who, diagram, ece, colour, marker, line) in enumerate(series):
-        told = f"{who}: {'mean ' if number else ''}ECE {drawn(ece, 100):.2f} % ({bins} bins)"
+    for number, (predictor, diagram, ece, colour, marker, line) in enumerate(series):
+        label = f"{predictor}: {'mean ' if number else ''}ECE {drawn(ece, 100):.2f} % ({bins} bins)"
         style: dict[str, Any] = {"color": colour, "ls": line}
         dots: dict[str, Any] = {"marker": marker, "ms": 5, "mfc": "white" if number else colour}
-        handles.append(panels[0].plot(*_line(diagram), **style, **dots, lw=1.8, label=told)[0])
+        handles.append(panels[0].plot(*_line(diagram), **style, **dots, lw=1.8, label=label)[0])
         panels[0].plot(*_line(diagram, few=True), **style | dots | {"ls": "none"}, alpha=0.3)
         total = sum(diagram["count"]) or 1
         shares = [100 * count / total for count in diagram["count"]]
@@ -100,7 +101,7 @@ def draw_reliability(
     everyone |= {f"member {number}": member for number, member in enumerate(members)}
     rows = [
         {
-            "predictor": who,
+            "predictor": predictor,
             "bin from (confidence, share)": i / bins,
             "bin to (confidence, share)": (i + 1) / bins,
         }
@@ -109,14 +110,14 @@ def draw_reliability(
             "confidence (share)": diagram["confidence"][i],
             "accuracy (share)": diagram["accuracy"][i],
         }
-        for who, diagram in everyone.items()
+        for predictor, diagram in everyone.items()
         for i in range(bins)
     ]
     return save_figure(figure, file, rows)
 
 
 def _line(diagram: Mapping[str, Any], few: bool = False) -> tuple[list[float], list[float]]:
-    """Confidence and accuracy in per cent of the bins that have examples enough, or a few."""
+    """Confidence and accuracy in per cent of the bins with enough examples, or with `few`."""
     places = [
         i
         for i, count in enumerate(diagram["count"])
@@ -135,7 +136,7 @@ def _together(members: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     {'count': [4, 0], 'confidence': [0.3125, None], 'accuracy': [0.25, None]}
     """
     count = [sum(counts) for counts in zip(*(member["count"] for member in members), strict=True)]
-    found: dict[str, list[Any]] = {"count": count}
+    pooled: dict[str, list[Any]] = {"count": count}
     for name in ("confidence", "accuracy"):
         sums = [
             sum(
@@ -145,8 +146,8 @@ def _together(members: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
             )
             for i in range(len(count))
         ]
-        found[name] = [
+        pooled[name] = [
             total / examples if examples else None
             for total, examples in zip(sums, count, strict=True)
         ]
-    return found
+    return pooled

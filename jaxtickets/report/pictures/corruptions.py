@@ -1,4 +1,4 @@
-"""Corrupted test sets: scores against severity, and corruption by corruption."""
+"""Pictures of scores on corrupted test sets: against severity, and corruption by corruption."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def draw_severities(found: Mapping[str, Any], file: str | Path, *, title: str = 
     handles, data = [], []
     for row in rows:
         sets, clean = row["evaluation"]["parts"]["corrupted"]["sets"], row["evaluation"]["ensemble"]
-        severities = sorted({one["severity"] for one in sets} - {0})
+        severities = sorted({record["severity"] for record in sets} - {0})
         means = {0: {name: clean[name] for name, *_ in _SCORES}} | {
             severity: {
-                name: _mean([one[name] for one in sets if one["severity"] == severity])
+                name: _mean([record[name] for record in sets if record["severity"] == severity])
                 for name, *_ in _SCORES
             }
             for severity in severities
@@ -75,7 +75,7 @@ def draw_severities(found: Mapping[str, Any], file: str | Path, *, title: str = 
             {
                 "row": row["name"],
                 "severity": severity,
-                "corruptions": sum(one["severity"] == severity for one in sets),
+                "corruptions": sum(record["severity"] == severity for record in sets),
             }
             | {
                 f"{name} ({unit}, mean over corruptions)": mean[name]
@@ -109,9 +109,9 @@ def draw_corruptions(found: Mapping[str, Any], file: str | Path, *, title: str =
     rows = _tested(found)
     corruptions = list(
         dict.fromkeys(
-            one["corruption"]
+            record["corruption"]
             for row in rows
-            for one in row["evaluation"]["parts"]["corrupted"]["sets"]
+            for record in row["evaluation"]["parts"]["corrupted"]["sets"]
         )
     )
     figure = new_figure((6.5, 1.2 + 0.27 * len(corruptions))) if rows else None
@@ -122,17 +122,17 @@ def draw_corruptions(found: Mapping[str, Any], file: str | Path, *, title: str =
     for place, row in enumerate(rows):
         means = []
         for corruption in corruptions:
-            mine = [
-                one
-                for one in row["evaluation"]["parts"]["corrupted"]["sets"]
-                if one["corruption"] == corruption
+            corruption_records = [
+                record
+                for record in row["evaluation"]["parts"]["corrupted"]["sets"]
+                if record["corruption"] == corruption
             ]
-            means.append(_mean([one["accuracy"] for one in mine]))
+            means.append(_mean([record["accuracy"] for record in corruption_records]))
             data.append(
                 {
                     "row": row["name"],
                     "corruption": corruption,
-                    "severities": len(mine),
+                    "severities": len(corruption_records),
                     "accuracy (share, mean)": means[-1],
                 }
             )
@@ -167,10 +167,10 @@ def draw_corruptions(found: Mapping[str, Any], file: str | Path, *, title: str =
     return save_figure(figure, file, data)
 
 
-def _tested(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _tested(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [
         row
-        for row in found["rows"]
+        for row in evaluation["rows"]
         if (row["evaluation"].get("parts") or {}).get("corrupted", {}).get("sets")
     ]
 
@@ -185,5 +185,5 @@ def _title(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _mean(values: Sequence[float | None]) -> float | None:
     """The mean of numbers; None where one of them is missing, so that a mean is always of all."""
-    there = [float(value) for value in values if not absent(value) and value is not None]
-    return statistics.fmean(there) if there and len(there) == len(values) else None
+    numbers = [float(value) for value in values if not absent(value) and value is not None]
+    return statistics.fmean(numbers) if numbers and len(numbers) == len(values) else None

@@ -1,4 +1,4 @@
-"""Where along a network members differ: KL divergence of their features, layer by layer."""
+"""The picture of how members' features differ, by KL divergence, layer by layer."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def draw_depth(found: Mapping[str, Any], file: str | Path, *, title: str = "") -
     References:
       Liu et al. 2022, FreeTickets, arXiv:2106.14568, figure 2.
     """
-    each = [
+    kl_by_row = [
         ((row["evaluation"].get("parts") or {}).get("features") or {}).get("kl") or ()
         for row in found["rows"]
     ]
     # (one member has no pairs)
     rows = [
         row
-        for row, kl in zip(found["rows"], each, strict=True)
+        for row, kl in zip(found["rows"], kl_by_row, strict=True)
         if any(value is not None for value in kl)
     ]
     figure = new_figure((7, 3.7)) if rows else None
@@ -50,8 +50,8 @@ def draw_depth(found: Mapping[str, Any], file: str | Path, *, title: str = "") -
         return None
     axes = figure.subplots()
     handles, data = [], []
-    each = [row["evaluation"]["parts"]["features"] for row in rows]
-    for row, features in zip(rows, each, strict=True):
+    features_by_row = [row["evaluation"]["parts"]["features"] for row in rows]
+    for row, features in zip(rows, features_by_row, strict=True):
         kl = [drawn(value) for value in features["kl"]]
         small = {"ms": 5} if len(kl) <= _NAMED else {"ms": 3}
         handles.append(
@@ -75,17 +75,22 @@ def draw_depth(found: Mapping[str, Any], file: str | Path, *, title: str = "") -
                 zip(features["layers"], features["kl"], strict=True), 1
             )
         ]
-    layers = readable(each[0]["layers"])
-    if all(features["layers"] == each[0]["layers"] for features in each) and len(layers) <= _NAMED:
+    layers = readable(features_by_row[0]["layers"])
+    if (
+        all(features["layers"] == features_by_row[0]["layers"] for features in features_by_row)
+        and len(layers) <= _NAMED
+    ):
         steep, longest = len(layers) > 14, max(map(len, layers))
-        how: dict[str, Any] = (
+        label_style: dict[str, Any] = (
             {"rotation": 90, "fontsize": "x-small"}
             if steep
             else {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         )
         flat = sum(map(len, layers)) + 2 * len(layers) < 75
         axes.set_xticks(
-            range(1, len(layers) + 1), layers, **{"fontsize": "small"} | ({} if flat else how)
+            range(1, len(layers) + 1),
+            layers,
+            **{"fontsize": "small"} | ({} if flat else label_style),
         )
         figure.set_figheight(
             figure.get_figheight() + (0 if flat else (0.07 if steep else 0.055) * longest)

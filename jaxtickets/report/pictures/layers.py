@@ -1,4 +1,4 @@
-"""How many weights each layer keeps."""
+"""The picture of how many weights each layer keeps."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def draw_layers(
             capsize=1.5,
         )
         handles.append(axes.plot([], [], color="black", lw=0.9, label="least to most")[0])
-    whole = float((mean * sizes).sum() / sizes.sum())
+    overall = float((mean * sizes).sum() / sizes.sum())
     handles.append(
         axes.axvline(
-            100 * whole, color=ORANGE, ls="--", lw=1.2, label=f"all layers: {100 * whole:.1f} %"
+            100 * overall, color=ORANGE, ls="--", lw=1.2, label=f"all layers: {100 * overall:.1f} %"
         )
     )
     points = 72 * (figure.get_figheight() - 1.1) / len(names)  # of height for each layer
@@ -124,25 +124,27 @@ def remaining(masks: Sequence[PyTree]) -> tuple[list[str], np.ndarray, np.ndarra
             f"masks: ticket {odd[0]}'s mask has another tree than ticket 0's; draw tickets of one"
             " network."
         )
-    found = {
+    leaf_numbers = {
         path: i
         for i, path in enumerate(leaf_paths(masks[0]))
         if np.ndim(jax.tree.leaves(masks[0])[i])
     }
     names = sorted(
-        found,
+        leaf_numbers,
         key=lambda path: [
             (not part.isdigit(), int(part) if part.isdigit() else 0, part)
             for part in re.split(r"(\d+)", path)
         ],
     )
-    each = [[np.asarray(jax.tree.leaves(mask)[found[name]]) for name in names] for mask in masks]
-    shares = np.array([[leaf.mean() for leaf in leaves] for leaves in each])
-    return names, np.array([leaf.size for leaf in each[0]], np.int64), shares
+    mask_leaves = [
+        [np.asarray(jax.tree.leaves(mask)[leaf_numbers[name]]) for name in names] for mask in masks
+    ]
+    shares = np.array([[leaf.mean() for leaf in leaves] for leaves in mask_leaves])
+    return names, np.array([leaf.size for leaf in mask_leaves[0]], np.int64), shares
 
 
 def _size(count: int) -> str:
-    """A number of weights in four characters or so.
+    """A number of weights in about four characters.
 
     >>> _size(432), _size(36_864), _size(2_359_296)
     ('432', '37k', '2.4M')

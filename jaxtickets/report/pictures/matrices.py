@@ -1,4 +1,4 @@
-"""How every two members compare, as a heat map.
+"""The picture of how every two members compare, as a heat map.
 
 Disagreement, KL divergence, overlap of masks, cosine of weights.
 """
@@ -75,9 +75,9 @@ def draw_matrix(
     if figure is None:
         return None
     axes = figure.subplots()
-    told = 100 * values if percent else values
+    shown_values = 100 * values if percent else values
     itself = np.eye(members, dtype=bool) & (not diagonal)
-    coloured = np.ma.masked_array(told, itself | ~np.isfinite(told))
+    coloured = np.ma.masked_array(shown_values, itself | ~np.isfinite(shown_values))
     low, high = (float(coloured.min()), float(coloured.max())) if coloured.count() else (0.0, 1.0)
     if high <= low:  # two members: one number, and colours around it
         low, high = low - 0.1 * (abs(low) or 1.0), high + 0.1 * (abs(high) or 1.0)
@@ -86,16 +86,16 @@ def draw_matrix(
     image = axes.imshow(coloured, cmap="cividis", vmin=low, vmax=high, aspect="equal")
     digits = _digits(coloured)
     if members <= _ANNOTATED:
-        for i, j in np.ndindex(told.shape):
-            if np.isfinite(told[i, j]):
-                dark = not itself[i, j] and (told[i, j] - low) / (high - low) < 0.5
+        for i, j in np.ndindex(shown_values.shape):
+            if np.isfinite(shown_values[i, j]):
+                dark = not itself[i, j] and (shown_values[i, j] - low) / (high - low) < 0.5
                 style: dict[str, Any] = {
                     "color": "white" if dark else "0.55" if itself[i, j] else "black"
                 }
                 axes.text(
                     j,
                     i,
-                    f"{told[i, j]:.{digits}f}",
+                    f"{shown_values[i, j]:.{digits}f}",
                     ha="center",
                     va="center",
                     fontsize=8.5 if members < 9 else 7,
@@ -123,6 +123,6 @@ def draw_matrix(
 
 
 def _digits(values: Any) -> int:
-    """Decimals that tell the numbers apart in four or five characters."""
+    """How many decimals tell the numbers apart in four or five characters."""
     largest = float(np.abs(values).max()) if values.count() else 1.0
     return 1 if largest >= 10 else 2 if largest >= 0.095 else 3 if largest >= 0.0095 else 4

@@ -1,4 +1,4 @@
-"""Between two members: loss and accuracy along the straight line that joins their weights."""
+"""The picture of loss and accuracy on the straight line between two members' weights."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def draw_paths(
     *,
     title: str = "On the straight line between two members",
 ) -> Path | None:
-    """Loss above, accuracy below, against the place on the line: 0 is one member and 1 the other.
-    The barrier stands in the legend.
+    """Loss (above) and accuracy (below) along the line from one member to another.
+
+    Place 0 is one member and 1 the other. The barrier stands in the legend.
 
     Of more than seven pairs each is grey, and their mean is drawn over them.
 
@@ -51,14 +52,14 @@ def draw_paths(
       Frankle et al. 2020, Linear Mode Connectivity and the Lottery Ticket Hypothesis,
       arXiv:1912.05671, section 2.
     """
-    each = [pairs] if isinstance(pairs, Mapping) else list(pairs)
-    if not each:
+    pair_list = [pairs] if isinstance(pairs, Mapping) else list(pairs)
+    if not pair_list:
         raise ReportError(
             "pairs: got none; give one as {'t': ..., 'loss': ..., 'accuracy': ...}, or several in a"
             " list."
         )
-    names = [str(pair.get("name", f"pair {number}")) for number, pair in enumerate(each)]
-    for name, pair in zip(names, each, strict=True):
+    names = [str(pair.get("name", f"pair {number}")) for number, pair in enumerate(pair_list)]
+    for name, pair in zip(names, pair_list, strict=True):
         if not len(pair["t"]) == len(pair["loss"]) == len(pair["accuracy"]):
             counts = ", ".join(f"{len(pair[key])} {key}" for key in ("t", "loss", "accuracy"))
             raise ReportError(
@@ -69,35 +70,35 @@ def draw_paths(
         return None
     panels = figure.subplots(2, 1, sharex=True)
     handles = []
-    many = len(each) > _EACH
-    for number, (name, pair) in enumerate(zip(names, each, strict=True)):
+    many = len(pair_list) > _EACH
+    for number, (name, pair) in enumerate(zip(names, pair_list, strict=True)):
         style = (
             {"color": "0.75", "lw": 0.9} if many else series_style(number) | {"ms": 4, "lw": 1.6}
         )
         label = (
-            f"{len(each)} pairs"
+            f"{len(pair_list)} pairs"
             if many
-            else _label(name if len(each) > 1 or "name" in pair else "", pair.get("barrier"))
+            else _label(name if len(pair_list) > 1 or "name" in pair else "", pair.get("barrier"))
         )
         for axes, values in zip(panels, _values(pair), strict=True):
             line = axes.plot(pair["t"], values, **style, label=label)[0]
         handles += [line] if label and not (many and number) else []
-    if many and all(list(pair["t"]) == list(each[0]["t"]) for pair in each):
-        barriers = [pair.get("barrier") for pair in each]
-        told = (
+    if many and all(list(pair["t"]) == list(pair_list[0]["t"]) for pair in pair_list):
+        barriers = [pair.get("barrier") for pair in pair_list]
+        barrier_note = (
             None
             if any(map(absent, barriers))
             else float(np.mean([drawn(barrier) for barrier in barriers]))
         )
-        for axes, values in zip(panels, zip(*map(_values, each), strict=True), strict=True):
+        for axes, values in zip(panels, zip(*map(_values, pair_list), strict=True), strict=True):
             line = axes.plot(
-                each[0]["t"],
+                pair_list[0]["t"],
                 np.mean(values, axis=0),
                 color=COLOURS[0],
                 marker="o",
                 ms=4,
                 lw=2,
-                label=_label("mean", told),
+                label=_label("mean", barrier_note),
             )[0]
         handles.append(line)
     panels[0].set_ylabel("loss, nats")
@@ -112,7 +113,7 @@ def draw_paths(
             "accuracy (share)": accuracy,
             "barrier (nats)": pair.get("barrier"),
         }
-        for name, pair in zip(names, each, strict=True)
+        for name, pair in zip(names, pair_list, strict=True)
         for t, loss, accuracy in zip(pair["t"], pair["loss"], pair["accuracy"], strict=True)
     ]
     return save_figure(figure, file, rows)
@@ -125,5 +126,5 @@ def _values(pair: Mapping[str, Any]) -> tuple[list[float], list[float]]:
 
 
 def _label(name: str, barrier: float | None) -> str:
-    told = "" if absent(barrier) else f"barrier {barrier:.3f}"
-    return ": ".join(part for part in (name, told) if part)
+    barrier_note = "" if absent(barrier) else f"barrier {barrier:.3f}"
+    return ": ".join(part for part in (name, barrier_note) if part)

@@ -1,4 +1,4 @@
-"""What more members gain.
+"""The picture of what more members gain.
 
 The accuracy of all ensembles that a set of members contains, by their size.
 """

@@ -1,4 +1,4 @@
-"""Where members walk while they learn: t-SNE of their predictions along training."""
+"""The picture of members' ways while they learn: t-SNE of their predictions along training."""
 
 from __future__ import annotations
 
@@ -61,15 +61,23 @@ def draw_trajectories(
     lineages = sorted({record["lineage"] for record in ordered})
     handles = []
     for number, lineage in enumerate(lineages):
-        mine = places[[i for i, record in enumerate(ordered) if record["lineage"] == lineage]]
+        path_points = places[
+            [i for i, record in enumerate(ordered) if record["lineage"] == lineage]
+        ]
         style = series_style(number)
         colour, line = style["color"], style["ls"]
-        axes.plot(*mine.T, color=colour, ls=line, lw=0.9, alpha=0.7, zorder=2)
+        axes.plot(*path_points.T, color=colour, ls=line, lw=0.9, alpha=0.7, zorder=2)
         axes.plot(
-            *mine.T, color=colour, ls="none", marker=style["marker"], ms=3, alpha=0.85, zorder=3
+            *path_points.T,
+            color=colour,
+            ls="none",
+            marker=style["marker"],
+            ms=3,
+            alpha=0.85,
+            zorder=3,
         )
-        axes.plot(*mine[0], "o", mfc="white", mec=colour, mew=1.6, ms=8, zorder=4)
-        axes.plot(*mine[-1], "*", color=colour, mec="black", mew=0.6, ms=14, zorder=5)
+        axes.plot(*path_points[0], "o", mfc="white", mec=colour, mew=1.6, ms=8, zorder=4)
+        axes.plot(*path_points[-1], "*", color=colour, mec="black", mew=0.6, ms=14, zorder=5)
         handles.append(
             axes.plot(
                 [],
@@ -119,14 +127,14 @@ def embed(records: Records, *, seed: int, perplexity: float = 30.0) -> np.ndarra
     points = np.exp(
         np.stack([np.asarray(record["log_proba"], np.float32).ravel() for record in records])
     )
-    if lost := [
+    if bad_steps := [
         record["step"]
         for record, point in zip(records, points, strict=True)
         if not np.isfinite(point).all()
     ]:
         raise ReportError(
-            f"records: got log_proba that is nan or too large in {len(lost)} records, first at step"
-            f" {lost[0]}; leave them out."
+            f"records: got log_proba that is nan or too large in {len(bad_steps)} records, first at"
+            f" step {bad_steps[0]}; leave them out."
         )
     try:
         from sklearn.manifold import TSNE
