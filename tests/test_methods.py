@@ -128,6 +128,7 @@ OPTIONS = {
         "best",
         lambda plan: {phase.which for phase in plan.phases if isinstance(phase, Collect)},
     ),
+    "channels": (0.3, lambda plan: getattr(trains(plan)[0].evolve, "channels", 0.0)),
     "validation": (50, lambda plan: plan.validation),
     "bag": (0.7, lambda plan: trains(plan)[-1].bag),
 }
@@ -139,6 +140,7 @@ ELSEWHERE = {
         "masks": ("partition", lambda plan: fork(plan).masks),
         "sparsity": (0.7, lambda plan: fork(plan).sparsity),
         "unit": ("neuron", lambda plan: fork(plan).unit),
+        "shrink": (False, lambda plan: "Shrink" in kinds(plan)),
         "scope": ("global", lambda plan: fork(plan).scope),
         "keep_dense": (("last",), lambda plan: fork(plan).keep_dense),
         "lr": (Cosine(0.3), lambda plan: trains(plan)[0].lr),
@@ -202,6 +204,7 @@ ELSEWHERE["multi_ticket"] = IMP | {
 WITH = {
     "collect": {"validation": 10},
     "head": {"rewind_head": False},
+    ("prune_and_tune", "shrink"): {"unit": "neuron"},
     ("prune_and_tune", "sparsity"): {"masks": "random"},
     ("multi_ticket", "bag"): {"scheme": "bagging"},
 }

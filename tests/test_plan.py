@@ -25,6 +25,7 @@ from jaxtickets.plan import (
     Prune,
     Remember,
     Rewind,
+    Shrink,
     Start,
     Train,
     describe,
@@ -67,6 +68,8 @@ FULL = Plan(
             for schedule in SCHEDULES
         ),
         Remember("here"),
+        Train(Length(2), evolve=Evolve(channels=0.4, channels_by=0.9, span=(0.0, 0.5))),
+        Shrink(4),
         Prune(0.82, "random", "layerwise", ("w1",), 2, Blocks(2, 1)),
         Rewind("here", ("w2",)),
         Train(Length(1), evolve=Gradual(0.9, 0.1, 0.9, 100, "global", "snip", Units())),
@@ -82,7 +85,8 @@ FULL = Plan(
             Length(2, "steps"),
             optimizer=Optax("lion", b1=0.95, overrides=(Override("bias", 2.0),)),
         ),
-        Train(Length(2, "steps"), penalty=L1(Linear(0.2), "earlier", 0.6, True)),
+        Train(Length(2, "steps"), penalty=L1(Linear(0.2), "random", 0.6, True)),
+        Train(Length(2, "steps"), penalty=L1(Linear(0.2), "all")),
         Collect(),
     ),
     batch_size=64,
@@ -134,7 +138,7 @@ def test_plans_differ_where_a_number_does():
 def test_a_plan_prints_what_it_does():
     assert str(FULL).splitlines() == [
         # Two epochs eight times and one; three tickets before the Fork and six after it.
-        "everything: 9 tickets, 17 epochs + 2 x 11 steps x 3 lineages, batch 64, 100 held out",
+        "everything: 9 tickets, 19 epochs + 2 x 13 steps x 3 lineages, batch 64, 100 held out",
         "  1. Start(width=3, sparsity=0.8, er, keep_dense=('w1', 'w2'), scores='snip', structure=NM(n=2, m=4))",
         *(
             f"  {i}. Train(2 epochs, lr={lr}, optimizer=Adam(b1=0.8, b2=0.9, eps=1e-06, weight_decay=0.01, clip_norm=1.0, "
@@ -155,19 +159,22 @@ def test_a_plan_prints_what_it_does():
             )
         ),
         "  10. Remember(name='here')",
-        "  11. Prune(sparsity=0.82, scores='random', scope='layerwise', keep_dense=('w1',), rounds=2, structure=Blocks(rows=2, columns=1))",
-        "  12. Rewind(name='here', keep=('w2',))",
-        "  13. Train(1 epoch, lr=0.1, evolve=Gradual(sparsity=0.9, begin=0.1, end=0.9, update_every=100, scope='global', scores='snip', "
+        "  11. Train(2 epochs, lr=0.1, evolve=Evolve(channels=0.4, channels_by=0.9, span=(0.0, 0.5)))",
+        "  12. Shrink(multiple=4)",
+        "  13. Prune(sparsity=0.82, scores='random', scope='layerwise', keep_dense=('w1',), rounds=2, structure=Blocks(rows=2, columns=1))",
+        "  14. Rewind(name='here', keep=('w2',))",
+        "  15. Train(1 epoch, lr=0.1, evolve=Gradual(sparsity=0.9, begin=0.1, end=0.9, update_every=100, scope='global', scores='snip', "
         "structure=Units()))",
-        "  14. Collect(which='best')",
-        "  15. Escape(drop_fraction=0.7, growth='random', regrown='zero', structure=NM(n=2, m=4))",
-        "  16. Fork(members=2, masks='random', sparsity=0.95, unit='neuron', scope='global', keep_dense=('w2',), structure=NM(n=2, m=4))",
-        "  17. Train(7 steps, lr=0.1, optimizer=SGD(momentum=0.5, nesterov=True, weight_decay=0.001, "
+        "  16. Collect(which='best')",
+        "  17. Escape(drop_fraction=0.7, growth='random', regrown='zero', structure=NM(n=2, m=4))",
+        "  18. Fork(members=2, masks='random', sparsity=0.95, unit='neuron', scope='global', keep_dense=('w2',), structure=NM(n=2, m=4))",
+        "  19. Train(7 steps, lr=0.1, optimizer=SGD(momentum=0.5, nesterov=True, weight_decay=0.001, "
         "overrides=(Override(pattern='bias', lr=2.0, weight_decay=None),)), momentum=0.1)",
-        "  18. Train(2 steps, lr=0.1, optimizer=Optax(name='lion', keywords=(('b1', 0.95),), "
+        "  20. Train(2 steps, lr=0.1, optimizer=Optax(name='lion', keywords=(('b1', 0.95),), "
         "overrides=(Override(pattern='bias', lr=2.0, weight_decay=None),)))",
-        "  19. Train(2 steps, lr=0.1, penalty=L1(strength=0.2 to 0 (linear), on='earlier', share=0.6, decoupled=True))",
-        "  20. Collect()",
+        "  21. Train(2 steps, lr=0.1, penalty=L1(strength=0.2 to 0 (linear), share=0.6, decoupled=True))",
+        "  22. Train(2 steps, lr=0.1, penalty=L1(strength=0.2 to 0 (linear), on='all'))",
+        "  23. Collect()",
     ]
     assert str(Plan("one", (Start(), Train(Length(1, "steps")), Collect()))).startswith(
         "one: 1 ticket, 1 step, batch 128"

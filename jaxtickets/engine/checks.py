@@ -18,6 +18,7 @@ from jaxtickets.engine.network_units import UnitsOf
 from jaxtickets.engine.state import Network, Weights
 from jaxtickets.engine.traces import Traced, trace
 from jaxtickets.errors import DataError, MaskError, PlanError
+from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.children import child_units
 from jaxtickets.masks.counting import exact_floor
 from jaxtickets.masks.cutting import cut_shape
@@ -259,6 +260,8 @@ def check_units(plan: Plan, weights: Weights, units_of: UnitsOf) -> None:
     """
     if any(structure.needs_units for structure in plan.structures):
         units_of(weights)
+    if any(getattr(getattr(phase, "evolve", None), "channels", 0) for phase in plan.phases):
+        Channels(units_of(weights), units_of(weights))  # there are some
     fork = plan.phases[plan.fork] if plan.fork is not None else None
     if not isinstance(fork, Fork) or fork.unit == "connection" or fork.masks == "parent":
         return

@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxtickets.engine.state import Lineage, StepHyperparams
+from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.scores import ScoreInputs
 from jaxtickets.masks.scores import get as get_score
 from jaxtickets.masks.sparsity import cubic
 from jaxtickets.plan import Evolve, Gradual, MaskEvolution
-from jaxtickets.transforms import evolve_if, prune_if
+from jaxtickets.transforms import evolve_if, prune_if, remove_channels_if
 
 PyTree = Any
 
@@ -61,6 +62,13 @@ class MaskRule(NamedTuple):
     grows: bool = False
 
 
+class Removing(NamedTuple):
+    """An evolution that removes channels, of one network whose channels these are."""
+
+    how: Evolve
+    channels: Channels
+
+
 class GradualSteps(NamedTuple):
     """A gradual pruning in steps of the lineage, counted from 1; `initial` is the sparsity before
     it.
@@ -70,6 +78,15 @@ class GradualSteps(NamedTuple):
     begin: int
     end: int
     initial: float
+
+
+class RemovingSteps(NamedTuple):
+    """A prune-grow that removes channels, in a phase of `steps` steps after `before` others."""
+
+    how: Evolve
+    channels: Channels
+    before: int
+    steps: int
 
 
 @functools.singledispatch
@@ -88,6 +105,12 @@ def compiled_for(evolve: MaskEvolution | None, steps: int, before: int, sparsity
 @compiled_for.register
 def _(evolve: Evolve, steps: int, before: int, sparsity: float) -> Evolve:
     return dataclasses.replace(evolve, drop_fraction=0.0, decay="constant", end=1.0)
+
+
+@compiled_for.register
+def _(evolve: Removing, steps: int, before: int, sparsity: float) -> RemovingSteps:
+    how = dataclasses.replace(evolve.how, drop_fraction=0.0, decay="constant", end=1.0)
+    return RemovingSteps(how, evolve.channels, before, steps)
 
 
 @compiled_for.register
@@ -118,6 +141,21 @@ def _(evolve: Evolve, step: EvolvingStep) -> MaskRule:
     key = (step.key, taken)
     next_mask = functools.partial(evolve_if, due, step.lineage.mask, step.grads, fraction, key, how)
     return MaskRule(next_mask, None if evolve.weight_update else due, grows=True)
+
+
+@mask_rule.register
+def _(evolve: RemovingSteps, step: EvolvingStep) -> MaskRule:
+    """As `Evolve`; every update removes what is due until the next one."""
+    how, taken = evolve.how, step.lineage.step + 1
+    due = taken % how.update_every == 0
+    fraction = jnp.clip(jnp.asarray(step.hyper.drop_fraction, jnp.float32), 0, 1)
+    then = jnp.minimum(taken + how.update_every, evolve.before + evolve.steps)
+    share = how.channels_at((then - evolve.before).astype(jnp.float32) / evolve.steps)
+    loss = step.loss if "loss" in get_score(how.growth).needs else None
+    options = (evolve.channels, get_score(how.growth), how.regrown, loss)
+    moving = (step.lineage.mask, step.grads, fraction, share, (step.key, taken), options)
+    next_mask = functools.partial(remove_channels_if, due, *moving)
+    return MaskRule(next_mask, None if how.weight_update else due, grows=True)
 
 
 @mask_rule.register

@@ -15,14 +15,16 @@ import numpy as np
 from jaxtickets import members
 from jaxtickets.dataset import Dataset
 from jaxtickets.engine.feed import Feeds
+from jaxtickets.engine.mask_rules import Removing
 from jaxtickets.engine.network_units import UnitsOf
 from jaxtickets.engine.probes import Probe
 from jaxtickets.engine.programs import Programs
 from jaxtickets.engine.state import Network, Weights
 from jaxtickets.engine.steps import child_key
+from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.structure import Structure
 from jaxtickets.members import Layout
-from jaxtickets.plan import SGD, Optimizer, Plan
+from jaxtickets.plan import SGD, Evolve, Optimizer, Plan
 from jaxtickets.task import Task
 
 PyTree = Any
@@ -151,7 +153,9 @@ class Run:
     masks_before: Callable[[int], list[PyTree]]
 
     def bound(self, part: PyTree, weights: Weights) -> PyTree:
-        """A phase or an evolution whose structure, if it has one, is that of such a network."""
+        """A phase or an evolution, with the units of such a network where it needs them."""
+        if isinstance(part, Evolve) and part.channels:
+            return Removing(part, Channels(self.units_of(weights), self.units_of(self.begins)))
         structure = getattr(part, "structure", None)
         if not isinstance(structure, Structure) or not structure.needs_units:
             return part

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxtickets.ledger.layers import Layers, widths_that_fit
 from jaxtickets.masks import scores
+from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.children import kept_dense, units_for
 from jaxtickets.masks.counting import num_kept
 from jaxtickets.masks.cutting import cut_shape, staying_units
@@ -47,6 +48,7 @@ class BeforePhase(NamedTuple):
       layers: FLOPs by layer.
       kept: how many weights of each prunable layer survive, by path.
       steps_per_epoch: of an epoch over all examples.
+      begins: the shapes of the network when it started.
       widths: how many units of every group live, as far as one knows; None for all.
     """
 
@@ -54,18 +56,13 @@ class BeforePhase(NamedTuple):
     layers: Layers
     kept: dict[str, int]
     steps_per_epoch: int
+    begins: NetworkShapes
     widths: tuple[int, ...] | None = None
 
     @property
     def units(self) -> UnitTable:
         """The network's units."""
-        return find_units(
-            self.network.task.apply,
-            self.network.params,
-            self.network.model_state,
-            self.network.x_spec,
-            self.network.task.prunable,
-        )
+        return units_of(self.network)
 
     @property
     def dense(self) -> float:
@@ -76,6 +73,12 @@ class BeforePhase(NamedTuple):
     def sparse(self) -> float:
         """FLOPs of one example in the network as it is."""
         return self.layers.forward(self.kept)
+
+
+def units_of(network: NetworkShapes) -> UnitTable:
+    """The units of a network."""
+    task, params, model_state, x_spec, _ = network
+    return find_units(task.apply, params, model_state, x_spec, task.prunable)
 
 
 class Costs(NamedTuple):
@@ -194,12 +197,15 @@ def evolution_cost(evolve: MaskEvolution | None, before: BeforePhase, steps: int
 def _(evolve: Evolve, before: BeforePhase, steps: int) -> Costs:
     """Evci et al., 2020, appendix H: on the step that grows, the gradient of all weights."""
     sparse, dense = before.sparse, before.dense
+    widths = None
+    if evolve.channels:
+        widths = Channels(before.units, units_of(before.begins)).widths_at(evolve.channels_at(1.0))
     if not scores.get(evolve.growth).needs_batch:
-        return Costs(before.kept, 3 * sparse * steps)
+        return Costs(before.kept, 3 * sparse * steps, widths)
     every = evolve.update_every
     evolving = (3 * sparse * every + 2 * sparse + dense) / (every + 1)
     mean = evolve.end * evolving + (1 - evolve.end) * 3 * sparse
-    return Costs(before.kept, mean * steps)
+    return Costs(before.kept, mean * steps, widths)
 
 
 @evolution_cost.register

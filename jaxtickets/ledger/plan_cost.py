@@ -201,7 +201,8 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
     _check_steps(plan, steps_per_epoch)
     x_spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
     network = NetworkShapes(task, params, state, x_spec, shapes)
-    before = BeforePhase(network, _layers(network, x, True, sizes), dict(sizes), steps_per_epoch)
+    layers = _layers(network, x, True, sizes)
+    before = BeforePhase(network, layers, dict(sizes), steps_per_epoch, network)
     predicting = _layers(network, x, False, sizes)
     phases: list[PhaseCost] = []
     tickets: list[tuple[int, dict[str, int], Layers]] = []

@@ -81,7 +81,7 @@ class Units(Structure):
             jnp.broadcast_to(ok, a.shape).reshape(leaf.shape)
             for ok, a, leaf in zip(flags, leaves, covered, strict=True)
         ]
-        best_first = _positions(~order_bits(_unit_scores(table, covered, shaped, flags)))
+        best_first = positions(~order_bits(unit_means(table, covered, shaped, flags)))
         together = jax.tree.structure(count) != tree or tree == jax.tree.structure(0)
         if together:
             turn, total = jnp.zeros_like(best_first), jnp.asarray(count, jnp.int32)
@@ -89,9 +89,9 @@ class Units(Structure):
             counts = [jnp.sum(jnp.asarray(c, jnp.int32)) for c in jax.tree.leaves(count)]
             turn, total = _turns(table, covered, counts, best_first), sum(counts)
         # The first of every group lives whatever its score: without it the network is cut in two.
-        turn = jnp.where(_rank_in_group(table, best_first) == 0, -1, turn)
-        position = _positions(turn, best_first)
-        joins = [_joins(leaf, position) for leaf in covered]
+        turn = jnp.where(rank_in_group(table, best_first) == 0, -1, turn)
+        position = positions(turn, best_first)
+        joins = [joined(leaf, position) for leaf in covered]
         lives = _most_that_fit(table, joins, flags, total + same_on_the_mesh((shaped, flags)))
         kept = [(join < lives) & ok for join, ok in zip(joins, flags, strict=True)]
         return jax.tree.unflatten(
@@ -123,7 +123,7 @@ def _writes(leaf: Leaf) -> list[tuple[int, np.ndarray]]:
     return axes
 
 
-def _unit_scores(
+def unit_means(
     table: UnitTable, covered: list[Leaf], scores: list[jax.Array], flags: list[jax.Array]
 ) -> jax.Array:
     """[U]: a unit's mean over the weights that write it; of random bits those of the first."""
@@ -147,7 +147,7 @@ def _unit_scores(
     return jnp.where(alive > 0, found, rest)[:-1]
 
 
-def _positions(*by: jax.Array | np.ndarray) -> jax.Array:
+def positions(*by: jax.Array | np.ndarray) -> jax.Array:
     """Where each unit stands when they are put in order; of a tie the lower number first."""
     order = jnp.lexsort(by[::-1])
     place = jnp.arange(len(order), dtype=jnp.int32)
@@ -158,11 +158,11 @@ def _groups(table: UnitTable) -> np.ndarray:
     return np.repeat(np.arange(len(table.sizes)), table.sizes)
 
 
-def _rank_in_group(table: UnitTable, ranks: jax.Array) -> jax.Array:
+def rank_in_group(table: UnitTable, ranks: jax.Array) -> jax.Array:
     """0 for the best of its group; `ranks` of the whole network."""
     groups = _groups(table)
     starts = (np.cumsum(table.sizes) - table.sizes)[groups]
-    return _positions(groups, ranks) - starts.astype(np.int32)
+    return positions(groups, ranks) - starts.astype(np.int32)
 
 
 def _turns(
@@ -178,14 +178,14 @@ def _turns(
                 size[group] += np.prod(leaf.shape)
     # (a group whose only writers no mask covers fills as a whole one)
     density = jnp.where(size > 0, budget / np.maximum(size, 1), 1.0)
-    share = (_rank_in_group(table, ranks) + 1) / np.asarray(table.sizes)[groups]
+    share = (rank_in_group(table, ranks) + 1) / np.asarray(table.sizes)[groups]
     turn = share.astype(jnp.float32) / jnp.maximum(density, 1e-9)[groups]
     # In cells of 2^-15, shifted by half of one: what is a tie is one however it was rounded.
     return lax.bitcast_convert_type(turn * (1 + 2**-16), jnp.int32) >> 8
 
 
-def _joins(leaf: Leaf, position: jax.Array) -> jax.Array:
-    """Like the leaf: the position of the last unit that a weight needs; -1 for none."""
+def joined(leaf: Leaf, position: jax.Array) -> jax.Array:
+    """Like the leaf: the largest position of a unit that a weight writes or reads; -1 for none."""
     padded = jnp.append(position, -1)
     joins = jnp.full(leaf.shape, -1, jnp.int32)
     for axis, ids in enumerate(leaf.units):

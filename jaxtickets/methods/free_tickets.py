@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Literal
 
 from jaxtickets.errors import PlanError
@@ -17,11 +18,12 @@ from jaxtickets.plan import (
     Optimizer,
     Phase,
     Plan,
+    Shrink,
     Start,
     Train,
     as_length,
 )
-from jaxtickets.schedules import Constant, Piecewise, Schedule
+from jaxtickets.schedules import Constant, Part, Piecewise, Schedule
 
 check = checks.Checks(PlanError)
 
@@ -45,6 +47,7 @@ def dst(
     regrown: Literal["keep", "zero"] = "keep",
     weight_update: bool = True,
     end: float = 1.0,
+    channels: float = 0.0,
     batch_size: int = 128,
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
@@ -69,6 +72,10 @@ def dst(
         ("zero").
       weight_update: also update the weights on such a step.
       end: share of the training after which the mask stays.
+      channels: share of the channels that are removed by 80 % of the training, those of the
+        smallest mean magnitude, while what they had grows again in those that stay; in two stages
+        each network is cut down to what is left, and trains on as that (Yin et al., 2023). The
+        tickets are smaller networks.
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.
@@ -94,10 +101,12 @@ optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
       validation=5000`.
     """
     length = as_length(epochs, "epochs")
-    evolve = Evolve(update_every, drop_fraction, decay, growth, regrown, weight_update, end)
+    evolve = Evolve(
+        update_every, drop_fraction, decay, growth, regrown, weight_update, end, channels=channels
+    )
     phases = (
         Start(members, sparsity, distribution),
-        Train(length, lr, optimizer, evolve),
+        *in_stages(Train(length, lr, optimizer, evolve)),
         Collect(collect),
     )
     return Plan("dst", phases, batch_size, reference=length, validation=validation)
@@ -120,6 +129,7 @@ def edst(
     growth: Literal["gradient", "random"] = "gradient",
     regrown: Literal["keep", "zero"] = "keep",
     weight_update: bool = True,
+    channels: float = 0.0,
     batch_size: int = 128,
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
@@ -147,6 +157,8 @@ def edst(
       regrown: whether a weight dropped and grown in one update keeps its value ("keep") or restarts
         ("zero").
       weight_update: also update the weights on such a step.
+      channels: share of the channels that are removed during the exploration (see `dst`), which
+        refinements go on without: the run explores wide, and refines small networks.
       batch_size: examples per step.
       collect: the "last" iterate of each refinement, or the "best" on `validation` held-out
         examples.
@@ -202,13 +214,50 @@ evolve=Evolve())
             length=as_length(explore, "explore"),
             lr=lr if isinstance(lr, Schedule) else Constant(lr),
         )
-        phases.append(exploring)
+        if channels:
+            removing = dataclasses.replace(evolve, channels=channels)
+            phases += in_stages(dataclasses.replace(exploring, evolve=removing))
+        else:
+            phases.append(exploring)
         if exploring.length.unit == refining.length.unit:
             reference = Length(
                 exploring.length.amount + refining.length.amount, refining.length.unit
             )
+    elif channels:
+        raise PlanError("channels are removed during the exploration, and explore=0 has none.")
     for ticket in range(members):
         if ticket:
             phases.append(Escape(escape, growth, regrown))
         phases += [refining, Collect(collect)]
     return Plan("edst", tuple(phases), batch_size, reference=reference, validation=validation)
+
+
+def in_stages(training: Train) -> list[Phase]:
+    """A training whose evolution removes channels, with what is dead cut out half way there, and
+    when all are gone; any other as it is.
+
+    >>> stages = in_stages(Train(Length(10), evolve=Evolve(channels=0.4)))
+    >>> [str(stage.length) for stage in stages if isinstance(stage, Train)]
+    ['4 epochs', '4 epochs', '2 epochs']
+    """
+    evolve = training.evolve
+    if not isinstance(evolve, Evolve) or not evolve.channels:
+        return [training]
+    ends = [evolve.channels_by / 2, evolve.channels_by, 1.0]
+    stages: list[Phase] = []
+    for begin, end in itertools.pairwise(dict.fromkeys([0.0, *ends])):
+        stage = dataclasses.replace(
+            training,
+            length=_between(training.length, begin, end),
+            lr=training.lr if isinstance(training.lr, Constant) else Part(training.lr, begin, end),
+            evolve=dataclasses.replace(evolve, span=(begin, end)),
+        )
+        stages += [stage, Shrink()] if end <= evolve.channels_by else [stage]
+    return stages
+
+
+def _between(length: Length, begin: float, end: float) -> Length:
+    """The part of a length between two shares of it; parts add up to the whole."""
+    if length.unit == "steps":
+        return Length(round(end * length.amount) - round(begin * length.amount), "steps")
+    return Length(round((end - begin) * length.amount, 9))

@@ -106,6 +106,7 @@ optimizer=SGD(nesterov=True, weight_decay=0.0005))
       between .95 and .85, a default of its library.
     """
     check_schedule("lr", lr)
+    checks.Checks(PlanError).flag("shrink", shrink)
     members, parent = checks.plain((members, parent))
     if isinstance(tune_lr, str) and tune_lr == "constant":
         tuning: Schedule = Constant(lr(99_999, 100_000))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtickets.errors import MaskError, PlanError
 from jaxtickets.masks.sparsity import check_sparsity, cubic
@@ -54,6 +54,12 @@ class Evolve(MaskEvolution):
       weight_update: also update the weights on such a step.
       end: share of the phase after which updates stop (RigL: 0.75).
       structure: what the mask may look like (see `jaxtickets.masks.Structure`).
+      channels: share of the channels that lose all their weights on the way, those of the smallest
+        mean magnitude; what they had grows again in those that stay (Yin et al., 2023). A `Shrink`
+        after it cuts them out.
+      channels_by: share of the phase by which they are gone.
+      span: which part of a longer training this phase is, as shares of it, for all that moves over
+        the phase.
     """
 
     update_every: int = 1000
@@ -64,6 +70,9 @@ class Evolve(MaskEvolution):
     weight_update: bool = True
     end: float = 1.0
     structure: Structure = UNSTRUCTURED
+    channels: float = 0.0
+    channels_by: float = 0.8
+    span: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         check_structure("Evolve's structure", self.structure, grows=True)
@@ -75,10 +84,37 @@ class Evolve(MaskEvolution):
         check.positive_int("update_every", self.update_every, "a number of steps, ")
         check.fraction("drop_fraction", self.drop_fraction, "a share of the active weights, ")
         check.fraction("end", self.end, "a share of the phase, ")
+        check.fraction("channels", self.channels, "the share that is removed, ", ends="[)")
+        check.fraction("channels_by", self.channels_by, "a share of the phase, ", ends="(]")
+        if not (
+            isinstance(self.span, tuple)
+            and len(self.span) == 2
+            and all(checks.is_fraction(n) for n in self.span)
+            and self.span[0] < self.span[1]
+        ):
+            raise PlanError(
+                "span is two shares of a training, 0 <= begin < end <= 1; got"
+                f" {checks.shown(self.span)}."
+            )
+        if self.channels and self.structure != UNSTRUCTURED:
+            raise PlanError(
+                f"channels are removed from masks without a structure; leave out {self.structure},"
+                " or channels."
+            )
+
+    def progress(self, share: Any) -> Any:
+        """At a share of the phase, the share of the training of which it is a part."""
+        return self.span[0] + (self.span[1] - self.span[0]) * share
+
+    def channels_at(self, share: Any) -> Any:
+        """The share of channels that is gone at a share of the phase (Zhu and Gupta's cubic)."""
+        left = 1 - self.progress(share) / self.channels_by
+        left = max(left, 0.0) if isinstance(left, float) else left.clip(0)
+        return self.channels * (1 - left**3)
 
     def drop_fraction_at(self, step: int, steps: int) -> float:
         """The drop fraction at `step` (from 0) of a phase of `steps`; 0 once updates have ended."""
-        share = step / steps
+        share = self.progress(step / steps)
         if share > self.end:
             return 0.0
         factor = {

@@ -5,6 +5,8 @@ are exactly 0 after every step, whatever the optimizer inside does.
 """
 
 from jaxtickets.masks.pruning import prune_to as prune_to
+from jaxtickets.transforms._channel_removal import remove_channels as remove_channels
+from jaxtickets.transforms._channel_removal import remove_channels_if as remove_channels_if
 from jaxtickets.transforms._gradual_pruning import GradualPruningState as GradualPruningState
 from jaxtickets.transforms._gradual_pruning import gradual_pruning as gradual_pruning
 from jaxtickets.transforms._gradual_pruning import prune_if as prune_if

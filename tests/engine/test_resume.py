@@ -41,6 +41,7 @@ PLANS = {
         16,
     ),
     "shrunk": shrunk(),
+    "channels": edst(2, explore=3, update_every=2, channels=0.5, sparsity=0.3),
 }
 
 
@@ -101,6 +102,7 @@ def assert_equal_runs(folder, reference):
 
 
 # Steps of "best": explore 4, three refinements of 4; of "groups": 12 for each of two lineages; of "optimizers": 3 and 3;
+# of "channels": 7, 7 and 4 while channels are removed, two refinements of 6;
 # of "shrunk": 6 wide and 9 narrow for each of two lineages, 3 of the 9 before a Rewind.
 @pytest.mark.parametrize(
     ("name", "saves"),
@@ -117,6 +119,9 @@ def assert_equal_runs(folder, reference):
         ("shrunk", 8),
         ("shrunk", 11),
         ("shrunk", 23),
+        ("channels", 5),
+        ("channels", 12),
+        ("channels", 20),
     ],
 )
 def test_a_stopped_run_ends_in_the_same_bits(

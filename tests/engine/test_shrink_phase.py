@@ -35,6 +35,7 @@ from jaxtickets.plan import (
     Train,
 )
 from jaxtickets.schedules import Constant
+from jaxtickets.tracing.flops import forward_flops
 
 HALF = Prune(0.5, scope="layerwise", structure=Units())
 WEIGHTS = HIDDEN * (IN + CLASSES)
@@ -295,3 +296,26 @@ def test_staying_units_by_hand():
     weights = np.arange(15).reshape(5, 3)
     assert cut([leaf], weights, first).tolist() == [[6, 7], [9, 10]]
     assert cut([leaf], np.ones((), bool), first).shape == ()
+
+
+def test_a_network_comes_out_as_wide_as_the_ledger_says():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(256, 16, 16, 1)).astype(np.float32), rng.integers(0, 10, 256)
+    train = Dataset(x, y, 10, name="noise")
+    task = jt.classification(jt.models.LeNet((16, 32, 64, 48), num_classes=10))
+    plan = jt.edst(2, 0.8, explore=4, refine=1, channels=0.5, update_every=5, batch_size=64)
+    tickets = jt.fit(plan, task, train, key=0, progress=False)
+    for ticket in tickets:
+        assert ticket.params["conv1"]["kernel"].shape[-1] == 8
+        assert ticket.params["conv2"]["kernel"].shape[-2:] == (8, 16)
+        assert ticket.params["dense2"]["kernel"].shape == (32, 24)
+        assert ticket.info["density"] == pytest.approx(0.2, abs=1e-4)
+    ledger = jt.cost(plan, task, train)
+    executed = [phase.executed / phase.steps for phase in ledger.phases if phase.steps]
+    assert executed[0] > executed[1] > executed[2] == executed[3] == executed[4]
+    small = tickets.tickets[0]
+    one = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
+    flops = forward_flops(
+        lambda p, x: task.apply(p, {}, x, False, None)[0], small.params, one, batch=1
+    )
+    assert ledger.inference_executed == pytest.approx(2 * flops.total / ledger.forward_dense)
