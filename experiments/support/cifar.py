@@ -177,6 +177,8 @@ class Evolving:
     """Whether a weight dropped and regrown in one update keeps its value."""
     weight_update: bool = True
     """Also update the weights on a step that updates the mask."""
+    channels: float = 0.0
+    """Share of the channels that are removed on the way and cut out; edst does it as it explores."""
 
 
 @dataclasses.dataclass(frozen=True)

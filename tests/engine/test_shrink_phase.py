@@ -309,7 +309,7 @@ def test_a_network_comes_out_as_wide_as_the_ledger_says():
         assert ticket.params["conv1"]["kernel"].shape[-1] == 8
         assert ticket.params["conv2"]["kernel"].shape[-2:] == (8, 16)
         assert ticket.params["dense2"]["kernel"].shape == (32, 24)
-        assert ticket.info["density"] == pytest.approx(0.2, abs=1e-4)
+        assert ticket.info["density"] == pytest.approx(0.2, abs=2e-4)  # ERK rounds layer by layer
     ledger = jt.cost(plan, task, train)
     executed = [phase.executed / phase.steps for phase in ledger.phases if phase.steps]
     assert executed[0] > executed[1] > executed[2] == executed[3] == executed[4]
