@@ -178,7 +178,7 @@ class Evolving:
     weight_update: bool = True
     """Also update the weights on a step that updates the mask."""
     channels: float = 0.0
-    """Share of the channels that are removed on the way and cut out; edst does it as it explores."""
+    """Share of the channels that are removed and cut out on the way; edst does it exploring."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.counting import exact_floor
 from jaxtickets.masks.scores import Score, ScoreInputs, magnitude
 from jaxtickets.masks.selection import keep_largest
-from jaxtickets.transforms._run_if import run_if
+from jaxtickets.transforms._prune_grow import masks_if
 
 PyTree = Any
 
@@ -106,7 +106,8 @@ def remove_channels_if(
     share: jax.Array,
     key: tuple[jax.Array, jax.Array],
     how: tuple[Any, ...],
-    params: PyTree,
+    moved: Callable[[PyTree], PyTree],
+    given: PyTree,
 ) -> tuple[PyTree, PyTree]:
     """`remove_channels` where it is due, as `masked_step` asks for it: a real branch under `vmap`.
 
@@ -114,9 +115,9 @@ def remove_channels_if(
     """
 
     def evolve(operand: PyTree) -> tuple[PyTree, PyTree]:
-        mask, params, grads, fraction, share, key, taken = operand
+        mask, given, grads, fraction, share, key, taken = operand
         draw = jax.random.fold_in(key, taken)
-        return remove_channels(mask, params, grads, fraction, share, draw, *how)
+        return remove_channels(mask, moved(given), grads, fraction, share, draw, *how)
 
-    operand = (mask, params, grads, drop_fraction, share, *key)
-    return run_if(due, evolve, lambda o: (o[0], o[0]), operand)
+    operand = (mask, given, grads, drop_fraction, share, *key)
+    return masks_if(due, evolve, operand, mask, how[2])

@@ -49,7 +49,8 @@ def prune_if(
     sparsity: jax.Array,
     scope: Scope,
     stacked: Sequence[str] | None,
-    params: PyTree,
+    moved: Callable[[PyTree], PyTree],
+    given: PyTree,
     *,
     structure: Structure = UNSTRUCTURED,
     channels: Channels = "auto",
@@ -62,11 +63,12 @@ def prune_if(
     """
 
     def prune(operand: PyTree) -> PyTree:
-        mask, params, sparsity = operand
+        mask, given, sparsity = operand
+        params = moved(given)
         found = scores(params)
         return prune_to(mask, params, sparsity, scope, found, stacked, structure, channels, sizes)
 
-    mask = run_if(due, prune, lambda operand: operand[0], (mask, params, sparsity))
+    mask = run_if(due, prune, lambda operand: operand[0], (mask, given, sparsity))
     return mask, mask
 
 

@@ -53,7 +53,7 @@ def masked_step(
     moments: PyTree,
     params: PyTree,
     mask: PyTree,
-    next_mask: Callable[[PyTree], tuple[PyTree, PyTree]] | None = None,
+    next_mask: Callable[[Callable[[PyTree], PyTree], PyTree], tuple[PyTree, PyTree]] | None = None,
     no_update: jax.Array | None = None,
     **extra: Any,
 ) -> MaskedStep:
@@ -65,24 +65,33 @@ def masked_step(
       moments: the optimizer's state.
       params: the weights, 0 where pruned.
       mask: the present mask.
-      next_mask: of the weights after the update: the mask from now on, and which of its weights
-        live on (the others begin at 0, with moments 0). None leaves the mask as it is.
+      next_mask: takes a function that computes the weights after the update, and its argument;
+        gives the mask from now on, and which of its weights live on (the others begin at 0, with
+        moments 0). None leaves the mask as it is.
       no_update: a traced bool: leave weights and moments as they are in this step.
       **extra: what the optimizer's update takes besides.
     """
-    updates, moved_moments = inner.update(masks.apply(mask, grads), moments, params, **extra)
-    if no_update is not None:
-        still = (jax.tree.map(jnp.zeros_like, updates), moments)
-        updates, moved_moments = jax.tree.map(
-            lambda old, new: jnp.where(no_update, old, new), still, (updates, moved_moments)
-        )
-    survivors = mask
-    if next_mask is not None:  # it is chosen by the weights as they are after this step
-        moved = optax.apply_updates(params, mask_updates(updates, params, mask))
-        mask, survivors = next_mask(moved)
+
+    def update(given: PyTree) -> tuple[PyTree, PyTree]:
+        grads, moments, params, mask, no_update = given
+        new = inner.update(masks.apply(mask, grads), moments, params, **extra)
+        if no_update is None:
+            return new
+        still = (jax.tree.map(jnp.zeros_like, new[0]), moments)
+        return jax.tree.map(lambda old, new: jnp.where(no_update, old, new), still, new)
+
+    # The mask is chosen by the weights as they are after this step. The rare branch that looks at
+    # them computes them again: handed over, they would be written out at every step.
+    def moved(given: PyTree) -> PyTree:
+        _, _, params, mask, _ = given
+        return optax.apply_updates(params, mask_updates(update(given)[0], params, mask))
+
+    given = (grads, moments, params, mask, no_update)
+    updates, moved_moments = update(given)
+    new_mask, survivors = (mask, mask) if next_mask is None else next_mask(moved, given)
     # The moments come last: a weight that this step dropped keeps none, one that it grew has none.
     moments = mask_moments(inner, moved_moments, params, survivors)
-    return MaskedStep(mask_updates(updates, params, survivors), mask, moments)
+    return MaskedStep(mask_updates(updates, params, survivors), new_mask, moments)
 
 
 def mask_updates(updates: PyTree, params: PyTree, survivors: PyTree) -> PyTree:

@@ -161,7 +161,8 @@ def evolve_if(
     drop_fraction: jax.Array,
     key: tuple[jax.Array, jax.Array],
     how: tuple[Any, ...],
-    params: PyTree,
+    moved: Callable[[PyTree], PyTree],
+    given: PyTree,
 ) -> tuple[PyTree, PyTree]:
     """`evolve_mask` where it is due, as `masked_step` asks for it: the mask, and who lives on.
 
@@ -170,11 +171,31 @@ def evolve_if(
     """
 
     def evolve(operand: PyTree) -> tuple[PyTree, PyTree]:
-        mask, params, grads, fraction, key, taken = operand
-        return evolve_mask(mask, params, grads, fraction, jax.random.fold_in(key, taken), *how)
+        mask, given, grads, fraction, key, taken = operand
+        params, draw = moved(given), jax.random.fold_in(key, taken)
+        return evolve_mask(mask, params, grads, fraction, draw, *how)
 
-    operand = (mask, params, grads, drop_fraction, *key)
-    return run_if(due, evolve, lambda o: (o[0], o[0]), operand)
+    operand = (mask, given, grads, drop_fraction, *key)
+    return masks_if(due, evolve, operand, mask, how[1])
+
+
+def masks_if(
+    due: jax.Array,
+    evolve: Callable[[PyTree], tuple[PyTree, PyTree]],
+    operand: PyTree,
+    mask: PyTree,
+    regrown: Regrown,
+) -> tuple[PyTree, PyTree]:
+    """The mask and the survivors that `evolve` makes where it is due; the operand begins with the
+    mask.
+
+    Of weights that keep their value the survivors follow from both masks, so that off schedule one
+    mask is written, and not two.
+    """
+    if regrown == "zero":
+        return run_if(due, evolve, lambda o: (o[0], o[0]), operand)
+    new = run_if(due, lambda o: evolve(o)[0], lambda o: o[0], operand)
+    return new, jax.tree.map(jnp.logical_and, new, mask)
 
 
 def prune_grow(

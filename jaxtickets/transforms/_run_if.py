@@ -62,11 +62,10 @@ def _with_constants(
         return jax.tree.map(lambda a: jnp.where(shared, a, a), branch(operand))
 
     closed, shape = jax.make_jaxpr(varying, return_shape=True)(operand, shared)
+    jaxpr = closed.jaxpr  # without the constants, which are of the trace around it
 
     def run(consts: list[Any], operand: PyTree, shared: jax.Array) -> PyTree:
-        flat = jex.jaxpr_as_fun(jex.ClosedJaxpr(closed.jaxpr, consts))(
-            *jax.tree.leaves((operand, shared))
-        )
+        flat = jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, consts))(*jax.tree.leaves((operand, shared)))
         return jax.tree.unflatten(jax.tree.structure(shape), flat)
 
     return list(closed.consts), run
