@@ -52,12 +52,13 @@ class MaskRule(NamedTuple):
     """What happens to a mask in a training step.
 
     Args:
-      next_mask: of the weights after the update: `(mask, survivors)`, as `masked_step` asks for it.
+      next_mask: as `masked_step` asks for it: takes a function that computes the weights after the
+        update, and its argument; gives `(mask, survivors)`.
       no_update: a traced bool: leave the weights as they are in this step.
       grows: whether weights can come that were never active before.
     """
 
-    next_mask: Callable[[PyTree], tuple[PyTree, PyTree]] | None = None
+    next_mask: Callable[[Callable[[PyTree], PyTree], PyTree], tuple[PyTree, PyTree]] | None = None
     no_update: jax.Array | None = None
     grows: bool = False
 
