@@ -484,3 +484,42 @@ def test_shapes_that_lie_are_refused(name, tmp_path):
     forge(tmp_path / "a", change)
     with pytest.raises(TicketFileError, match=match):
         jt.load(tmp_path / "a", task)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_whole_heads_and_feed_forward_units_of_a_transformer(family):
+    config = jt.models.TransformerConfig(
+        family,
+        vocabulary=50,
+        layers=2,
+        width=32,
+        heads=4,
+        intermediate=64,
+        positions=24,
+        token_types=2 if family == "bert" else 1,
+        padding=0 if family == "bert" else 1,
+    )
+    rng = np.random.default_rng(0)
+    x = {
+        "input_ids": rng.integers(2, 50, (3, 16)).astype(np.int32),
+        "attention_mask": (np.arange(16) < np.array([[16], [9], [4]])).astype(np.int32),
+        "token_type_ids": np.zeros((3, 16), np.int32),
+    }
+    task = jt.classification(
+        jt.models.TextClassifier(config, num_classes=2), prunable=jt.models.ENCODER_KERNELS
+    )
+    params, state = task.init(jax.random.key(0), x)
+    params = jax.tree.map(
+        lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), jax.device_get(params)
+    )
+    x_spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+    units = find_units(task.apply, params, state, x_spec, task.prunable)
+    assert units.sizes == (64, 4) * 2
+    mask = unit_mask(units, random_units(jax.random.key(2), units, 0.5))
+    wide = jt.TicketEnsemble(task, (ticket(params, mask, state),), x_spec)
+    small = jt.shrink(wide)
+    layer = small.tickets[0].params["encoder"]["layer_0"]
+    assert layer["query"]["kernel"].shape == layer["value"]["kernel"].shape == (32, 16)
+    assert layer["attention_output"]["kernel"].shape == (16, 32)
+    assert layer["intermediate"]["kernel"].shape == (32, 32)
+    np.testing.assert_allclose(small.member_log_proba(x), wide.member_log_proba(x), atol=1e-6)

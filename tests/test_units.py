@@ -242,9 +242,9 @@ NOT_UNITS = {
         TWO,
         "'reduce_max' runs over them",
     ),
-    "groups": (
-        lambda p, x: (x @ p["w1"]).reshape(-1, 2, 2).max(2).repeat(2, 1) @ p["w2"],
-        TWO,
+    "groups of groups": (
+        lambda p, x: (x @ p["w1"]).reshape(-1, 2, 2, 2).max(2).reshape(-1, 4) @ p["w2"],
+        {"w1": (6, 8), "w2": (4, 2)},
         "a reshape divides them into groups",
     ),
     "a slice": (lambda p, x: (x @ p["w1"])[:, :2] @ p["w2"][:2], TWO, "a slice picks some of them"),
@@ -291,6 +291,41 @@ NOT_UNITS = {
         "the operation 'gather' uses them",
     ),
 }
+
+
+def attention(p, x):
+    """Two heads of two channels; x [B, T, 6]."""
+    query, key, value = (
+        (x @ p[name]).reshape(*x.shape[:2], 2, 2).swapaxes(1, 2) for name in ("q", "k", "v")
+    )
+    weights = jax.nn.softmax(query @ key.swapaxes(2, 3))
+    return (weights @ value).swapaxes(1, 2).reshape(*x.shape[:2], 4) @ p["o"]
+
+
+def test_a_head_of_an_attention_is_a_unit():
+    shapes = {"q": (6, 4), "k": (6, 4), "v": (6, 4), "o": (4, 2)}
+    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    units = find_units(
+        lambda p, s, x, train, key: (attention(p, x), s),
+        params,
+        {},
+        jax.ShapeDtypeStruct((5, 6), jnp.float32),
+        rules=((".*", True),),
+    )
+    assert units.sizes == (2,)
+    assert units.groups == (("k", "q", "v"),)
+    for leaf in units.params:
+        ids, other = leaf.units if leaf.path == "o" else leaf.units[::-1]
+        assert ids.tolist() == [0, 0, 1, 1]
+        assert (other == -1).all()
+
+
+def test_what_a_maximum_is_taken_of_goes_together():
+    units = bare(
+        lambda p, x: (x @ p["w1"]).reshape(-1, 2, 3).max(2) @ p["w2"], {"w1": (6, 6), "w2": (2, 2)}
+    )
+    assert units.sizes == (2,)
+    assert [axis.tolist() for axis in units.params[0].units] == [[-1] * 6, [0, 0, 0, 1, 1, 1]]
 
 
 @pytest.mark.parametrize("name", NOT_UNITS)

@@ -61,8 +61,9 @@ def staying_units(
     """Which units each of some networks keeps, so that all come out in one shape: bool [U] each.
 
     Every group of units is as wide as the widest of the networks needs it, at least 1, rounded up
-    to a multiple where it has so many units. A network with fewer living ones keeps dead ones too,
-    the first of them: they are masked, and change nothing.
+    to a multiple of channels where it has so many. (A unit of several, as the head of an attention
+    is, counts as so many.) A network with fewer living ones keeps dead ones too, the first of them:
+    they are masked, and change nothing.
 
     >>> table = UnitTable((("w",),), (6,), (), (), (), None)
     >>> alive = np.array([[0, 1, 0, 0, 0, 1], [0, 0, 0, 1, 0, 0]], bool)
@@ -76,12 +77,24 @@ def staying_units(
     for size in units.sizes:
         group = slice(first, first + size)
         needed = max(1, *(int(each[group].sum()) for each in stays))
-        width = min(size, -(-needed // multiple) * multiple)
+        step = max(1, multiple // _channels_of(units, first))
+        width = min(size, -(-needed // step) * step)
         for each in stays:
             fillers = np.flatnonzero(~each[group])[: width - int(each[group].sum())]
             each[group][fillers] = True
         first += size
     return stays
+
+
+def _channels_of(units: UnitTable, unit: int) -> int:
+    """How many outputs of one layer a unit is."""
+    axes = (
+        int((ids == unit).sum())
+        for leaf in units.params
+        for ids, read in zip(leaf.units, leaf.read, strict=True)
+        if not read.any()
+    )
+    return max(1, *axes, 1)
 
 
 def cut(leaves: Sequence[Leaf], tree: PyTree, stays: np.ndarray) -> PyTree:

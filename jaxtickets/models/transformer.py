@@ -140,13 +140,11 @@ class Layer(nn.Module):
         def norm(name: str) -> LayerNorm:
             return LayerNorm(c.eps, self.dtype, name=name)
 
-        # [B, heads, T, D]: XLA's CPU backend multiplies that three times as fast
+        # [B, heads, T, D]: XLA's CPU backend multiplies that three times as fast. As many heads as
+        # the params have: some may have been cut out.
         def by_head(name: str, x: jax.Array) -> jax.Array:
-            return (
-                _dense(c, c.width, name, self.dtype)(x)
-                .reshape(*x.shape[:2], c.heads, -1)
-                .swapaxes(1, 2)
-            )
+            every_head = _dense(c, c.width, name, self.dtype)(x)
+            return every_head.reshape(*x.shape[:2], -1, c.width // c.heads).swapaxes(1, 2)
 
         query = by_head("query", x) * jnp.asarray((c.width // c.heads) ** -0.5, self.dtype)
         scores = jnp.matmul(
@@ -162,7 +160,7 @@ class Layer(nn.Module):
             first_site,
             (c.positions**2, c.positions, 1),
         )
-        y = (weights @ by_head("value", read)).swapaxes(1, 2).reshape(x.shape)
+        y = (weights @ by_head("value", read)).swapaxes(1, 2).reshape(*x.shape[:2], -1)
         y = _dense(c, c.width, "attention_output", self.dtype)(y)
         x = norm("attention_norm")(x + dropout(y, c.dropout, words, first_site + 1, (c.width, 1)))
         y = activation(c.activation)(_dense(c, c.intermediate, "intermediate", self.dtype)(x))

@@ -41,6 +41,7 @@ _ELEMENTWISE = frozenset(
     ge gt imag integer_pow is_finite le lgamma log log1p logistic lt max min mul name ne neg
     nextafter not or population_count pow real reduce_precision rem round rsqrt select_n
     shift_left shift_right_arithmetic shift_right_logical sharding_constraint sign sin sinh sqrt
+    stop_gradient
     square sub tan tanh xor
     """.split()  # noqa: SIM905
 )

@@ -118,7 +118,8 @@ def _reshape(forest: Forest, value: Value, shape: Sequence[int]) -> tuple[Labels
 def _split(forest: Forest, labels: Labels, sizes: Sequence[int]) -> list[Labels]:
     """The labels of the axes that an axis is cut into.
 
-    One of them may have the old labels, if they do not depend on the others.
+    One of them may have the old labels, if they do not depend on the others. Where an axis is cut
+    into groups of neighbours, as the heads of an attention are, those of a group go together.
     """
     if len(sizes) == 1:
         return [labels]
@@ -136,6 +137,11 @@ def _split(forest: Forest, labels: Labels, sizes: Sequence[int]) -> list[Labels]
             if (lines == lines[0]).all():
                 out[axis] = np.moveaxis(grid, axis, -1).reshape(-1, n)[0]
                 return out
+        if len(sizes) == 2 and live.all():
+            for group in grid.tolist():
+                for label in group[1:]:
+                    forest.merge(group[0], label)
+            return [grid[:, 0], np.full(sizes[1], ANY)]
         forest.fix(labels, "a reshape divides them into groups")
     return out
 
