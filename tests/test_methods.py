@@ -5,6 +5,7 @@ import inspect
 import pytest
 
 import jaxtickets as jt
+from jaxtickets.masks import Units
 from jaxtickets.plan import (
     L1,
     SGD,
@@ -156,6 +157,7 @@ ELSEWHERE = {
         "end": (0.6, lambda plan: gradual(plan).end),
         "update_every": (77, lambda plan: gradual(plan).update_every),
         "scope": ("layerwise", lambda plan: gradual(plan).scope),
+        "structure": (Units(), lambda plan: gradual(plan).structure),
     },
     "prune_finetune": {
         "sparsity": (0.7, lambda plan: pruning(plan).sparsity),
@@ -164,6 +166,7 @@ ELSEWHERE = {
         "lr": (Cosine(0.3), lambda plan: trains(plan)[0].lr),
         "finetune_lr": (Cosine(0.3), lambda plan: trains(plan)[1].lr),
         "scope": ("layerwise", lambda plan: pruning(plan).scope),
+        "structure": (Units(), lambda plan: pruning(plan).structure),
     },
     "snapshot": {
         "cycle": (7, lambda plan: {train.length.amount for train in trains(plan)}),
@@ -190,6 +193,7 @@ IMP = {
     "rewind_head": (False, lambda plan: {not p.keep for p in plan.phases if isinstance(p, Rewind)}),
     "head": (("last",), lambda plan: {p.keep for p in plan.phases if isinstance(p, Rewind)}),
     "scope": ("layerwise", lambda plan: {p.scope for p in plan.phases if isinstance(p, Prune)}),
+    "structure": (Units(), lambda plan: {p.structure for p in plan.phases if isinstance(p, Prune)}),
     "batch_size": (64, lambda plan: plan.batch_size),
 }
 ELSEWHERE["imp"] = IMP | {
@@ -413,3 +417,24 @@ def test_plans_survive_json():
         jt.fge(),
     ):
         assert jt.Plan.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize(
+    ("plan", "order"),
+    [
+        (jt.prune_finetune(structure=Units()), "Train Prune Shrink Train Collect"),
+        (jt.ltr(structure=Units()), "Train Remember Train Shrink Fork Rewind Train Collect"),
+        (
+            jt.imp(rounds=2, structure=Units()),
+            "Remember Train Prune Shrink Rewind Train Prune Shrink Rewind Train Collect",
+        ),
+    ],
+    ids=["prune_finetune", "ltr", "imp"],
+)
+def test_units_that_are_pruned_are_cut_out(plan, order):
+    assert kinds(plan) == ["Start", *order.split()]
+
+
+def test_units_do_not_go_with_active_lt():
+    with pytest.raises(PlanError, match="leave out one of them"):
+        jt.multi_ticket("active_lt", structure=Units())

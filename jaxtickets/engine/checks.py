@@ -296,7 +296,8 @@ def check_shrinks(
             raise MaskError(
                 f"Shrink: {task.name} does not run with fewer units of {layers}: {problem}. Its"
                 " layers must take their widths from the params that they are given, as those of"
-                " jaxtickets.models do; or leave out Shrink (shrink=False), and units stay masked."
+                " jaxtickets.models do; or leave Shrink out of the plan (shrink=False), and units"
+                " stay masked."
             )
 
 

@@ -6,7 +6,9 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 from jaxtickets.errors import PlanError
+from jaxtickets.masks.structure import UNSTRUCTURED, Structure
 from jaxtickets.messages import checks
+from jaxtickets.methods.pruned import cut_out
 from jaxtickets.plan import (
     Adam,
     Collect,
@@ -43,6 +45,7 @@ def imp(
     rewind_head: bool = True,
     head: tuple[str, ...] = ("classifier",),
     scope: Literal["layerwise", "global"] = "global",
+    structure: Structure = UNSTRUCTURED,
     batch_size: int = 32,
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
@@ -69,6 +72,9 @@ def imp(
         round to round.
       head: path patterns of the head's leaves, for `rewind_head=False`.
       scope: one threshold for all layers ("global"), or the same share in each ("layerwise").
+      structure: what the mask may look like; with `jaxtickets.masks.Units()` whole units are pruned
+        (of BERT heads and feed-forward units), and cut out at once: what follows trains the smaller
+        network.
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.
@@ -111,7 +117,8 @@ def imp(
     for i in range(1, rounds + 1):
         search += [
             Train(length, lr, optimizer, penalty=penalty),
-            Prune(round(sparsity * i / rounds, 12), scope=scope),
+            Prune(round(sparsity * i / rounds, 12), scope=scope, structure=structure),
+            *cut_out(structure),
             back,
         ]
     phases = (
@@ -139,6 +146,7 @@ def multi_ticket(
     rewind_head: bool = True,
     head: tuple[str, ...] = ("classifier",),
     scope: Literal["layerwise", "global"] = "global",
+    structure: Structure = UNSTRUCTURED,
     batch_size: int = 32,
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
@@ -165,6 +173,7 @@ def multi_ticket(
       rewind_head: see `imp`.
       head: see `imp`.
       scope: see `imp`.
+      structure: see `imp`; units do not go with "active_lt".
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.
@@ -222,6 +231,7 @@ def multi_ticket(
         rewind_head=rewind_head,
         head=head,
         scope=scope,
+        structure=structure,
         batch_size=batch_size,
         collect=collect,
         validation=validation,

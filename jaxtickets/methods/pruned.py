@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from jaxtickets.errors import PlanError
+from jaxtickets.masks.structure import UNSTRUCTURED, Structure
 from jaxtickets.messages import checks
 from jaxtickets.methods.free_tickets import OPTIMIZER, STEPS
 from jaxtickets.plan import (
@@ -13,10 +14,12 @@ from jaxtickets.plan import (
     Gradual,
     Length,
     Optimizer,
+    Phase,
     Plan,
     Prune,
     Remember,
     Rewind,
+    Shrink,
     Start,
     Train,
     as_length,
@@ -39,6 +42,7 @@ def ltr(
     end: float = 0.75,
     update_every: int = 1000,
     scope: Literal["layerwise", "global"] = "global",
+    structure: Structure = UNSTRUCTURED,
     batch_size: int = 128,
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
@@ -61,6 +65,8 @@ def ltr(
       end: share of the pruning run from which the sparsity is reached.
       update_every: steps between prunings.
       scope: one threshold for all layers ("global"), or the same share in each ("layerwise").
+      structure: what the mask may look like; with `jaxtickets.masks.Units()` whole units go and are
+        cut out at once, and what follows trains the smaller network.
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.
@@ -109,8 +115,9 @@ optimizer=SGD(weight_decay=0.0005))
             remaining,
             later,
             optimizer,
-            Gradual(sparsity, end=end, update_every=update_every, scope=scope),
+            Gradual(sparsity, end=end, update_every=update_every, scope=scope, structure=structure),
         ),
+        *cut_out(structure),
         Fork(members, "parent"),
         Rewind("early"),
         Train(remaining, later, optimizer),
@@ -129,6 +136,7 @@ def prune_finetune(
     finetune_lr: Schedule = FINETUNE,
     optimizer: Optimizer = OPTIMIZER,
     scope: Literal["layerwise", "global"] = "global",
+    structure: Structure = UNSTRUCTURED,
     batch_size: int = 128,
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
@@ -146,6 +154,8 @@ def prune_finetune(
       finetune_lr: learning rate over a fine-tuning.
       optimizer: what updates the weights; its moments live on.
       scope: one threshold for all layers ("global"), or the same share in each ("layerwise").
+      structure: what the mask may look like; with `jaxtickets.masks.Units()` whole units go and are
+        cut out at once, and what follows trains the smaller network.
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.
@@ -172,7 +182,8 @@ optimizer=SGD(weight_decay=0.0005))
     phases = (
         Start(members),
         Train(length, lr, optimizer),
-        Prune(sparsity, scope=scope),
+        Prune(sparsity, scope=scope, structure=structure),
+        *cut_out(structure),
         Train(as_length(finetune, "finetune"), finetune_lr, optimizer),
         Collect(collect),
     )
@@ -183,3 +194,8 @@ def _share(length: Length, share: float) -> Length:
     """A share of a length, in the length's unit."""
     amount = round(length.amount * share, 9)
     return Length(amount) if length.unit == "epochs" else Length(max(1, round(amount)), "steps")
+
+
+def cut_out(structure: Structure) -> list[Phase]:
+    """What follows a pruning: units that it leaves dead are cut out, where it prunes whole ones."""
+    return [Shrink()] if isinstance(structure, Structure) and structure.needs_units else []
