@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 import subprocess
 import sys
@@ -27,6 +28,7 @@ import numpy as np
 import optax
 from benchmarks import children as benchmark_children
 from benchmarks import evaluation as benchmark_evaluation
+from benchmarks import smaller as benchmark_smaller
 from benchmarks import texts as benchmark_texts
 from benchmarks.timing import Row, Stepper, row, take_turns
 from rich import box
@@ -49,6 +51,7 @@ Part = Literal[
     "masking",
     "torch",
     "shrinking",
+    "smaller",
     "memory",
     "texts",
     "evaluation",
@@ -345,6 +348,29 @@ def shrinking(config: Config) -> list[Row]:
     return rows
 
 
+def smaller(config: Config) -> list[Row]:
+    """Networks without half their channels or heads: training steps, predictions, a whole run."""
+    torch_stepper = None
+    try:
+        import torch
+        from benchmarks.torch_networks import TorchStepper as torch_stepper
+    except ImportError:
+        Console(stderr=True).print("PyTorch is not installed; its rows are left out.")
+    else:
+        torch.set_num_threads(2)
+    rows, batch = [], images(config.batch_size)
+    for name, (model, kind) in NETWORKS.items():
+        task, theirs = jt.classification(model), None
+        if torch_stepper is not None:
+            make = functools.partial(torch_stepper, name, kind, batch, channels_last=True)
+            theirs = make
+        tx = optimizer(kind)
+        rows += benchmark_smaller.image_steps(name, task, tx, batch, theirs, config.rounds)
+        rows += benchmark_smaller.predictions(name, task, batch[0], config.rounds)
+    rows += benchmark_smaller.text_steps(config.rounds)
+    return [*rows, *benchmark_smaller.exploring_run(config.rounds)]
+
+
 def memory(config: Config) -> list[Row]:
     """Peak memory of 128 children against 8, each in a process of its own.
 
@@ -397,6 +423,7 @@ PARTS: dict[str, Callable[[Config], list[Row]]] = {
     "masking": masking,
     "torch": against_torch,
     "shrinking": shrinking,
+    "smaller": smaller,
     "memory": memory,
     "texts": texts,
     "evaluation": evaluating,

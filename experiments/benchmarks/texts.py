@@ -89,7 +89,7 @@ def huge_pages(rounds: int) -> list[Row]:
     seconds: dict[str, list[float]] = {"": [], HUGE_PAGES: []}
     for _ in range(max(1, rounds // 2)):
         for tunables, times in seconds.items():
-            command = [sys.executable, "-c", "import benchmark_texts; benchmark_texts.print_step()"]
+            command = [sys.executable, "-c", "from benchmarks import texts; texts.print_step()"]
             environment = os.environ | {"GLIBC_TUNABLES": tunables}
             process = subprocess.run(
                 command,
