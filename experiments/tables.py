@@ -42,6 +42,7 @@ BLOCKS: dict[str, tuple[str, Callable[[Any], str]]] = {
         for name, file in {
             "benchmark": "benchmark",
             "shrinking": "benchmark-shrinking",
+            "smaller": "benchmark-smaller",
             "memory": "benchmark-memory",
             "texts": "benchmark-texts",
             "speed-of-evaluation": "benchmark-evaluation",

@@ -10,6 +10,7 @@ from typing import Any
 from support.sources import Source
 
 from jaxtickets import engine, report
+from jaxtickets.evaluation.parameters import comparable
 from jaxtickets.report import html
 
 MATRICES = {
@@ -125,7 +126,7 @@ def draw_row(row: Mapping[str, Any], source: Source, folder: Path) -> list[Path 
                 title=f"On the straight line between two members: {name}",
             )
         )
-    if not source.stored and not any("shrunk" in ticket.info for ticket in source.tickets):
+    if not source.stored and comparable(source.tickets):
         pictures.append(
             report.draw_layers(
                 source.tickets.masks, folder / "layers.png", title=f"Weights that remain: {name}"

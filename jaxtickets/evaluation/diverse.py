@@ -13,7 +13,7 @@ from jaxtickets.evaluation.diversity import class_disagreement, disagreement_mat
 from jaxtickets.evaluation.oracle import oracle_diversity
 from jaxtickets.evaluation.pairs import pair_mean
 from jaxtickets.evaluation.parameters import (
-    are_shrunk,
+    comparable,
     itop_rates,
     mask_hamming_matrix,
     mask_iou_matrix,
@@ -70,14 +70,14 @@ class Diverse:
         members = predict(tickets, test, batch_size)
         labels = check_labels(inputs_and_labels(test)[1], *members.shape[1:])
         networks = list(getattr(tickets, "members", ()))
-        none, comparable = np.full((1, 1), np.nan), not are_shrunk(tickets)
-        masks = tickets.masks if comparable else None
+        none, alike = np.full((1, 1), np.nan), comparable(tickets)
+        masks = tickets.masks if alike else None
         overlap, hamming = (
             (none, none) if masks is None else (mask_iou_matrix(masks), mask_hamming_matrix(masks))
         )
         rules = getattr(getattr(tickets, "task", None), "prunable", KERNELS)
         cosine = none
-        if networks and comparable:
+        if networks and alike:
             cosine = weight_cosine_matrix([t.params for t in networks], rules)
         disagreement, kl = disagreement_matrix(members), kl_matrix(members)
         return plain(

@@ -17,7 +17,7 @@ from jaxtickets.evaluation.combining import Combine, check_combine
 from jaxtickets.evaluation.combining import combine as combine_members
 from jaxtickets.evaluation.diversity import pairwise_kl, prediction_disagreement
 from jaxtickets.evaluation.metrics import accuracy, adaptive_ece, brier, class_accuracy, nll
-from jaxtickets.evaluation.parameters import are_shrunk, mask_iou
+from jaxtickets.evaluation.parameters import comparable, mask_iou
 from jaxtickets.evaluation.predicting import Tickets, inputs_and_labels, predict, remembering
 from jaxtickets.evaluation.scores import ClassAccuracy, Diversity, Evaluation, Scores
 from jaxtickets.evaluation.suite import Metric, check_suite
@@ -73,7 +73,7 @@ def evaluate(
     y = as_numbers(inputs_and_labels(test)[1], "y", "integers [B]")
     predictions = predict(tickets, test, batch_size)
     options: dict[str, Any] = {"bins": bins, "combine": combine}
-    masks = None if are_shrunk(tickets) else tickets.masks
+    masks = tickets.masks if comparable(tickets) else None
     clean = evaluate_predictions(
         predictions, y, masks=masks, heads=getattr(tickets, "heads", 1), **options
     )

@@ -31,11 +31,20 @@ class Masked(Protocol):
         ...
 
 
-def are_shrunk(tickets: Any) -> bool:
-    """Whether units were cut out of some of the networks: the same index is another weight in each
-    of them then, and there is nothing to compare.
+def comparable(tickets: Any) -> bool:
+    """Whether the same index is the same weight in all networks.
+
+    Where units were cut out of them it is not, unless they are of one run that cut them out before
+    the first was collected.
     """
-    return any("shrunk" in ticket.info for ticket in getattr(tickets, "members", ()))
+    networks = list(getattr(tickets, "members", ()))
+    if not any("shrunk" in ticket.info for ticket in networks):
+        return True
+    owners = {
+        (t.info.get("lineage"), t.info.get("child"), str(t.info.get("shrunk"))) for t in networks
+    }
+    shapes = {tuple(np.shape(leaf) for leaf in jax.tree.leaves(t.params)) for t in networks}
+    return len(owners) == len(shapes) == 1 and "lineage" in networks[0].info
 
 
 def mask_iou_matrix(masks: Sequence[PyTree]) -> np.ndarray:
@@ -96,7 +105,7 @@ def mask_overlap(tickets: Masked) -> np.ndarray:
             f"tickets: got {type(tickets).__name__} without masks, wanted an ensemble. Of mask"
             " trees: mask_iou_matrix."
         )
-    if are_shrunk(tickets):
+    if not comparable(tickets):
         return np.full((len(masks), len(masks)), np.nan)
     return mask_iou_matrix(masks)
 

@@ -232,6 +232,8 @@ def test_what_is_collected_is_saved_loaded_evaluated_and_trained_on(tmp_path):
     assert again.plan == tickets.plan
     result = jt.evaluate(again, data(), suite=["diversity"])
     assert np.isnan(result.diversity.mask_iou)  # the same index is another unit in each
+    of_one_run = fit(plan(HALF, Shrink(1), steps(), Collect(), Prune(0.7), Collect()))
+    assert jt.evaluate(of_one_run, data()).diversity.mask_iou == pytest.approx(0.3 / 0.5, abs=0.01)
     (further,) = fit(plan(steps(), Collect()), start_from=again[:1])
     assert further.params["w1"].shape == again.tickets[0].params["w1"].shape
 
