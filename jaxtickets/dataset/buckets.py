@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from jaxtickets.errors import DataError
-
-if TYPE_CHECKING:
-    from jaxtickets.dataset.types import Dataset
 
 PyTree = Any
 
@@ -26,7 +23,21 @@ MASK = "attention_mask"
 """The entry of x that says which tokens are there."""
 
 
-def lengths(dataset: Dataset) -> np.ndarray:
+class Texts(Protocol):
+    """What `lengths` reads of a `jaxtickets.dataset.Dataset`."""
+
+    @property
+    def x(self) -> PyTree:
+        """The inputs."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        ...
+
+
+def lengths(dataset: Texts) -> np.ndarray:
     """How many tokens each example has: the place of the last one that is attended to, plus one.
 
     A batch may be cut to any length that is not below the longest of its examples' without a token
