@@ -10,17 +10,17 @@ import warnings
 from typing import Any
 
 from jaxtickets import members
+from jaxtickets.engine.abstract_state import abstract_state
 from jaxtickets.engine.best_network import ensemble_of
 from jaxtickets.engine.checkpoints import Checkpoints
 from jaxtickets.engine.events import Began, Collected, Event, Message, Report, Stepped
 from jaxtickets.engine.finite import check_finite, is_finite
 from jaxtickets.engine.meter import Meter, read_tally
-from jaxtickets.engine.phase_steps import abstract_state, shapes_of
 from jaxtickets.engine.probes import probe_files
 from jaxtickets.engine.progress import ProgressLine
 from jaxtickets.engine.run import Group, Position, Run
 from jaxtickets.engine.run_folder import RunFolder
-from jaxtickets.engine.state import GroupState, Weights
+from jaxtickets.engine.state import GroupState, Weights, shapes_of
 from jaxtickets.engine.ticket_log import TicketLog
 from jaxtickets.errors import RunError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 PyTree = Any
+Shapes = Sequence[Sequence[int]]
 
 
 class Network(NamedTuple):
@@ -142,3 +144,8 @@ def empty_tally(members: int) -> Tally:
 def no_report(members: int) -> np.ndarray:
     """Loss and accuracy before there are any, [W, 2]."""
     return np.zeros((members, 2), np.float32)
+
+
+def shapes_of(weights: Weights) -> Shapes:
+    """The shapes of one network, of weights with a leading member axis."""
+    return [list(leaf.shape[1:]) for leaf in jax.tree.leaves(weights)]
