@@ -52,7 +52,7 @@ ZERO |= {
     "noise",
     "sparsity",
 }
-ZERO |= {"tune_epochs", "parent_epochs"}
+ZERO |= {"tune_epochs", "parent_epochs", "channels"}
 # Flags without which another is not looked at.
 WITH = {
     "sparsity": {

@@ -101,12 +101,12 @@ def exploring_run(rounds: int) -> list[Row]:
     Training seconds without compiling, of the run's own clock.
     """
     rng = np.random.default_rng(0)
-    data = rng.normal(size=(1280, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, 1280)
+    data = rng.normal(size=(2560, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, 2560)
     task, seconds = jt.classification(jt.models.LeNet("M")), {0.0: [], 0.4: []}
     for _ in range(max(1, rounds // 3)):
         for channels, times in seconds.items():
             plan = jt.edst(
-                3, explore=6, refine=4, channels=channels, update_every=10, batch_size=128
+                3, explore=10, refine=7, channels=channels, update_every=20, batch_size=128
             )
             times.append(training_seconds(plan, task, data))
     whole, smaller = (float(np.median(times)) for times in seconds.values())
