@@ -21,9 +21,9 @@ from jaxtickets.errors import DataError, MaskError, PlanError
 from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.children import child_units
 from jaxtickets.masks.counting import exact_floor
-from jaxtickets.masks.cutting import cut_shape
+from jaxtickets.masks.cutting import cut_shapes
 from jaxtickets.masks.sparsity import prunable_shapes
-from jaxtickets.masks.units import Leaf, UnitTable
+from jaxtickets.masks.units import UnitTable
 from jaxtickets.members import Layout, for_members
 from jaxtickets.plan import Fork, NetworkShapes, Plan, describe
 from jaxtickets.task import Task
@@ -308,16 +308,12 @@ def _problem(
     stays = np.ones(len(units), bool)
     stays[(np.cumsum(units.sizes) - 1)[narrower]] = False
 
-    def smaller(leaves: tuple[Leaf, ...], tree: PyTree) -> PyTree:
-        arrays, structure = jax.tree.flatten(tree)
-        shapes = [cut_shape(leaf, stays) for leaf in leaves]
-        return structure.unflatten(
-            [jax.ShapeDtypeStruct(n, a.dtype) for n, a in zip(shapes, arrays, strict=True)]
-        )
-
     batch = jax.tree.map(lambda s: jax.ShapeDtypeStruct((1, *s.shape), s.dtype), x_spec)
     params, state = weights
-    small = smaller(units.params, params), smaller(units.model_state, state)
+    small = (
+        cut_shapes(units.params, params, stays),
+        cut_shapes(units.model_state, state, stays),
+    )
 
     def outputs(params: PyTree, state: PyTree, x: PyTree) -> PyTree:
         return task.apply(params, state, x, False, None)[0]

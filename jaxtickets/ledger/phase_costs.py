@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxtickets.ledger.layers import Layers, widths_that_fit
@@ -20,9 +19,9 @@ from jaxtickets.masks import scores
 from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.children import kept_dense, units_for
 from jaxtickets.masks.counting import num_kept
-from jaxtickets.masks.cutting import cut_shape, staying_units
+from jaxtickets.masks.cutting import cut_shapes, staying_units
 from jaxtickets.masks.sparsity import layer_budgets, prunable_shapes
-from jaxtickets.masks.units import Leaf, UnitTable, find_units
+from jaxtickets.masks.units import UnitTable, find_units
 from jaxtickets.plan import (
     Escape,
     Evolve,
@@ -152,15 +151,8 @@ def _(phase: Shrink, before: BeforePhase) -> Costs:
     )
     (stays,) = staying_units(units, [~alive], phase.multiple)
 
-    def narrower(leaves: tuple[Leaf, ...], tree: PyTree) -> PyTree:
-        arrays, structure = jax.tree.flatten(tree)
-        cut = zip(leaves, arrays, strict=True)
-        return structure.unflatten(
-            [jax.ShapeDtypeStruct(cut_shape(leaf, stays), a.dtype) for leaf, a in cut]
-        )
-
-    params = narrower(units.params, network.params)
-    model_state = narrower(units.model_state, network.model_state)
+    params = cut_shapes(units.params, network.params, stays)
+    model_state = cut_shapes(units.model_state, network.model_state, stays)
     prunable = prunable_shapes(params, network.task.prunable)
     smaller = network._replace(params=params, model_state=model_state, prunable=prunable)
     return Costs(before.kept, network=smaller)

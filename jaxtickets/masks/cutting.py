@@ -120,6 +120,17 @@ def cut_shape(leaf: Leaf, stays: np.ndarray) -> tuple[int, ...]:
     return tuple(int(kept[ids].sum()) for ids in leaf.units)
 
 
+def cut_shapes(leaves: Sequence[Leaf], tree: PyTree, stays: np.ndarray) -> PyTree:
+    """`cut` for shapes and dtypes alone."""
+    arrays, structure = jax.tree.flatten(tree)
+    return structure.unflatten(
+        [
+            jax.ShapeDtypeStruct(cut_shape(leaf, stays), array.dtype)
+            for leaf, array in zip(leaves, arrays, strict=True)
+        ]
+    )
+
+
 def widths(units: UnitTable, stays: np.ndarray) -> tuple[int, ...]:
     """How many units stay, group by group."""
     ends = np.cumsum(units.sizes)
