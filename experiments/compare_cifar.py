@@ -42,6 +42,10 @@ MASKS = {
 }
 TITLES = {name: method.title for name, method in baselines_cifar.METHODS.items() if name != "dense"}
 TITLES |= {"dst": "DST ensemble", "edst": "EDST ensemble", **PATS}
+TITLES |= {
+    "edst_channels": "EDST ensemble, 40 % of the channels cut out",
+    "pat_units": "Prune and Tune (AR), half of the units cut out",
+}
 ALL = tuple(TITLES)
 
 
@@ -49,10 +53,11 @@ ALL = tuple(TITLES)
 class Config(SeedsConfig):
     """Flags of compare_cifar.py: which methods, on what, from which seeds."""
 
-    preset: Literal["digits", "small", "table1", "paper"] = "digits"
+    preset: Literal["digits", "small", "smaller", "table1", "paper"] = "digits"
     """digits: no method costs more theoretical FLOPs than one dense network of 24 epochs. table1:
-    Prune and Tune's small budget, 16 epochs of LeNet-L in all. small: LeNet-M on a CPU. paper:
-    WRN-28-10, each method as published.
+    Prune and Tune's small budget, 16 epochs of LeNet-L in all. small: LeNet-M on a CPU. smaller:
+    masked networks against those whose units are cut out, LeNet-M. paper: WRN-28-10, each method as
+    published.
     """
     methods: Annotated[tuple[str, ...], Different(empty=True)] = ()
     """Which methods; all that the preset has if not given."""
@@ -60,6 +65,8 @@ class Config(SeedsConfig):
     """Another network than the preset's."""
     depth: Annotated[int | None, Within(1, 1300)] = None
     """Its layers."""
+    width: Annotated[int | None, Within(1, 1024)] = None
+    """Width factor of a wide_resnet."""
     initial: Literal["lecun", "torch"] | None = None
     """How a lenet's weights are drawn, if not as the preset has it."""
     batch_size: Annotated[int | None, Count] = None
@@ -70,7 +77,9 @@ class Config(SeedsConfig):
     def experiment(self, method: str, seed: int) -> cifar.Config:
         """The experiment of one method and seed."""
         return self.override(
-            PRESETS[self.preset].methods[method](), seed, "model", "depth", "initial", "batch_size"
+            PRESETS[self.preset].methods[method](),
+            seed,
+            *("model", "depth", "width", "initial", "batch_size"),
         )
 
 
@@ -133,6 +142,21 @@ def table1() -> dict[str, Callable[[], cifar.Config]]:
     }
 
 
+def smaller() -> dict[str, Callable[[], cifar.Config]]:
+    """Experiments of tickets that stay masked against those whose dead units are cut out.
+
+    As the small presets, at a fifth of their length.
+    """
+    edst = dataclasses.replace(edst_cifar.SMALL, explore=4, refine=1.5, update_every=100)
+    pat_ar = dataclasses.replace(PAT["small"], members=4, parent_epochs=4, tune_epochs=0.5)
+    return baselines("small", ("independent",), epochs=6) | {
+        "edst": lambda: edst,
+        "edst_channels": lambda: dataclasses.replace(edst, channels=0.4),
+        "pat_ar": lambda: pat_ar,
+        "pat_units": lambda: dataclasses.replace(pat_ar, unit="neuron"),
+    }
+
+
 PRESETS: Mapping[str, Preset] = {
     "digits": Preset(
         "Budget: the theoretical FLOPs of one dense network of 24 epochs, or less.",
@@ -159,6 +183,7 @@ PRESETS: Mapping[str, Preset] = {
         | {"dst": lambda: dst_cifar.SMALL, "edst": lambda: edst_cifar.SMALL}
         | pat(PAT["small"]),
     ),
+    "smaller": Preset("Six epochs of a dense network, about.", 6, smaller()),
     "paper": Preset(
         "Each method as published; costs are compared with one dense network of 250 epochs,"
         " FreeTickets' unit.",
