@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import jax.numpy as jnp
 import numpy as np
-from support.flags import Bins, Count, Count0, Hardware, Rate, Seed, There, Within
+from support.flags import Bins, Count, Count0, Epochs, Hardware, Rate, Seed, There, Within
 
 import jaxtickets as jt
 from jaxtickets.plan import SGD, Adam, Optimizer, Plan
@@ -187,6 +187,20 @@ class EvolvingConfig(Evolving, Config):
 
 
 C = TypeVar("C", bound=Config)
+
+
+def shortened(config: C, factor: float) -> C:
+    """The flags with every length in epochs divided by `factor`, and the steps between updates."""
+    hints = get_type_hints(type(config), include_extras=True)
+    lengths = {name for name, hint in hints.items() if Epochs in getattr(hint, "__metadata__", ())}
+    changes: dict[str, Any] = {}
+    for name in lengths & {name for name in hints if getattr(config, name) is not None}:
+        changes[name] = getattr(config, name) / factor
+    if (every := getattr(config, "update_every", None)) is not None:
+        changes["update_every"] = max(1, round(every / factor))
+    return dataclasses.replace(config, **changes)
+
+
 Preset = Literal["demo", "small", "paper"]
 
 
