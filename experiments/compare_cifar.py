@@ -12,6 +12,7 @@ loaded, what was interrupted goes on.
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,8 +23,8 @@ import dst_cifar
 import edst_cifar
 import prune_and_tune_cifar
 from rich.console import Console
-from support import canary, cifar, command, running
-from support.flags import Count, Different, SeedsConfig, Within
+from support import canary, cifar, command, running, side_by_side
+from support.flags import Count, Count0, Different, SeedsConfig, Within
 from support.published import published
 
 import jaxtickets as jt
@@ -73,6 +74,10 @@ class Config(SeedsConfig):
     """Another batch size than the preset's."""
     shorter: Annotated[float, Within(above=0)] = 1
     """Divide every length in epochs, and the steps between mask updates, by this."""
+    side_by_side: Annotated[int, Count0] = 0
+    """Measure the seconds apart from the runs: all methods in turns, so often, each at a thirteenth
+    of its length, when nothing else runs on the machine. 0: the runs' own seconds.
+    """
     out: Path | None = None
     """Folder of the run folders; runs/compare-PRESET if not given. The same command resumes."""
 
@@ -292,14 +297,43 @@ def compare(config: Config) -> None:
         "failed": failed,
         "versions": engine.versions(),
     }
+    if config.side_by_side:
+        comparison |= timed(config, experiments, data, rows)
     engine.write_json(out / "results.json", comparison)
     Console(width=max(console.width, 120)).print(report.comparison_table(comparison))
     for line in failed:
         console.print(f"[bold red]left out[/]: {line}", highlight=False)
-    figure = report.draw_comparison(comparison, out / "comparison.png")
+    against = "seconds" if config.side_by_side else "training"
+    figure = report.draw_comparison(comparison, out / "comparison.png", against=against)
     console.print(
         f"wrote {out / 'results.json'}" + (f", {figure}" if figure else ""), highlight=False
     )
+
+
+def timed(
+    config: Config,
+    experiments: Mapping[str, list[cifar.Config]],
+    data: tuple[jt.Dataset, jt.Dataset],
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Put seconds that were measured in turns into the rows, and return how they were measured."""
+    first = {row["method"]: experiments[row["method"]][0] for row in rows}
+    seconds = side_by_side.measured(
+        first,
+        {name: (augmented(data[0], experiment), data[1]) for name, experiment in first.items()},
+        config.side_by_side,
+    )
+    for row in rows:
+        row["scores"] |= {
+            name: {"mean": value, "standard_error": None}
+            for name, value in seconds[row["method"]].items()
+        }
+    how = (
+        f"Seconds: on {os.cpu_count()} cores, medians of {config.side_by_side} turns, each method"
+        f" at a {side_by_side.FRACTION}th of its length, times {side_by_side.FRACTION}; compiling"
+        f" not counted. Predictions are of {len(data[1]):,} examples by all members."
+    )
+    return {"timing": how}
 
 
 def row(

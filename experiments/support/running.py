@@ -218,9 +218,8 @@ def scored(
 
 def in_unit(cost: Mapping[str, Any], unit: Mapping[str, Any]) -> dict[str, Any]:
     """The cost of a run as multiples of another dense run."""
-    training = sum(phase["flops"] for phase in cost["phases"]) / unit["flops"]
-    inference = cost["inference"] * cost["forward_dense"] / unit["forward"]
-    return dict(cost) | {"training": training, "inference": inference, "reference": dict(unit)}
+    ratios = report.cost_ratios(cost, unit["flops"], unit["forward"])
+    return dict(cost) | ratios | {"reference": dict(unit)}
 
 
 def rewritten(results: dict[str, Any], unit: Mapping[str, Any], folder: Path) -> dict[str, Any]:

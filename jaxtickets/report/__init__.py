@@ -4,6 +4,7 @@ from jaxtickets.report.comparison import comparison_table as comparison_table
 from jaxtickets.report.comparison import cost_note as cost_note
 from jaxtickets.report.comparison import summary as summary
 from jaxtickets.report.costs import DenseRun as DenseRun
+from jaxtickets.report.costs import cost_ratios as cost_ratios
 from jaxtickets.report.costs import in_one_unit as in_one_unit
 from jaxtickets.report.evaluations import evaluation_table as evaluation_table
 from jaxtickets.report.figures import draw_comparison as draw_comparison

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtickets.report.costs import DenseRun
+from jaxtickets.report.costs import COST_COLUMNS, NOTE_EXECUTED, DenseRun, cost_ratios
 from jaxtickets.report.records import Record, as_record
 from jaxtickets.report.table import Cell, Column, Mean, ScoreTable
 
@@ -20,12 +20,14 @@ MEASURED = "Seconds of training are measured, without compiling."
 
 def cost_note(comparison: Mapping[str, Any] | Record) -> str:
     """A note on a comparison's costs: what they are multiples of, and what is measured."""
-    unit = as_record(comparison).maybe("reference")
+    record = as_record(comparison)
+    measured = "" if "timing" in record else f" {MEASURED}"
+    unit = record.maybe("reference")
     if unit is None:
-        return f"{UNTOLD} {MEASURED}"
+        return f"{UNTOLD}{measured}"
     flops, forward = (unit.number(name) or 0.0 for name in ("flops", "forward"))
     dense = DenseRun(unit.text("network"), unit.text("length"), flops, forward)
-    return f"{dense.note} {MEASURED}"
+    return f"{dense.note}{measured}"
 
 
 def summary(runs: Sequence[Mapping[str, Any]], dense_run: float) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def summary(runs: Sequence[Mapping[str, Any]], dense_run: float) -> dict[str, An
 
     Returns:
       By score (accuracy, nll, ece, members_accuracy, members_nll, disagreement, kl, training,
-        inference, seconds): `mean`, and
+        inference, training_executed, inference_executed, seconds): `mean`, and
       `standard_error`, the sample's standard deviation over the root of the number of runs, None
       for one run. A score that some run lacks (the disagreement of one member) or that is infinite
       is None.
@@ -57,8 +59,7 @@ def summary(runs: Sequence[Mapping[str, Any]], dense_run: float) -> dict[str, An
             **{name: run["ensemble"][name] for name in ("accuracy", "nll", "ece")},
             **{f"members_{name}": run["members_mean"][name] for name in ("accuracy", "nll")},
             **{name: run["diversity"][name] for name in ("disagreement", "kl")},
-            "training": sum(phase["flops"] for phase in run["cost"]["phases"]) / dense_run,
-            "inference": run["cost"]["inference"],
+            **cost_ratios(run["cost"], dense_run, 1.0, 1.0),
             "seconds": run["seconds"]["train"],
         }
         for run in runs
@@ -81,12 +82,14 @@ COLUMNS = {
     "members_accuracy": Column("members' acc %", times=100, short="members"),
     "disagreement": Column("disagreement %", times=100, digits=1, short="disagr %"),
     "kl": Column("KL", digits=3),
-    "training": Column("training", "x", short="train"),
-    "inference": Column("inference", "x", short="infer"),
+    **COST_COLUMNS,
     "seconds": Column("seconds", digits=0, short="sec"),
+    "predict": Column("seconds of predicting", digits=2, short="predict s"),
 }
 OF_MEMBERS = ("members_accuracy", "disagreement", "kl")
 """Scores that a single network has not."""
+NOT_ALWAYS = ("training_executed", "inference_executed", "predict")
+"""Scores that no row of an older comparison tells."""
 
 
 def comparison_table(comparison: Mapping[str, Any] | Record) -> ScoreTable:
@@ -101,7 +104,8 @@ def comparison_table(comparison: Mapping[str, Any] | Record) -> ScoreTable:
     record = as_record(comparison)
     rows = record.parts("rows")
     published = [row.maybe("published") for row in rows]
-    columns, cells = list(COLUMNS.values()), [_cells(row) for row in rows]
+    names = [name for name in COLUMNS if name not in NOT_ALWAYS or _told(rows, name)]
+    columns, cells = [COLUMNS[name] for name in names], [_cells(row, names) for row in rows]
     if any(published):
         columns.append(Column("paper's acc %"))
         for line, paper in zip(cells, published, strict=True):
@@ -110,6 +114,10 @@ def comparison_table(comparison: Mapping[str, Any] | Record) -> ScoreTable:
     seeds = len(record.numbers("seeds"))
     runs = f"Mean and standard error of {seeds} runs." if seeds > 1 else "One run."
     notes = [f"{record.text('budget')} {runs} {cost_note(record)}"]
+    if "timing" in record:
+        notes.append(record.text("timing"))
+    if "training_executed" in names:
+        notes.append(NOTE_EXECUTED)
     notes += [f"paper: {'; '.join(sources)}."] if sources else []
     return ScoreTable(
         tuple(columns),
@@ -125,9 +133,13 @@ def _named(row: Record) -> str:
     return row.text("title") + (f" (M={members})" if members > 1 else "")
 
 
-def _cells(row: Record) -> list[Cell]:
+def _told(rows: Sequence[Record], name: str) -> bool:
+    return any(row.part("scores").maybe(name) is not None for row in rows)
+
+
+def _cells(row: Record, names: Sequence[str]) -> list[Cell]:
     cells: list[Cell] = []
-    for name in COLUMNS:
+    for name in names:
         score = row.part("scores").maybe(name)
         if score is None or (row.count("members") == 1 and name in OF_MEMBERS):
             cells.append(None)

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxtickets.report.table import Column
+
 
 class DenseRun(NamedTuple):
     """The one dense training run that costs are multiples of.
@@ -35,13 +37,39 @@ class DenseRun(NamedTuple):
         )
 
 
-class Costs(NamedTuple):
-    """Costs of several runs, None where a run tells none, and what is said of them."""
+COST_COLUMNS = {
+    "training": Column("training", "x", short="train"),
+    "inference": Column("inference", "x", short="infer"),
+    "training_executed": Column("executed training", "x", short="exec. train"),
+    "inference_executed": Column("executed inference", "x", short="exec. infer"),
+}
+NOTE_EXECUTED = (
+    "Executed FLOPs are those that dense hardware multiplies by, in the same units; seconds follow"
+    " them."
+)
 
-    training: list[float | None]
-    inference: list[float | None]
+
+class Costs(NamedTuple):
+    """Costs of several runs as multiples of a dense run's, and what is said of them.
+
+    Attributes:
+      ratios: by the names of `COST_COLUMNS` a number for each run, None where it tells none.
+      note: what the numbers mean.
+      unit: the dense run that all are multiples of; None where each row has its own.
+    """
+
+    ratios: dict[str, list[float | None]]
     note: str
     unit: DenseRun | None = None
+
+    @property
+    def columns(self) -> dict[str, list[float | None]]:
+        """The ratios that a table shows: executed FLOPs only where a run tells them."""
+        return {
+            name: values
+            for name, values in self.ratios.items()
+            if "executed" not in name or any(value is not None for value in values)
+        }
 
 
 def dense_run(run: Mapping[str, Any]) -> DenseRun | None:
@@ -96,8 +124,7 @@ def in_one_unit(runs: Sequence[Mapping[str, Any] | None]) -> Costs:
         )
         own_costs = [(run or {}).get("cost") or {} for run in runs]
         return Costs(
-            [cost.get("training") for cost in own_costs],
-            [cost.get("inference") for cost in own_costs],
+            {name: [cost.get(name) for cost in own_costs] for name in COST_COLUMNS},
             note if costs else "",
         )
     # Of equally long runs the one whose name says least: a plain network, and not one that is
@@ -106,19 +133,47 @@ def in_one_unit(runs: Sequence[Mapping[str, Any] | None]) -> Costs:
         known_references,
         key=lambda reference: (-round(math.log(reference.flops), 6), len(reference.network)),
     )
-    training, inference = [], []
+    ratios: dict[str, list[float | None]] = {name: [] for name in COST_COLUMNS}
     for run in runs:
         own_unit = dense_run(run) if run and run.get("cost") else None
-        training.append(
-            None if run is None or own_unit is None else _flops(run["cost"]) / unit.flops
-        )
-        inference.append(
-            None
-            if run is None or own_unit is None
-            else run["cost"]["inference"] * own_unit.forward / unit.forward
-        )
-    return Costs(training, inference, unit.note, unit)
+        if run is None or own_unit is None:
+            in_unit = dict.fromkeys(COST_COLUMNS)
+        else:
+            in_unit = cost_ratios(run["cost"], unit.flops, unit.forward, own_unit.forward)
+        for name, values in ratios.items():
+            values.append(in_unit[name])
+    note = unit.note
+    if any(value is not None for value in ratios["training_executed"]):
+        note = f"{note} {NOTE_EXECUTED}"
+    return Costs(ratios, note, unit)
+
+
+def cost_ratios(
+    cost: Mapping[str, Any], flops: float, forward: float, own_forward: float | None = None
+) -> dict[str, float | None]:
+    """The cost of a run as multiples of a dense run; None for what the run does not tell.
+
+    Args:
+      cost: as `PlanCost.to_dict` gives it.
+      flops: of that dense run's training.
+      forward: of one prediction of its network.
+      own_forward: of one prediction of the network that the run's own inference is a multiple of;
+        its `forward_dense` if not given.
+    """
+    scale = (cost["forward_dense"] if own_forward is None else own_forward) / forward
+    executed, per_prediction = _executed(cost), cost.get("inference_executed")
+    return {
+        "training": _flops(cost) / flops,
+        "inference": cost["inference"] * scale,
+        "training_executed": None if executed is None else executed / flops,
+        "inference_executed": None if per_prediction is None else per_prediction * scale,
+    }
 
 
 def _flops(cost: Mapping[str, Any]) -> float:
     return float(sum(phase["flops"] for phase in cost["phases"]))
+
+
+def _executed(cost: Mapping[str, Any]) -> float | None:
+    every = [phase.get("executed") for phase in cost["phases"]]
+    return None if None in every else float(sum(every))

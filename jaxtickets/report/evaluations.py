@@ -13,6 +13,13 @@ from jaxtickets.report.table import Column, ScoreTable
 
 _OOD = ("max_probability", "entropy", "mutual_information")
 
+_COST_COLUMNS = {
+    "training": Column("training FLOPs (theoretical)", "x", better="lower"),
+    "inference": Column("inference FLOPs (theoretical)", "x", better="lower"),
+    "training_executed": Column("training FLOPs (executed)", "x", better="lower"),
+    "inference_executed": Column("inference FLOPs (executed)", "x", better="lower"),
+}
+
 Row = Mapping[str, Any]
 Read = Callable[[Row], float | None]
 
@@ -69,11 +76,7 @@ def evaluation_table(found: Row, *, ood: str = "max_probability") -> ScoreTable:
     costs = in_one_unit([row.get("run") for row in rows])
     if any(row.get("run") for row in rows):
         columns += [
-            (Column("training FLOPs (theoretical)", "x", 1, 2, "lower"), _of(rows, costs.training)),
-            (
-                Column("inference FLOPs (theoretical)", "x", 1, 2, "lower"),
-                _of(rows, costs.inference),
-            ),
+            *((_COST_COLUMNS[name], _of(rows, values)) for name, values in costs.columns.items()),
             (Column("seconds", "", 1, 0), _run("seconds", "train")),
         ]
     cells = tuple(tuple(read(row) for _, read in columns) for row in rows)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxtickets.errors import ReportError
 from jaxtickets.report.canvas import COLOURS, MARKERS, drawn, new_figure, save_figure
 
 BLUE, ORANGE, GREEN, PINK, _, SKY = COLOURS[:6]
@@ -14,22 +15,49 @@ KINDS = (
     ("one network", "0.35", ("independent", "dropout")),
     ("networks from scratch", BLUE, ("bagged", "dense_ensemble")),
     ("pruned or sparse", GREEN, ("static_sparse", "ltr", "prune_finetune", "dst", "edst")),
+    ("channels cut out while it evolves", SKY, ("dst_channels", "edst_channels")),
     ("Prune and Tune", ORANGE, ("pat_r", "pat_ar", "pat_partition")),
+    ("children of whole units, cut out", PINK, ("pat_units",)),
     ("along one dense run", PINK, ("snapshot", "fge")),
     ("within one network", SKY, ("mc_dropout", "treenet", "batch_ensemble", "mimo")),
 )
 
 
-def draw_comparison(found: Mapping[str, Any], file: str | Path) -> Path | None:
-    """Accuracy against theoretical training FLOPs: filled the ensemble, hollow its members' mean.
+AXES = {
+    "training": "training FLOPs, as multiples of one dense network's (theoretical)",
+    "training_executed": "training FLOPs, as multiples of one dense network's (executed)",
+    "seconds": "seconds of training (measured)",
+}
+
+
+_WITH_UNITS = {
+    "training": "training FLOPs (multiples of one dense network's, theoretical)",
+    "training_executed": "training FLOPs (multiples of one dense network's, executed)",
+    "seconds": "training (seconds)",
+}
+
+
+def draw_comparison(
+    found: Mapping[str, Any], file: str | Path, *, against: str = "training"
+) -> Path | None:
+    """Accuracy against what it cost: filled the ensemble, hollow its members' mean.
 
     Args:
       found: what `compare_cifar.py` writes.
       file: the picture to write; its data go into the .csv beside it.
+      against: "training" FLOPs, theoretical; "training_executed"; or "seconds".
 
     Returns:
       Its path; None where matplotlib is not installed.
+
+    Raises:
+      ReportError: another `against`, or a row that does not tell it.
     """
+    if against not in AXES:
+        raise ReportError(f"against: got {against!r}, wanted one of {', '.join(map(repr, AXES))}.")
+    for row in found["rows"]:
+        if row["scores"].get(against) is None:
+            raise ReportError(f"rows: {row['title']} does not tell {against!r}.")
     figure = new_figure((8.5, 5))
     if figure is None:
         return None
@@ -37,7 +65,7 @@ def draw_comparison(found: Mapping[str, Any], file: str | Path) -> Path | None:
     points = []
     for row in found["rows"]:
         scores, colour = row["scores"], _colour(row["method"])
-        x, y, mean = (scores[name]["mean"] for name in ("training", "accuracy", "members_accuracy"))
+        x, y, mean = (scores[name]["mean"] for name in (against, "accuracy", "members_accuracy"))
         spread = scores["accuracy"]["standard_error"]
         if row["members"] > 1:
             axes.plot([x, x], [100 * mean, 100 * y], color=colour, lw=1.2, alpha=0.6, zorder=2)
@@ -55,7 +83,7 @@ def draw_comparison(found: Mapping[str, Any], file: str | Path) -> Path | None:
         points.append((x, 100 * y, _label(row), colour))
     _labels_at_the_right(axes, points)
     axes.set(
-        xlabel="training FLOPs, as multiples of one dense network's (theoretical)",
+        xlabel=AXES[against],
         ylabel="test accuracy, %",
     )
     present = {row["method"] for row in found["rows"]}
@@ -74,11 +102,7 @@ def draw_comparison(found: Mapping[str, Any], file: str | Path) -> Path | None:
     )
     rows = [
         {"method": row["method"], "title": row["title"], "members": row["members"]}
-        | {
-            "training FLOPs (multiples of one dense network's, theoretical)": row["scores"][
-                "training"
-            ]["mean"]
-        }
+        | {_WITH_UNITS[against]: row["scores"][against]["mean"]}
         | {
             f"accuracy (share, {name.replace('_', ' ')})": row["scores"]["accuracy"][name]
             for name in ("mean", "standard_error")

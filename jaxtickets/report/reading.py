@@ -11,7 +11,7 @@ from typing import Any
 from jaxtickets.evaluation import Evaluation
 from jaxtickets.files import paths
 from jaxtickets.ledger import PlanCost
-from jaxtickets.report.costs import in_one_unit
+from jaxtickets.report.costs import COST_COLUMNS, in_one_unit
 from jaxtickets.report.records import Record, as_record, read_json
 from jaxtickets.report.table import Cell, Column, ScoreTable, table_of
 from jaxtickets.tickets.ensemble import TicketEnsemble
@@ -54,30 +54,32 @@ def results_table(runs: Mapping[str, Mapping[str, Any]]) -> ScoreTable:
     Args:
       runs: what `results` gives, by name.
     """
+    costs = in_one_unit(list(runs.values()))
     columns = (
         Column("acc %", times=100),
         Column("NLL", digits=3),
         Column("ECE %", times=100, digits=1),
         Column("Brier", digits=3),
         Column("density", digits=3, short="dens"),
-        Column("training", "x", short="train"),
-        Column("inference", "x", short="infer"),
+        *(COST_COLUMNS[name] for name in costs.columns),
         Column("seconds", digits=0, short="sec"),
     )
     lines: list[tuple[str, list[Cell]]] = []
     notes, strong, faint = [], set(), set()
-    costs = in_one_unit(list(runs.values()))
-    for (name, run), *ratios in zip(runs.items(), costs.training, costs.inference, strict=True):
-        training, inference = (ratio or 0.0 for ratio in ratios)
+    for number, (name, run) in enumerate(runs.items()):
+        ratios = {name: values[number] for name, values in costs.columns.items()}
         members = run["members"]
         if len(members) > 1:
             faint |= set(range(len(lines), len(lines) + len(members)))
-            cost_cells: list[Cell] = [None, inference / len(members), None]
-            for number, member in enumerate(members):
-                lines.append(
-                    (f"member {number}", [*_scores(member), member["density"], *cost_cells])
-                )
-            lines.append(("mean of members", [*_scores(run["members_mean"]), *[None] * 4]))
+            cost_cells: list[Cell] = [
+                None if ratio is None or "training" in name else ratio / len(members)
+                for name, ratio in ratios.items()
+            ]
+            for i, member in enumerate(members):
+                cells = [*_scores(member), member["density"], *cost_cells, None]
+                lines.append((f"member {i}", cells))
+            blank = [None] * (len(cost_cells) + 2)
+            lines.append(("mean of members", [*_scores(run["members_mean"]), *blank]))
             diversity = run["diversity"]
             overlap = diversity["mask_iou"]
             notes.append(
@@ -85,7 +87,7 @@ def results_table(runs: Mapping[str, Mapping[str, Any]]) -> ScoreTable:
                 f" {diversity['kl']:.4f}{'' if overlap is None else f', mask IoU {overlap:.3f}'}."
             )
         strong.add(len(lines))
-        ensemble_cells = [*_scores(run["ensemble"]), run["cost"]["density"], training, inference]
+        ensemble_cells = [*_scores(run["ensemble"]), run["cost"]["density"], *ratios.values()]
         row_name = f"{name} ensemble" if len(members) > 1 else name
         lines.append((row_name, [*ensemble_cells, run["seconds"]["total"]]))
     bins = next(iter(runs.values()))["ece_bins"]
@@ -101,26 +103,25 @@ def results_table(runs: Mapping[str, Mapping[str, Any]]) -> ScoreTable:
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> ScoreTable:
     """Each run's ensemble and its members' mean, and one dense network beside them.
 
-    Accuracy and ECE in per cent. FLOPs are theoretical, all in one unit, which the note names where
-    the runs tell it.
+    Accuracy and ECE in per cent. FLOPs, theoretical and executed, all in one unit, which the note
+    names where the runs tell it.
 
     Args:
       runs: contents of `results.json` files.
     """
+    dense = [
+        run["single_dense"] | {"model": run["model"]} for run in runs if run.get("single_dense")
+    ]
+    costs = in_one_unit([*runs, *dense])
     columns = (
         Column("accuracy", times=100),
         Column("NLL", digits=3),
         Column("ECE", times=100, digits=1),
         Column("disagreement"),
-        Column("training FLOPs", "x"),
-        Column("inference FLOPs", "x"),
+        *(_with_flops(COST_COLUMNS[name]) for name in costs.columns),
         Column("seconds", digits=0),
     )
-    dense = [
-        run["single_dense"] | {"model": run["model"]} for run in runs if run.get("single_dense")
-    ]
-    costs = in_one_unit([*runs, *dense])
-    ratios = [(a or 0.0, b or 0.0) for a, b in zip(costs.training, costs.inference, strict=True)]
+    ratios = list(zip(*costs.columns.values(), strict=True))
     of_dense = iter(ratios[len(runs) :])
     lines: list[tuple[str, list[Cell]]] = []
     strong = set()
@@ -131,7 +132,7 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> ScoreTable:
         line: list[Cell] = [*scores, disagreement, *cost_ratios, run["seconds"]["total"]]
         if members > 1:
             strong.add(len(lines))
-            mean = [*_scores(run["members_mean"])[:3], *[None] * 4]
+            mean = [*_scores(run["members_mean"])[:3], *[None] * (len(columns) - 3)]
             lines += [(f"{name}: ensemble of {members}", line), ("mean of its members", mean)]
         else:
             lines.append((name, line))
@@ -141,6 +142,10 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> ScoreTable:
             lines.append(("one dense network, same schedule", line))
     table = table_of("", columns, lines, costs.note if costs.unit else "")
     return dataclasses.replace(table, strong=frozenset(strong))
+
+
+def _with_flops(column: Column) -> Column:
+    return dataclasses.replace(column, title=f"{column.title} FLOPs")
 
 
 def benchmark_table(benchmark: Mapping[str, Any] | Record) -> ScoreTable:

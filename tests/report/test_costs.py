@@ -27,8 +27,13 @@ DENSE, MIMO, PAT = (
 
 def test_by_hand():
     costs = report.in_one_unit([DENSE, MIMO, None, PAT])
-    assert costs.training == [1.0, pytest.approx(2233 / 2400), None, pytest.approx(1700 / 2400)]
-    assert costs.inference == [1.0, 1.02, None, 3.0]
+    assert costs.ratios["training"] == [
+        1.0,
+        pytest.approx(2233 / 2400),
+        None,
+        pytest.approx(1700 / 2400),
+    ]
+    assert costs.ratios["inference"] == [1.0, 1.02, None, 3.0]
     assert costs.note.startswith(
         "FLOPs are theoretical: training as multiples of one dense run of LeNet(S) over 24 epochs, predictions of one by"
     )
@@ -37,8 +42,8 @@ def test_by_hand():
 def test_of_two_networks_the_larger_dense_run_is_the_unit_of_both():
     large = run("LeNet(L)", 10, 8000, 1.0, forward=80.0)
     costs = report.in_one_unit([DENSE, large])
-    assert costs.training == [0.3, 1.0]
-    assert costs.inference == [10 / 80, 1.0]
+    assert costs.ratios["training"] == [0.3, 1.0]
+    assert costs.ratios["inference"] == [10 / 80, 1.0]
     assert "LeNet(L) over 10 epochs" in costs.note
 
 
@@ -49,12 +54,12 @@ def test_a_unit_that_all_runs_tell_is_the_tables():
         run("LeNet(S)", 20, 1700, 1700 / 2400, reference=unit),
     ]
     costs = report.in_one_unit(told)
-    assert costs.training == [run["cost"]["training"] for run in told]
+    assert costs.ratios["training"] == [run["cost"]["training"] for run in told]
     assert "24 epochs" in costs.note
 
 
 def test_runs_that_do_not_tell_enough_keep_their_own_and_say_so():
     costs = report.in_one_unit([DENSE, {"model": "x", "cost": {"training": 0.5, "inference": 2.0}}])
-    assert costs.training == [1.0, 0.5]
+    assert costs.ratios["training"] == [1.0, 0.5]
     assert "each row's own method" in costs.note
     assert report.in_one_unit([None]).note == ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtickets.report.costs import in_one_unit
+from jaxtickets.report.costs import COST_COLUMNS, in_one_unit
 from jaxtickets.report.html.blocks import Block, Facts, Figure, Section, Text
 from jaxtickets.report.html.inputs import ReportInputs, Run
 from jaxtickets.report.records import Record
@@ -24,12 +25,12 @@ def state(run: Run) -> str:
 
 
 def cost_section(inputs: ReportInputs) -> Section | None:
-    """The section on costs: the ledger's theoretical FLOPs beside the measured seconds."""
+    """The section on costs: the ledger's FLOPs, theoretical and executed, beside seconds."""
     scored = [(run, run.results) for run in inputs.runs if run.results is not None]
     if not scored:
         return None
     costs = in_one_unit([_costs(run, results) for run, results in scored])
-    ratios = zip(costs.training, costs.inference, strict=True)
+    ratios = zip(*costs.columns.values(), strict=True)
     lines: list[tuple[str, list[Cell]]] = []
     phases: list[tuple[str, list[Cell]]] = []
     for (run, results), pair in zip(scored, ratios, strict=True):
@@ -38,26 +39,32 @@ def cost_section(inputs: ReportInputs) -> Section | None:
         values += [seconds.number(name) for name in ("train", "compile", "total")]
         lines.append((run.name, [*pair, *values, _backend(run)]))
         for phase in cost.parts("phases"):
-            flops = f"{phase.number('flops') or 0:.3g}"
-            phases.append((run.name, [phase.text("name"), phase.number("steps"), flops]))
+            flops = [
+                "" if (number := phase.number(name)) is None else f"{number:.3g}"
+                for name in ("flops", "executed")
+            ]
+            phases.append((run.name, [phase.text("name"), phase.number("steps"), *flops]))
     columns = (
         *(
-            Column("training FLOPs", "x"),
-            Column("inference FLOPs", "x"),
-            Column("density", digits=3),
+            dataclasses.replace(COST_COLUMNS[name], title=f"{COST_COLUMNS[name].title} FLOPs")
+            for name in costs.columns
         ),
+        Column("density", digits=3),
         Column("tickets, MB", times=1e-6, digits=1),
         *(Column(f"{heading}, s", digits=0) for heading in ("training", "compiling", "in all")),
         Column("measured on", words=True),
     )
-    note = (
-        f"{costs.note} They are counted from the plan; the measured seconds do not fall with them."
+    note = f"{costs.note} FLOPs are counted from the plan, seconds are measured."
+    ledger = (
+        Column("phase", words=True),
+        Column("steps", digits=0),
+        Column("theoretical FLOPs"),
+        Column("executed FLOPs"),
     )
-    ledger = (Column("phase", words=True), Column("steps", digits=0), Column("theoretical FLOPs"))
     return Section(
         "Cost",
         [
-            table_of("Theoretical FLOPs and measured seconds", columns, lines, note),
+            table_of("FLOPs and measured seconds", columns, lines, note),
             table_of("Ledger by phase", ledger, phases),
         ],
     )
@@ -68,10 +75,19 @@ def _costs(run: Run, results: Record) -> dict[str, Any]:
     cost = results.part("cost")
     checked: dict[str, Any] = {
         name: cost.number(name)
-        for name in ("training", "inference", "forward_dense")
+        for name in (
+            "training",
+            "inference",
+            "training_executed",
+            "inference_executed",
+            "forward_dense",
+        )
         if name in cost
     }
-    phases = [{"flops": phase.number("flops") or 0.0} for phase in cost.parts("phases")]
+    phases = [
+        {"flops": phase.number("flops") or 0.0, "executed": phase.number("executed")}
+        for phase in cost.parts("phases")
+    ]
     if (unit := cost.maybe("reference")) is not None:
         numbers = {name: unit.number(name) or 0.0 for name in ("flops", "forward")}
         checked["reference"] = {
