@@ -76,7 +76,7 @@ def test_table_1_is_trained_as_the_paper_says():
     assert cifar.make_task(resnet).num_classes == 100
 
 
-@pytest.mark.parametrize("preset", ["small", "paper"])
+@pytest.mark.parametrize("preset", ["small", "smaller", "paper"])
 def test_every_method_of_a_preset_has_a_plan_and_a_network(preset):
     import compare_cifar
     from support import cifar
@@ -92,7 +92,7 @@ def test_every_method_of_a_preset_has_a_plan_and_a_network(preset):
         )
         told = published(preset, "cifar10", "WideResNet(28, 10)", name)
         assert (told is None) == (
-            preset == "small" or name in ("dropout", "bagged", "pat_r", "pat_partition")
+            preset != "paper" or name in ("dropout", "bagged", "pat_r", "pat_partition")
         )
 
 
@@ -148,6 +148,44 @@ def test_sweeps_change_what_they_say():
         )
     constant = plans("masks_and_schedule")["two children", "R, constant"]
     assert [p.lr for p in constant.phases if isinstance(p, Train)][1] == Constant(0.01)
+
+
+def test_shorter_divides_every_length_and_leaves_the_rest():
+    import compare_cifar
+    from support import cifar
+
+    whole = compare_cifar.Config(preset="smaller")
+    short = dataclasses.replace(whole, shorter=4.0)
+    edst, quarter = (config.experiment("edst_channels", 0) for config in (whole, short))
+    assert quarter == dataclasses.replace(edst, explore=1, refine=0.375, update_every=25)
+    pat, quarter = (config.experiment("pat_units", 0) for config in (whole, short))
+    assert quarter == dataclasses.replace(pat, parent_epochs=1, tune_epochs=0.125)
+    # a length that is not given stays so
+    assert cifar.shortened(edst, 1e9).update_every == 1
+
+
+def test_masked_rows_and_cut_ones_differ_in_that_alone():
+    import compare_cifar
+
+    config = compare_cifar.Config(preset="smaller")
+    edst, channels, pat, units = (
+        config.experiment(name, 0) for name in ("edst", "edst_channels", "pat_ar", "pat_units")
+    )
+    assert dataclasses.replace(channels, channels=0.0) == edst
+    assert dataclasses.replace(units, unit="connection") == pat
+
+
+@pytest.mark.slow
+def test_seconds_side_by_side(tmp_path):
+    flags = ("--preset", "digits", "--methods", "independent", "pat_ar", "--seeds", 0)
+    run("compare_cifar.py", *flags, "--side-by-side", 1, "--out", tmp_path)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert "1 turns" in found["timing"]
+    for row in found["rows"]:
+        assert row["scores"]["seconds"]["mean"] > 0
+        assert row["scores"]["predict"]["mean"] > 0
+    header = (tmp_path / "comparison.csv").read_text().splitlines()[0]
+    assert "training (seconds)" in header
 
 
 def test_a_comparison_resumes_and_leaves_its_table_and_figure(tmp_path):
@@ -327,3 +365,17 @@ def test_figures_do_not_overlap_their_labels(comparison, tmp_path):
     assert all(b - a >= 0.5 - 1e-9 for a, b in itertools.pairwise(heights))
     assert max(heights) <= 9.5
     assert not any(math.isnan(height) for height in heights)
+
+
+def test_a_figure_against_seconds_needs_seconds(comparison, tmp_path):
+    from jaxtickets import report
+    from jaxtickets.errors import ReportError
+
+    report.draw_comparison(comparison, tmp_path / "seconds.png", against="seconds")
+    lines = (tmp_path / "seconds.csv").read_text().splitlines()
+    assert "training (seconds)" in lines[0]
+    assert ",12.0," in lines[1]
+    with pytest.raises(ReportError, match=r"got 'time', wanted one of 'training'"):
+        report.draw_comparison(comparison, tmp_path / "x.png", against="time")
+    with pytest.raises(ReportError, match=r"Prune and Tune \(AR\) does not tell"):
+        report.draw_comparison(comparison, tmp_path / "x.png", against="training_executed")

@@ -145,7 +145,7 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> ScoreTable:
 
 
 def _with_flops(column: Column) -> Column:
-    return dataclasses.replace(column, title=f"{column.title} FLOPs")
+    return dataclasses.replace(column, title=f"{column.title} FLOPs", short="")
 
 
 def benchmark_table(benchmark: Mapping[str, Any] | Record) -> ScoreTable:

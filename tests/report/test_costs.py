@@ -39,6 +39,17 @@ def test_by_hand():
     )
 
 
+def test_executed_flops_stand_beside_theoretical_ones_where_a_run_tells_them():
+    # 600 and 1800 of 2400 FLOPs executed; half a network's worth in a prediction by 2
+    phases = [{"flops": 425.0, "executed": 600.0}, {"flops": 1275.0, "executed": 1800.0}]
+    cut = run("LeNet(S)", 20, 1700, 0.85, 0.5, inference_executed=1.0, phases=phases)
+    costs = report.in_one_unit([DENSE, cut])
+    assert costs.columns["training_executed"] == [None, 1.0]
+    assert costs.columns["inference_executed"] == [None, 1.0]
+    assert "hardware multiplies" in costs.note
+    assert "training_executed" not in report.in_one_unit([DENSE]).columns
+
+
 def test_of_two_networks_the_larger_dense_run_is_the_unit_of_both():
     large = run("LeNet(L)", 10, 8000, 1.0, forward=80.0)
     costs = report.in_one_unit([DENSE, large])
