@@ -53,6 +53,10 @@ class Config(Hardware):
     """Share of the prunable weights that a ticket has lost."""
     rounds: Annotated[int, Within(1, 1000)] = 3
     """Prunings on the way there."""
+    structure: Literal["connections", "units"] = "connections"
+    """What a ticket lacks: single weights, or whole attention heads and feed-forward units, which
+    are cut out, so that training and predicting with it take fewer seconds.
+    """
     epochs: Annotated[float, Epochs] = 3
     """Epochs of each training."""
     lr: Annotated[float, Rate] = 2e-5
@@ -111,6 +115,8 @@ class Config(Hardware):
             "rewind_head",
         )
         arguments = {name: getattr(self, name) for name in names}
+        if self.structure == "units":
+            arguments["structure"] = jt.masks.Units()
         return jt.multi_ticket(
             scheme, self.seeds, lr=Linear(self.lr), head=("^head/",), **arguments
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,14 @@ def stored_predictions(
     return predictions
 
 
+def prediction_seconds(tickets: jt.TicketEnsemble, validation: jt.Dataset) -> float:
+    """Seconds that all members take to predict the validation set once all is compiled."""
+    tickets.member_log_proba(validation, batch_size=32)
+    began = time.perf_counter()
+    tickets.member_log_proba(validation, batch_size=32)
+    return time.perf_counter() - began
+
+
 def row(
     config: Config,
     scheme: str,
@@ -223,6 +232,8 @@ def row(
         "mask_iou": None if overlap is None else evaluation.pair_mean(overlap),
         "densities": [ticket.info["density"] for ticket in tickets.tickets],
         "training": cost.training,
+        "training_executed": cost.training_executed,
+        "predict": prediction_seconds(tickets, validation),
         "seconds": json.loads((folder / "timing.json").read_bytes())["seconds"]["total"],
         "published": multi_ticket_gain(family, config.task, scheme),
         "published_diversity": multi_ticket_diversity(family, config.task, scheme),

@@ -43,6 +43,13 @@ def gains_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
         Column("training", "x", short="train"),
         Column("seconds", digits=0, short="sec"),
     ]
+    # of an older file no row tells them
+    optional = {
+        "training_executed": Column("executed training", "x", short="exec. train"),
+        "predict": Column("seconds of predicting", digits=1, short="predict s"),
+    }
+    more = [name for name in optional if any(name in row for row in record.parts("rows"))]
+    columns += [optional[name] for name in more]
     names, cells = [], []
     for row in record.parts("rows"):
         tests, boot = row.maybe("tests"), row.part("bootstrap").maybe("baseline")
@@ -54,7 +61,7 @@ def gains_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
         ]
         line.append(" to ".join(columns[2].show(end) for end in interval))
         names.append(row.text("title"))
-        cells.append([*line, row.number("training"), row.number("seconds")])
+        cells.append([*line, row.number("training"), row.number("seconds"), *map(row.number, more)])
     published = [row.maybe("published") for row in record.parts("rows")]
     if any(published):
         columns.append(Column("paper"))
