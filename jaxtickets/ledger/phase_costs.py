@@ -111,10 +111,12 @@ def _(phase: Start, before: BeforePhase) -> Costs:
     if phase.scores != "random":
         pruning = Prune(phase.sparsity, phase.scores, keep_dense=phase.keep_dense)
         return phase_cost(pruning, before)
-    if phase.structure.needs_units:
-        return _by_units(before, phase.sparsity)
     how = (phase.sparsity, phase.distribution, phase.keep_dense)
-    return Costs(layer_budgets(before.network.prunable, *how))
+    budgets = layer_budgets(before.network.prunable, *how)
+    if not phase.structure.needs_units:
+        return Costs(budgets)
+    widths = widths_that_fit(before.units, sum(budgets.values()), budgets)
+    return Costs(before.layers.without_units(before.kept, before.units, widths), widths=widths)
 
 
 @phase_cost.register

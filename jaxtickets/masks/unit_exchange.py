@@ -91,9 +91,7 @@ def to_exchange(units: UnitTable, active: jax.Array, fraction: jax.Array | float
     return jnp.maximum(jnp.minimum(wanted, jnp.minimum(sizes - count, count - 1)), 0)
 
 
-def staying(
-    units: UnitTable, active: jax.Array, scores: jax.Array, going: jax.Array
-) -> jax.Array:
+def staying(units: UnitTable, active: jax.Array, scores: jax.Array, going: jax.Array) -> jax.Array:
     """Which of the active units stay if those of the smallest scores go: bool [U].
 
     Args:

@@ -116,7 +116,10 @@ def exchange_units(
 
     covered = [i for i, leaf in enumerate(units.params) if leaf.prunable]
     written = [units.params[i] for i in covered]
-    sizes, flags = ([of[i] for i in covered] for of in (jax.tree.leaves(magnitude(params)), masks))
+    flags = [masks[i] for i in covered]
+    # One weight that is no number makes its unit the first to go, however large the others are.
+    by_size = jax.tree.leaves(magnitude(params))
+    sizes = [jnp.where(by_size[i] < 0, -jnp.inf, by_size[i]) for i in covered]
     active = active_units(units, masks)
     count = to_exchange(units, active, drop_fraction)
     stays = staying(units, active, unit_means(units, written, sizes, flags), count)
