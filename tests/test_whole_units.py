@@ -18,8 +18,6 @@ from jaxtickets.masks.sparsity import random_mask
 from jaxtickets.masks.units import find_units, unit_mask
 from jaxtickets.plan import (
     Collect,
-    Escape,
-    Evolve,
     Fork,
     Gradual,
     Length,

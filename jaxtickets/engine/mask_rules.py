@@ -22,8 +22,8 @@ from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.scores import ScoreInputs
 from jaxtickets.masks.scores import get as get_score
 from jaxtickets.masks.sparsity import cubic
-from jaxtickets.plan import Evolve, Gradual, MaskEvolution
 from jaxtickets.masks.whole_units import Units
+from jaxtickets.plan import Evolve, Gradual, MaskEvolution
 from jaxtickets.transforms import evolve_if, exchange_units_if, prune_if, remove_channels_if
 
 PyTree = Any
@@ -60,8 +60,8 @@ class MaskRule(NamedTuple):
         update, and its argument; gives `(mask, survivors)`.
       no_update: a traced bool: leave the weights as they are in this step.
       grows: whether weights can come that were never active before.
-      renewed: what the network becomes after the step, where more than weights goes and comes: takes
-        it, and its optimizer.
+      renewed: takes the network after the step, and its optimizer; gives what becomes of it, where
+        not weights alone go and come.
     """
 
     next_mask: Callable[[Callable[[PyTree], PyTree], PyTree], tuple[PyTree, PyTree]] | None = None

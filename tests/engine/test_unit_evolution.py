@@ -1,6 +1,7 @@
 """Plans in which whole units go and come: `Evolve(structure=Units())`, through to tickets."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +128,7 @@ def test_edst_gives_tickets_of_one_run_that_shrink():
     tickets = fit(edst(3, structure=Units()))
     lives = [alive(ticket) for ticket in tickets]
     assert [live.sum() for live in lives] == [LIVE] * 3
-    assert not any(np.array_equal(a, b) for a, b in zip(lives, lives[1:], strict=False))
+    assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(lives))
     small = jt.shrink(tickets)
     assert {ticket.params["w1"].shape for ticket in small} == {(IN, LIVE)}
     np.testing.assert_allclose(

@@ -300,8 +300,8 @@ def exchange_in(task, x, fraction=0.5):
 
     @jax.jit
     def exchange(mask, params, state):
-        fresh = lambda key: task.init(key, x)  # noqa: E731
-        return exchange_units(units, mask, params, state, fraction, KEY, fresh)
+        how = (fraction, KEY, lambda key: task.init(key, x))
+        return exchange_units(units, mask, params, state, *how)
 
     return units, (params, state, mask), exchange(mask, params, state)
 
@@ -415,7 +415,7 @@ def test_what_cannot_be_had():
     narrow = {n: jnp.zeros([s - 1 for s in p.shape]) for n, p in params.items()}
     with pytest.raises(MaskError, match=r"b1 begins as \[3\], which is less than the \[4\]"):
         exchanged(units, mask, params, 0.5, fresh=lambda key: (narrow, {}))
-    with pytest.raises(MaskError, match="growth is one of .*random.*gradient"):
+    with pytest.raises(MaskError, match=r"growth is one of .*random.*gradient"):
         exchanged(units, mask, params, 0.5, growth="magnitude")
     with pytest.raises(MaskError, match='need the loss; take growth="random"'):
         exchanged(units, mask, params, 0.5, growth="gradient")
