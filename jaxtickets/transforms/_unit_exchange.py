@@ -167,12 +167,13 @@ def exchange_units_if(
       key: (key, step); folded inside the branch.
       how: the units, and `exchange_units`'s arguments from `fresh` on.
     """
-    units, *options = how
+    units, fresh, growth, loss = how
 
     def exchange(operand: PyTree) -> tuple[PyTree, PyTree, PyTree, PyTree]:
         (mask, params, state, moments), fraction, key, taken = operand
         draw = jax.random.fold_in(key, taken)
-        new = exchange_units(units, mask, params, state, fraction, draw, *options)
+        options = (fraction, draw, fresh, growth, loss)
+        new = exchange_units(units, mask, params, state, *options)
         moments = mask_moments(inner, moments, params, new.survivors)
         return new.mask, new.params, new.model_state, moments
 
@@ -203,8 +204,13 @@ def _with(
 
 def _like(leaves: tuple[Leaf, ...], begins: PyTree, now: list[jax.Array]) -> list[jax.Array]:
     """What a network has at its beginning, in the shapes that it has now."""
-    out = []
-    for leaf, begin, array in zip(leaves, jax.tree.leaves(begins), now, strict=True):
+    out, fresh = [], jax.tree.leaves(begins)
+    if not len(leaves) == len(fresh) == len(now):
+        raise MaskError(
+            f"the units are of {len(leaves)} arrays, the network has {len(now)}, and at its"
+            f" beginning {len(fresh)}: find the units of this network, with its model_state."
+        )
+    for leaf, begin, array in zip(leaves, fresh, now, strict=True):
         pairs = zip(begin.shape, array.shape, strict=True)
         if begin.ndim != array.ndim or any(n < size for n, size in pairs):
             raise MaskError(

@@ -81,7 +81,7 @@ def test_a_run_is_what_a_loop_by_hand_gives(growth, weight_update):
             params = jax.tree.map(lambda p, m: p - 0.05 * m, params, moments)
         if step == 3:
             how = (0.4, jax.random.fold_in(key, 3), lambda k: of.init(k, x), growth, loss)
-            new = exchange_units(units, mask, params, {}, *how)
+            new = exchange_units(units, mask, params, first.model_state, *how)
             assert int((new.mask["w1"] & ~mask["w1"]).any(0).sum()) == int(0.4 * LIVE)
             params, mask = new.params, new.mask
             moments = masks.apply(new.survivors, moments)
