@@ -205,7 +205,7 @@ def _(
     weights = of_one(state.lineage.weights)
     shrunk = {}
     if shapes_of(state.lineage.weights) != [list(a.shape) for a in jax.tree.leaves(run.begins)]:
-        shrunk["shrunk"] = [len(run.units_of(of)) for of in (run.begins, weights)]
+        shrunk["shrunk"] = [run.units_of.left(of, run.begins) for of in (run.begins, weights)]
     tickets = []
     for i, who in enumerate(group.networks):
         one = members.member(network, i)

@@ -109,8 +109,8 @@ def _(phase: Start, before: BeforePhase) -> Costs:
     if not phase.sparsity:
         return Costs(before.kept)
     if phase.scores != "random":
-        pruning = Prune(phase.sparsity, phase.scores, keep_dense=phase.keep_dense)
-        return phase_cost(pruning, before)
+        how = {"keep_dense": phase.keep_dense, "structure": phase.structure}
+        return phase_cost(Prune(phase.sparsity, phase.scores, **how), before)
     how = (phase.sparsity, phase.distribution, phase.keep_dense)
     budgets = layer_budgets(before.network.prunable, *how)
     if not phase.structure.needs_units:

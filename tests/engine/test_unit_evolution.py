@@ -14,7 +14,7 @@ from jaxtickets import masks
 from jaxtickets.engine.network_units import UnitsOf
 from jaxtickets.engine.state import Weights
 from jaxtickets.engine.steps import GROWTH
-from jaxtickets.errors import MaskError, PlanError
+from jaxtickets.errors import PlanError
 from jaxtickets.masks import NM, Units
 from jaxtickets.members import member_keys
 from jaxtickets.plan import (
@@ -184,21 +184,6 @@ def test_what_is_asked_of_a_plan():
         assert jt.edst(2, structure=part).structures == [part] * 5
 
 
-def test_a_beginning_narrower_than_a_given_network_is_told():
-    wide = jax.tree.map(np.asarray, task().init(jax.random.key(0), jnp.zeros((1, IN)))[0])
-    narrow = dataclasses.replace(task(), init=narrow_init)
-    with pytest.raises(MaskError, match=r"b begins as \[4\], which is less than the \[16\]"):
-        fit(plan(HALF, steps(), Collect()), of=narrow, start_from=wide)
-
-
-def narrow_init(key, x):
-    return {
-        "w1": jnp.ones((x.shape[-1], 4)),
-        "b": jnp.zeros(4),
-        "w2": jnp.ones((4, CLASSES)),
-    }, {"seen": jnp.zeros((), jnp.float32)}
-
-
 def test_the_ledger_by_hand():
     """A unit has 8 + 3 weights; half of 16 live, so a forward pass is half of 2 x 176 FLOPs."""
     dense, count = 2.0 * HIDDEN * (IN + CLASSES), 12
@@ -223,8 +208,9 @@ def test_a_network_comes_out_as_wide_as_the_ledger_says(distribution):
     train = jt.Dataset(x, y, 10, name="noise")
     of = jt.classification(jt.models.LeNet((16, 32, 64, 48), num_classes=10))
     start = Start(1, 0.7, distribution, structure=Units())
-    (ticket,) = fit(plan(start, Shrink(1), Collect()), train, of=of)
-    ledger = jt.cost(plan(start, Shrink(1), Collect()), of, train)
+    whole = plan(start, Shrink(1), Train(Length(1, "steps")), Collect())
+    (ticket,) = fit(whole, train, of=of)
+    ledger = jt.cost(whole, of, train)
     assert ledger.density == pytest.approx(ticket.info["density"], abs=1e-9)
 
 
@@ -235,7 +221,14 @@ def test_a_network_comes_out_as_wide_as_the_ledger_says(distribution):
     "phases",
     [
         (Start(1, 0.98, structure=Units()), Train(Length(1))),
-        (Start(1), Train(Length(1)), Prune(0.999, structure=Units()), Shrink(1), Train(Length(1))),
+        (
+            Start(1),
+            Train(Length(1)),
+            Prune(0.999, structure=Units()),
+            Shrink(1),
+            Shrink(1),
+            Train(Length(1)),
+        ),
         (
             Start(1),
             Fork(2, "random", 0.999, unit="neuron", keep_dense=()),
@@ -256,4 +249,5 @@ def test_one_unit_of_a_layer_always_stays(phases):
     for ticket in tickets:
         assert np.asarray(ticket.mask["w2"]).any(1).sum() <= 1
         assert ticket.params["w2"].shape[0] in (1, HIDDEN)
+        assert ticket.info.get("shrunk", [HIDDEN, 1]) == [HIDDEN, 1]
     assert np.isfinite(tickets.predict_proba(data().x)).all()

@@ -421,7 +421,9 @@ def test_what_cannot_be_had():
         exchanged(units, mask, params, 0.5, growth="gradient")
     with pytest.raises(MaskError, match="leaves w1 dense: give it an array of True"):
         exchanged(units, mask | {"w1": jnp.ones((), bool)}, params, 0.5)
-    with pytest.raises(MaskError, match="are of 0 arrays, the network has 0, and at its beginning 1"):
+    with pytest.raises(
+        MaskError, match="are of 0 arrays, the network has 0, and at its beginning 1"
+    ):
         exchanged(units, mask, params, 0.5, fresh=lambda key: (params, {"mean": jnp.zeros(2)}))
     with pytest.raises(MaskError, match="drop_fraction"):
         exchange_units(units, mask, params, {}, 1.5, KEY, sevens(params))
