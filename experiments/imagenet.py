@@ -99,9 +99,7 @@ def make_plan(config: Config) -> Plan:
         config.epochs if config.epochs is not None else (150 if config.method == "dense" else 200)
     )
     shared: dict[str, Any] = {"optimizer": config.update_rule(), "batch_size": config.batch_size}
-    evolving = {
-        field.name: getattr(config, field.name) for field in dataclasses.fields(cifar.Evolving)
-    }
+    evolving = config.evolving()
     with command.planning():
         if config.method == "edst":
             refine_lr = Piecewise(config.refine_lr, until=(30 / 70, 60 / 70))

@@ -130,6 +130,7 @@ OPTIONS = {
         lambda plan: {phase.which for phase in plan.phases if isinstance(phase, Collect)},
     ),
     "channels": (0.3, lambda plan: getattr(trains(plan)[0].evolve, "channels", 0.0)),
+    "structure": (Units(), lambda plan: (plan.start.structure, trains(plan)[0].evolve.structure)),
     "validation": (50, lambda plan: plan.validation),
     "bag": (0.7, lambda plan: trains(plan)[-1].bag),
 }
@@ -422,6 +423,8 @@ def test_plans_survive_json():
 @pytest.mark.parametrize(
     ("plan", "order"),
     [
+        (jt.dst(structure=Units()), "Train Shrink Collect"),
+        (jt.edst(2, structure=Units()), "Train Train Collect Escape Train Collect"),
         (jt.prune_finetune(structure=Units()), "Train Prune Shrink Train Collect"),
         (jt.ltr(structure=Units()), "Train Remember Train Shrink Fork Rewind Train Collect"),
         (
@@ -429,7 +432,7 @@ def test_plans_survive_json():
             "Remember Train Prune Shrink Rewind Train Prune Shrink Rewind Train Collect",
         ),
     ],
-    ids=["prune_finetune", "ltr", "imp"],
+    ids=["dst", "edst", "prune_finetune", "ltr", "imp"],
 )
 def test_units_that_are_pruned_are_cut_out(plan, order):
     assert kinds(plan) == ["Start", *order.split()]

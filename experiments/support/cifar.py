@@ -18,6 +18,7 @@ import numpy as np
 from support.flags import Bins, Count, Count0, Epochs, Hardware, Rate, Seed, There, Within
 
 import jaxtickets as jt
+from jaxtickets.masks import Units, Unstructured
 from jaxtickets.plan import SGD, Adam, Optimizer, Plan
 from jaxtickets.schedules import Constant, Piecewise, Polyline, Schedule
 
@@ -179,11 +180,24 @@ class Evolving:
     """Also update the weights on a step that updates the mask."""
     channels: float = 0.0
     """Share of the channels that are removed and cut out on the way; edst does it exploring."""
+    unit: Literal["connection", "neuron"] = "connection"
+    """What goes and comes in a mask update: single weights, or whole units (channels, neurons)."""
+
+    def evolving(self) -> dict[str, Any]:
+        """Arguments of the methods whose masks evolve."""
+        names = {field.name for field in dataclasses.fields(Evolving)} - {"unit"}
+        structure = Units() if self.unit == "neuron" else Unstructured()
+        return {name: getattr(self, name) for name in sorted(names)} | {"structure": structure}
 
 
 @dataclasses.dataclass(frozen=True)
 class EvolvingConfig(Evolving, Config):
     """Flags of the methods whose masks evolve."""
+
+    def own(self) -> dict[str, Any]:
+        """The flags that the method's script added, by name."""
+        own = super().own()
+        return {name: own[name] for name in own.keys() - {"unit"}} | self.evolving()
 
 
 C = TypeVar("C", bound=Config)

@@ -15,14 +15,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxtickets.engine.state import Lineage, StepHyperparams
 from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.scores import ScoreInputs
 from jaxtickets.masks.scores import get as get_score
 from jaxtickets.masks.sparsity import cubic
+from jaxtickets.masks.whole_units import Units
 from jaxtickets.plan import Evolve, Gradual, MaskEvolution
-from jaxtickets.transforms import evolve_if, prune_if, remove_channels_if
+from jaxtickets.transforms import evolve_if, exchange_units_if, prune_if, remove_channels_if
 
 PyTree = Any
 
@@ -36,6 +38,7 @@ class EvolvingStep(NamedTuple):
       key: the network's own key for drawing, to be folded with the step.
       hyper: what changes from step to step.
       loss: params to the mean loss of the batch, for scores that ask for it.
+      fresh: a key to the params and model state of a network at its beginning.
       sizes: how many weights each leaf of the params had when the network started; None for as many
         as now.
     """
@@ -45,6 +48,7 @@ class EvolvingStep(NamedTuple):
     key: jax.Array
     hyper: StepHyperparams
     loss: Callable[[PyTree], jax.Array]
+    fresh: Callable[[jax.Array], tuple[PyTree, PyTree]]
     sizes: tuple[int, ...] | None = None
 
 
@@ -56,11 +60,14 @@ class MaskRule(NamedTuple):
         update, and its argument; gives `(mask, survivors)`.
       no_update: a traced bool: leave the weights as they are in this step.
       grows: whether weights can come that were never active before.
+      renewed: takes the network after the step, and its optimizer; gives what becomes of it, where
+        not weights alone go and come.
     """
 
     next_mask: Callable[[Callable[[PyTree], PyTree], PyTree], tuple[PyTree, PyTree]] | None = None
     no_update: jax.Array | None = None
     grows: bool = False
+    renewed: Callable[[Lineage, optax.GradientTransformation], Lineage] | None = None
 
 
 class Removing(NamedTuple):
@@ -137,11 +144,28 @@ def _(evolve: Evolve, step: EvolvingStep) -> MaskRule:
     taken = step.lineage.step + 1
     due = taken % evolve.update_every == 0
     fraction = jnp.clip(jnp.asarray(step.hyper.drop_fraction, jnp.float32), 0, 1)
+    if isinstance(evolve.structure, Units):
+        return _unit_rule(evolve, evolve.structure, step, due, fraction)
     loss = step.loss if "loss" in get_score(evolve.growth).needs else None
     how = (evolve.growth, evolve.regrown, None, evolve.structure, "auto", loss)
     key = (step.key, taken)
     next_mask = functools.partial(evolve_if, due, step.lineage.mask, step.grads, fraction, key, how)
     return MaskRule(next_mask, None if evolve.weight_update else due, grows=True)
+
+
+def _unit_rule(
+    evolve: Evolve, structure: Units, step: EvolvingStep, due: jax.Array, fraction: jax.Array
+) -> MaskRule:
+    """After a step that is due some units go and others come, with all that is theirs."""
+    how = (structure.known, step.fresh, evolve.growth, step.loss)
+    key = (step.key, step.lineage.step + 1)
+
+    def renewed(after: Lineage, tx: optax.GradientTransformation) -> Lineage:
+        network = (after.mask, after.params, after.model_state, after.moments)
+        mask, params, state, moments = exchange_units_if(due, network, tx, fraction, key, how)
+        return after._replace(mask=mask, params=params, model_state=state, moments=moments)
+
+    return MaskRule(None, None if evolve.weight_update else due, grows=True, renewed=renewed)
 
 
 @mask_rule.register

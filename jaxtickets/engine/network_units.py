@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxtickets.engine.state import Weights
+from jaxtickets.errors import MaskError
 from jaxtickets.masks.children import units_for
 from jaxtickets.masks.units import UnitTable
 from jaxtickets.task import Task
@@ -43,3 +44,15 @@ class UnitsOf:
             network = (weights.params, weights.model_state, self._x_spec, task.prunable)
             self._tables[key] = units_for(task.apply, *network, keep_dense)
         return self._tables[key]
+
+    def left(self, weights: Weights, begins: Weights) -> int:
+        """How many units a network has that began with others.
+
+        A layer that was cut down to one could lose none, and is not found any more: it has that one.
+        """
+        whole = self(begins)
+        try:
+            now = self(weights)
+        except MaskError:
+            return len(whole.sizes)
+        return len(now) + max(0, len(whole.sizes) - len(now.sizes))

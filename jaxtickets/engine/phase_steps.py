@@ -131,12 +131,17 @@ def _(phase: Escape, run: Run, group: Group, index: int, state: GroupState, done
     feed, epoch_and_batch = data_at(run, group, index)
     batch = feed.batch(*epoch_and_batch(0))
     owner = optimizer_of_moments(run.plan, group, index)
-    how = (phase.growth, phase.regrown, phase.structure)
+    bound = run.bound(phase, of_one(state.lineage.weights))
+    how = (phase.growth, phase.regrown, bound.structure)
     static = (run.task, owner, *how, feed.gather())
-    args = (state.lineage, group.keys, np.float32(phase.drop_fraction), *batch)
+    lineage = state.lineage
+    if phase.structure.needs_units:
+        lineage = mask_arrays(run, group, lineage)
+    args = (lineage, group.keys, np.float32(phase.drop_fraction), *batch)
     mapped = (True, True, False, *feed.mapped)
     lineage = _moved(run, group, steps.escape_step, static, args, mapped)
-    what = f"{describe(phase)}: {phase.drop_fraction:.0%} of the active weights replaced"
+    of = "units" if phase.structure.needs_units else "weights"
+    what = f"{describe(phase)}: {phase.drop_fraction:.0%} of the active {of} replaced"
     yield state._replace(lineage=lineage), Message(what)
 
 
@@ -200,7 +205,7 @@ def _(
     weights = of_one(state.lineage.weights)
     shrunk = {}
     if shapes_of(state.lineage.weights) != [list(a.shape) for a in jax.tree.leaves(run.begins)]:
-        shrunk["shrunk"] = [len(run.units_of(of)) for of in (run.begins, weights)]
+        shrunk["shrunk"] = [run.units_of.left(of, run.begins) for of in (run.begins, weights)]
     tickets = []
     for i, who in enumerate(group.networks):
         one = members.member(network, i)

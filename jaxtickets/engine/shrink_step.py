@@ -48,7 +48,11 @@ def shrink(
     phase: Shrink, run: Run, group: Group, index: int, state: GroupState, done: int = 0
 ) -> Steps:
     """Every network of the group without its dead units, in one shape."""
-    units = run.units_of(of_one(state.lineage.weights))
+    try:
+        units = run.units_of(of_one(state.lineage.weights))
+    except MaskError:  # there were some when the run began
+        yield state, Message("Shrink: nothing to cut out, every layer has one unit")
+        return
     masks = members.fetch(state.lineage.mask)
     dead = [dead_units(units, members.member(masks, i)) for i in range(len(group))]
     stays = staying_units(units, dead, phase.multiple)

@@ -20,11 +20,14 @@ from jaxtickets.masks.scores import ScoreInputs
 from jaxtickets.masks.sparsity import random_mask
 from jaxtickets.masks.structure import Structure
 from jaxtickets.masks.units import UnitTable, unit_mask
+from jaxtickets.masks.whole_units import Units
 from jaxtickets.plan import L1, Fork, Optimizer, Prune, Start
 from jaxtickets.task import Task, mixed_log_proba
 from jaxtickets.transforms import (
+    ExchangedUnits,
     Regrown,
     evolve_mask,
+    exchange_units,
     mask_moments,
     masked_step,
     penalised,
@@ -190,20 +193,23 @@ def train_step(
             tx = penalised(tx, coefficients, hyper.penalty, penalty.decoupled)
         growth_key = jax.random.fold_in(key, GROWTH)
         loss_of = loss_function(task, lineage, model_key, x, y)
-        rule = mask_rule(evolve, EvolvingStep(lineage, grads, growth_key, hyper, loss_of, sizes))
+        given = (lineage, grads, growth_key, hyper, loss_of, lambda key: task.init(key, x), sizes)
+        rule = mask_rule(evolve, EvolvingStep(*given))
         network = (lineage.moments, lineage.params, lineage.mask)
         stepped = masked_step(tx, grads, *network, rule.next_mask, rule.no_update)
-        ever_active = lineage.ever_active
-        if rule.grows:
-            ever_active = jax.tree.map(jnp.logical_or, ever_active, stepped.mask)
         moved = Lineage(
             optax.apply_updates(lineage.params, stepped.updates),
             model_state,
             stepped.mask,
-            ever_active,
+            lineage.ever_active,
             stepped.moments,
             lineage.step + 1,
         )
+        if rule.renewed is not None:
+            moved = rule.renewed(moved, tx)
+        if rule.grows:
+            ever_active = jax.tree.map(jnp.logical_or, lineage.ever_active, moved.mask)
+            moved = moved._replace(ever_active=ever_active)
         return moved, count_step(task, tally, lineage.step, loss, outputs, y)
 
     return step
@@ -272,6 +278,11 @@ def escape_step(
         draw = jax.random.fold_in(jax.random.fold_in(key, ESCAPE), lineage.step)
         augment_key, model_key, growth_key = jax.random.split(draw, 3)
         x, y = gather(batch, augment_key)
+        loss_of = loss_function(task, lineage, model_key, x, y)
+        if isinstance(structure, Units):
+            network = (lineage.mask, lineage.params, lineage.model_state)
+            how = (drop_fraction, growth_key, lambda key: task.init(key, x), growth, loss_of)
+            return _exchanged(optimizer, lineage, exchange_units(structure.known, *network, *how))
         _, grads, _, _ = loss_and_grads(task, lineage, model_key, x, y)
         network = (lineage.mask, lineage.params, grads)
         mask, survivors = evolve_mask(
@@ -281,13 +292,25 @@ def escape_step(
             growth,
             regrown,
             structure=structure,
-            loss=loss_function(task, lineage, model_key, x, y),
+            loss=loss_of,
         )
         ever_active = jax.tree.map(jnp.logical_or, lineage.ever_active, mask)
         moved = _under(optimizer, lineage, survivors)
         return moved._replace(mask=mask, ever_active=ever_active)
 
     return step
+
+
+def _exchanged(optimizer: Optimizer, lineage: Lineage, new: ExchangedUnits) -> Lineage:
+    """The lineage with other units."""
+    tx = optax_optimizer(optimizer, 0.0)
+    return lineage._replace(
+        params=new.params,
+        model_state=new.model_state,
+        mask=new.mask,
+        ever_active=jax.tree.map(jnp.logical_or, lineage.ever_active, new.mask),
+        moments=mask_moments(tx, lineage.moments, lineage.params, new.survivors),
+    )
 
 
 def prune_step(

@@ -80,7 +80,7 @@ def train(
 def _prepared(phase: Train, run: Run, group: Group, index: int, state: GroupState) -> GroupState:
     """What a training begins with: fresh moments if the optimizer is another one, no best yet."""
     lineage = state.lineage
-    if phase.may_prune:
+    if phase.may_prune or (phase.evolve is not None and phase.evolve.exchanges_units):
         lineage = mask_arrays(run, group, lineage)
     if optimizer_before(run.plan, group, index) not in (None, phase.optimizer):
         lineage = group.place(jax.jit(jax.vmap(fresh_moments(phase.optimizer)))(lineage))

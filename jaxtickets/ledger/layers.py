@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -95,13 +95,23 @@ def _alive(units: UnitTable, widths: Sequence[int]) -> np.ndarray:
     return np.concatenate([*shares, np.ones(1)])
 
 
-def widths_that_fit(units: UnitTable, count: int) -> tuple[int, ...]:
-    """How many units of every group live if they are the same share of each and have at most that
-    many prunable weights together (`jaxtickets.masks.Units`); at least one.
+def widths_that_fit(
+    units: UnitTable, count: int, budgets: Mapping[str, int] | None = None
+) -> tuple[int, ...]:
+    """How many units of every group live if they have at most that many prunable weights together
+    (`jaxtickets.masks.Units`); at least one.
+
+    Args:
+      units: of the network.
+      count: how many weights at most.
+      budgets: how many weights every prunable layer should have: of the group that it writes such a
+        share lives, as it stands to those of others. None for the same share of all.
     """
     shares = np.concatenate([(np.arange(size) + 1) / size for size in units.sizes])
     group = np.repeat(np.arange(len(units.sizes)), units.sizes)
-    in_order = group[np.lexsort((np.arange(len(group)), shares))]
+    if budgets is not None:
+        shares = shares / np.maximum(group_densities(units, budgets), 1e-9)[group]
+    in_order = group[np.lexsort((np.arange(len(group)), shares.astype(np.float32)))]
     first = len(units.sizes)  # of every group one, whatever it has
     in_order = np.concatenate([np.arange(first), in_order[first:]])
 
@@ -115,6 +125,19 @@ def widths_that_fit(units: UnitTable, count: int) -> tuple[int, ...]:
 
     fits = bisect.bisect_right(range(first, len(group) + 1), count + 0.5, key=weights)
     return tuple(widths(first + max(fits - 1, 0)))
+
+
+def group_densities(units: UnitTable, budgets: Mapping[str, int]) -> np.ndarray:
+    """The share of weights that the layers which write a group of units should have, [groups]."""
+    group = np.append(np.repeat(np.arange(len(units.sizes)), units.sizes), len(units.sizes))
+    budget, size = np.zeros(len(units.sizes) + 1), np.zeros(len(units.sizes) + 1)
+    for leaf in units.params:
+        for ids, read in zip(leaf.units, leaf.read, strict=True):
+            if leaf.path in budgets:
+                written = np.unique(group[np.where(read, -1, ids)])
+                budget[written] += budgets[leaf.path]
+                size[written] += np.prod(leaf.shape)
+    return np.where(size > 0, budget / np.maximum(size, 1), 1.0)[:-1]
 
 
 def sparse_forward(flops: ForwardFlops, kept: dict[str, int], sizes: dict[str, int]) -> float:

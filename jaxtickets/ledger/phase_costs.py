@@ -109,12 +109,14 @@ def _(phase: Start, before: BeforePhase) -> Costs:
     if not phase.sparsity:
         return Costs(before.kept)
     if phase.scores != "random":
-        pruning = Prune(phase.sparsity, phase.scores, keep_dense=phase.keep_dense)
-        return phase_cost(pruning, before)
-    if phase.structure.needs_units:
-        return _by_units(before, phase.sparsity)
+        how = {"keep_dense": phase.keep_dense, "structure": phase.structure}
+        return phase_cost(Prune(phase.sparsity, phase.scores, **how), before)
     how = (phase.sparsity, phase.distribution, phase.keep_dense)
-    return Costs(layer_budgets(before.network.prunable, *how))
+    budgets = layer_budgets(before.network.prunable, *how)
+    if not phase.structure.needs_units:
+        return Costs(budgets)
+    widths = widths_that_fit(before.units, sum(budgets.values()), budgets)
+    return Costs(before.layers.without_units(before.kept, before.units, widths), widths=widths)
 
 
 @phase_cost.register
@@ -176,6 +178,8 @@ def _(phase: Fork, before: BeforePhase) -> Costs:
 def _(phase: Escape, before: BeforePhase) -> Costs:
     """One gradient of all weights, where growth looks at it."""
     looks = scores.get(phase.growth).needs_batch
+    if phase.structure.needs_units:  # of the network in which all that could come are there
+        return Costs(before.kept, 3 * before.dense if looks else 0.0)
     return Costs(before.kept, 2 * before.sparse + before.dense if looks else 0.0)
 
 
@@ -195,9 +199,20 @@ def _(evolve: Evolve, before: BeforePhase, steps: int) -> Costs:
     if not scores.get(evolve.growth).needs_batch:
         return Costs(before.kept, 3 * sparse * steps, widths)
     every = evolve.update_every
+    if evolve.exchanges_units:
+        looks = _looks_at_units(evolve, before, steps)
+        return Costs(before.kept, 3 * sparse * steps + looks, widths)
     evolving = (3 * sparse * every + 2 * sparse + dense) / (every + 1)
     mean = evolve.end * evolving + (1 - evolve.end) * 3 * sparse
     return Costs(before.kept, mean * steps, widths)
+
+
+def _looks_at_units(evolve: Any, before: BeforePhase, steps: int) -> float:
+    """FLOPs of the gradients that say which units come: each one of a network that has them all."""
+    if not getattr(evolve, "exchanges_units", False):
+        return 0.0
+    looks = scores.get(evolve.growth).needs_batch
+    return 3 * before.dense * evolve.end * steps / evolve.update_every if looks else 0.0
 
 
 @evolution_cost.register
@@ -212,5 +227,6 @@ def executed_flops(phase: Phase, before: BeforePhase) -> float | None:
     zeros: what dense hardware multiplies.
     """
     if steps := phase.steps(before.steps_per_epoch):
-        return 3 * before.dense * steps
+        looks = _looks_at_units(getattr(phase, "evolve", None), before, steps)
+        return 3 * before.dense * steps + looks
     return phase_cost(phase, before._replace(kept=dict(before.layers.sizes))).flops

@@ -314,9 +314,15 @@ def structured(structure: Any, *, grows: bool = False) -> Structure:
             f" {checks.shown(structure)}.{hint}"
         )
     if grows and not structure.can_grow:
+        hint = ""
+        if structure.needs_units:
+            hint = (
+                " In a plan whole units come with fresh weights: Evolve(structure=Units()); in a"
+                " loop of your own by jaxtickets.transforms.exchange_units."
+            )
         raise MaskError(
             f"what {structure} grows begins with zeros before and behind it, and no gradient would"
-            " ever reach it. Prune with it, or take another structure."
+            f" ever reach it. Prune with it, or take another structure.{hint}"
         )
     return structure
 

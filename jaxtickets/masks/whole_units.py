@@ -18,6 +18,7 @@ from jaxtickets.masks.structure import Structure
 from jaxtickets.masks.units import Leaf, UnitTable
 
 PyTree = Any
+UNIT_GROWTHS = ("random", "gradient")  # which of the units that are not there come
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,20 @@ class Units(Structure):
 
     def __repr__(self) -> str:
         return "Units()"
+
+    @property
+    def known(self) -> UnitTable:
+        """The units.
+
+        Raises:
+          MaskError: they are not found yet.
+        """
+        if self.table is None:
+            raise MaskError(
+                "Units() knows no network here: in a plan it is told of it; elsewhere give"
+                " Units(jaxtickets.units.find_units(task.apply, params, model_state, x_spec))."
+            )
+        return self.table
 
     def bound(self, units: UnitTable) -> Units:
         """The structure of one network, whose units these are."""
@@ -99,19 +114,14 @@ class Units(Structure):
         )
 
     def _of(self, leaves: list[jax.Array]) -> tuple[UnitTable, list[Leaf]]:
-        if self.table is None:
-            raise MaskError(
-                "Units() knows no network here: in a plan it is told of it; elsewhere give"
-                " Units(jaxtickets.units.find_units(task.apply, params, model_state, x_spec))."
-            )
-        covered = [leaf for leaf in self.table.params if leaf.prunable]
+        covered = [leaf for leaf in self.known.params if leaf.prunable]
         if [leaf.size for leaf in leaves] != [int(np.prod(leaf.shape)) for leaf in covered]:
             raise MaskError(
                 f"the mask covers leaves of {[leaf.size for leaf in leaves]} weights, and"
                 f" the units are of {', '.join(f'{c.path} {list(c.shape)}' for c in covered)}."
                 " Find the units of this network, with the same rules of what is prunable."
             )
-        return self.table, covered
+        return self.known, covered
 
 
 def _writes(leaf: Leaf) -> list[tuple[int, np.ndarray]]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from jaxtickets.errors import PlanError
 from jaxtickets.masks.sparsity import Distribution
+from jaxtickets.masks.structure import UNSTRUCTURED, Structure
 from jaxtickets.messages import checks
 from jaxtickets.plan import (
     SGD,
@@ -48,6 +49,7 @@ def dst(
     weight_update: bool = True,
     end: float = 1.0,
     channels: float = 0.0,
+    structure: Structure = UNSTRUCTURED,
     batch_size: int = 128,
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
@@ -76,6 +78,9 @@ def dst(
         smallest mean magnitude, while what they had grows again in those that stay; in two stages
         each network is cut down to what is left, and trains on as that (Yin et al., 2023). The
         tickets are smaller networks.
+      structure: what masks may look like; with `jaxtickets.masks.Units()` whole units go and come
+        (see `jaxtickets.plan.Evolve`), and the tickets of the last iterates are the smaller
+        networks of those that live in the end.
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.
@@ -101,12 +106,13 @@ optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
       validation=5000`.
     """
     length = as_length(epochs, "epochs")
-    evolve = Evolve(
-        update_every, drop_fraction, decay, growth, regrown, weight_update, end, channels=channels
-    )
+    how = (update_every, drop_fraction, decay, growth, regrown, weight_update, end, structure)
+    evolve = Evolve(*how, channels=channels)
     phases = (
-        Start(members, sparsity, distribution),
+        Start(members, sparsity, distribution, structure=structure),
         *in_stages(Train(length, lr, optimizer, evolve)),
+        # The best is that of the training right before it.
+        *(cut_out(structure) if collect == "last" else []),
         Collect(collect),
     )
     return Plan("dst", phases, batch_size, reference=length, validation=validation)
@@ -130,6 +136,7 @@ def edst(
     regrown: Literal["keep", "zero"] = "keep",
     weight_update: bool = True,
     channels: float = 0.0,
+    structure: Structure = UNSTRUCTURED,
     batch_size: int = 128,
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
@@ -159,6 +166,9 @@ def edst(
       weight_update: also update the weights on such a step.
       channels: share of the channels that are removed during the exploration (see `dst`), which
         refinements go on without: the run explores wide, and refines small networks.
+      structure: what masks may look like; with `jaxtickets.masks.Units()` whole units go and come,
+        in escapes too. The tickets are as wide as the run, whose units they share:
+        `jaxtickets.shrink` makes each the smaller network that it is.
       batch_size: examples per step.
       collect: the "last" iterate of each refinement, or the "best" on `validation` held-out
         examples.
@@ -192,7 +202,8 @@ evolve=Evolve())
     """
     members, refine_lr, lr, explore = map(checks.plain, (members, refine_lr, lr, explore))
     check.positive_int("members", members, most=checks.MOST)
-    evolve = Evolve(update_every, drop_fraction, decay, growth, regrown, weight_update)
+    how = (update_every, drop_fraction, decay, growth, regrown, weight_update)
+    evolve = Evolve(*how, structure=structure)
     if not isinstance(lr, Schedule):
         check.non_negative("lr, a learning rate or a schedule,", lr)
     if not isinstance(refine_lr, Schedule):
@@ -206,7 +217,7 @@ evolve=Evolve())
         refine_lr if isinstance(refine_lr, Schedule) else Piecewise(refine_lr, until=(0.5,))
     )
     refining = Train(as_length(refine, "refine"), refine_rates, optimizer, evolve)
-    phases: list[Phase] = [Start(1, sparsity, distribution)]
+    phases: list[Phase] = [Start(1, sparsity, distribution, structure=structure)]
     reference = refining.length
     if not checks.is_zero(explore):
         exploring = dataclasses.replace(
@@ -227,9 +238,16 @@ evolve=Evolve())
         raise PlanError("channels are removed during the exploration, and explore=0 has none.")
     for ticket in range(members):
         if ticket:
-            phases.append(Escape(escape, growth, regrown))
+            phases.append(Escape(escape, growth, regrown, structure))
         phases += [refining, Collect(collect)]
     return Plan("edst", tuple(phases), batch_size, reference=reference, validation=validation)
+
+
+def cut_out(structure: Structure) -> list[Phase]:
+    """What follows a mask of that structure: units that it leaves dead are cut out, where it prunes
+    whole ones.
+    """
+    return [Shrink()] if isinstance(structure, Structure) and structure.needs_units else []
 
 
 def in_stages(training: Train) -> list[Phase]:

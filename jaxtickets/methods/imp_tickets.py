@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from jaxtickets.errors import PlanError
 from jaxtickets.masks.structure import UNSTRUCTURED, Structure
 from jaxtickets.messages import checks
-from jaxtickets.methods.pruned import cut_out
+from jaxtickets.methods.free_tickets import cut_out
 from jaxtickets.plan import (
     Adam,
     Collect,

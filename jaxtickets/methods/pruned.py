@@ -7,19 +7,17 @@ from typing import Literal
 from jaxtickets.errors import PlanError
 from jaxtickets.masks.structure import UNSTRUCTURED, Structure
 from jaxtickets.messages import checks
-from jaxtickets.methods.free_tickets import OPTIMIZER, STEPS
+from jaxtickets.methods.free_tickets import OPTIMIZER, STEPS, cut_out
 from jaxtickets.plan import (
     Collect,
     Fork,
     Gradual,
     Length,
     Optimizer,
-    Phase,
     Plan,
     Prune,
     Remember,
     Rewind,
-    Shrink,
     Start,
     Train,
     as_length,
@@ -194,8 +192,3 @@ def _share(length: Length, share: float) -> Length:
     """A share of a length, in the length's unit."""
     amount = round(length.amount * share, 9)
     return Length(amount) if length.unit == "epochs" else Length(max(1, round(amount)), "steps")
-
-
-def cut_out(structure: Structure) -> list[Phase]:
-    """What follows a pruning: units that it leaves dead are cut out, where it prunes whole ones."""
-    return [Shrink()] if isinstance(structure, Structure) and structure.needs_units else []

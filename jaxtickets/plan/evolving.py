@@ -9,10 +9,17 @@ from typing import Any, Literal
 from jaxtickets.errors import MaskError, PlanError
 from jaxtickets.masks.sparsity import check_sparsity, cubic
 from jaxtickets.masks.structure import UNSTRUCTURED, Structure
+from jaxtickets.masks.whole_units import Units
 from jaxtickets.messages import checks
 from jaxtickets.plan.parts import Part
 from jaxtickets.plan.phase import Before
-from jaxtickets.plan.phases import NO_MASK, check_prunes_more, check_score, check_structure
+from jaxtickets.plan.phases import (
+    check_evolves,
+    check_growth,
+    check_prunes_more,
+    check_score,
+    check_structure,
+)
 
 
 class MaskEvolution(Part):
@@ -21,6 +28,16 @@ class MaskEvolution(Part):
     Subclass it as a frozen dataclass; what it does is a function that `jaxtickets.engine.mask_rule`
     registers for the class.
     """
+
+    @property
+    def prunes_units(self) -> bool:
+        """Whether whole units can be lost by it."""
+        return False
+
+    @property
+    def exchanges_units(self) -> bool:
+        """Whether whole units go by it, and as many others come."""
+        return False
 
     def drop_fraction_at(self, step: int, steps: int) -> float:
         """The share of active weights that goes at `step` (from 0) of a phase of `steps`."""
@@ -44,6 +61,13 @@ check = checks.Checks(PlanError)
 @dataclasses.dataclass(frozen=True)
 class Evolve(MaskEvolution):
     """Prune-grow while training (see `jaxtickets.transforms.prune_grow`).
+
+    With the structure `jaxtickets.masks.Units()` whole units go and come, the number of every
+    layer's being constant (see `jaxtickets.transforms.exchange_units`): `drop_fraction` is a share
+    of its active units, the growth "gradient" takes one gradient of the whole network more, and
+    `regrown` is not asked for, since what goes does not come in the same update. Units come with
+    weights from the task's `init`; of a pretrained network that gives the pretrained ones. Where a
+    layer has all of its units, as after a `Shrink`, none goes.
 
     Args:
       update_every: Delta T, in steps of the whole plan.
@@ -75,7 +99,7 @@ class Evolve(MaskEvolution):
     span: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        check_structure("Evolve's structure", self.structure, grows=True)
+        check_structure("Evolve's structure", self.structure)
         checks.plain_fields(self)
         check.choice("decay", self.decay, ("constant", "cosine", "linear"))
         check_score("growth", self.growth)
@@ -83,6 +107,7 @@ class Evolve(MaskEvolution):
         check.flag("weight_update", self.weight_update)
         check.positive_int("update_every", self.update_every, "a number of steps, ")
         check.fraction("drop_fraction", self.drop_fraction, "a share of the active weights, ")
+        check_growth("Evolve", self.structure, self.growth, self.drop_fraction)
         check.fraction("end", self.end, "a share of the phase, ")
         check.fraction("channels", self.channels, "the share that is removed, ", ends="[)")
         check.fraction("channels_by", self.channels_by, "a share of the phase, ", ends="(]")
@@ -124,10 +149,19 @@ class Evolve(MaskEvolution):
         }[self.decay]
         return self.drop_fraction * factor
 
+    @property
+    def prunes_units(self) -> bool:
+        """Whether it removes channels."""
+        return self.channels > 0
+
+    @property
+    def exchanges_units(self) -> bool:
+        """Whether its structure is of whole units."""
+        return isinstance(self.structure, Units)
+
     def check_after(self, before: Before) -> None:
-        """There is a mask."""
-        if not before.sparsity:
-            raise PlanError(NO_MASK)
+        """There is a mask, and something that could grow."""
+        check_evolves(self.structure, before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +225,11 @@ class Gradual(MaskEvolution):
                 ),
             )
         )
+
+    @property
+    def prunes_units(self) -> bool:
+        """Whether it prunes whole units."""
+        return self.structure.needs_units
 
     def sparsity_after(self, sparsity: float) -> float:
         """Its own."""

@@ -20,6 +20,7 @@ class Before(NamedTuple):
       forked: whether every lineage has become several children.
       previous: the phase right before; None at the beginning.
       validation: examples that the plan holds out.
+      units: whether whole units may be pruned by then.
     """
 
     sparsity: float = 0.0
@@ -27,6 +28,7 @@ class Before(NamedTuple):
     forked: bool = False
     previous: Phase | None = None
     validation: int = 0
+    units: bool = False
 
 
 class NetworkShapes(NamedTuple):
@@ -67,6 +69,11 @@ class Phase(Part):
     @property
     def may_prune(self) -> bool:
         """Whether weights can be lost in it, or by it."""
+        return False
+
+    @property
+    def prunes_units(self) -> bool:
+        """Whether whole units can be lost in it, or by it."""
         return False
 
     @property

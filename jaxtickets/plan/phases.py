@@ -12,6 +12,7 @@ from jaxtickets.masks import scores
 from jaxtickets.masks.children import check_children, check_patterns, kept_dense
 from jaxtickets.masks.sparsity import check_sparsity, layer_budgets
 from jaxtickets.masks.structure import UNSTRUCTURED, Structure, structured
+from jaxtickets.masks.whole_units import UNIT_GROWTHS, Units
 from jaxtickets.messages import checks
 from jaxtickets.messages.pytrees import leaf_paths
 from jaxtickets.plan.phase import Before, NetworkShapes, Phase
@@ -60,6 +61,11 @@ class Start(Phase):
         """Whether its mask has zeros."""
         return self.sparsity > 0
 
+    @property
+    def prunes_units(self) -> bool:
+        """Whether these are of whole units."""
+        return self.may_prune and self.structure.needs_units
+
     def sparsity_after(self, sparsity: float) -> float:
         """Its own."""
         return self.sparsity
@@ -87,7 +93,10 @@ class Start(Phase):
 
 @dataclasses.dataclass(frozen=True)
 class Escape(Phase):
-    """EDST's global exploration: one prune-grow with a large drop fraction q leaves the basin."""
+    """EDST's global exploration: one prune-grow with a large drop fraction q leaves the basin.
+
+    With the structure `jaxtickets.masks.Units()` whole units go and come (see `Evolve`).
+    """
 
     drop_fraction: float = 0.8
     growth: str = "gradient"
@@ -97,14 +106,13 @@ class Escape(Phase):
     def __post_init__(self) -> None:
         checks.plain_fields(self)
         check_score("growth", self.growth)
-        check_structure("Escape's structure", self.structure, grows=True)
         check.choice("regrown", self.regrown, ("keep", "zero"))
         check.fraction("Escape's drop_fraction q", self.drop_fraction)
+        check_growth("Escape", self.structure, self.growth, self.drop_fraction)
 
     def check_after(self, before: Before) -> None:
         """There is a mask."""
-        if not before.sparsity:
-            raise PlanError(NO_MASK)
+        check_evolves(self.structure, before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +189,11 @@ class Prune(Phase):
     def may_prune(self) -> bool:
         """Yes."""
         return True
+
+    @property
+    def prunes_units(self) -> bool:
+        """Whether it prunes whole units."""
+        return self.structure.needs_units
 
     def sparsity_after(self, sparsity: float) -> float:
         """Its own."""
@@ -359,6 +372,11 @@ class Fork(Phase):
         return self.masks != "parent"
 
     @property
+    def prunes_units(self) -> bool:
+        """Whether these are of whole units."""
+        return self.may_prune and self.unit == "neuron"
+
+    @property
     def child_sparsity(self) -> float | None:
         """Share of zeros of a child's mask where it is pruned; None where it is the parent's."""
         given = 0.5 if self.sparsity is None else self.sparsity
@@ -422,6 +440,34 @@ def check_structure(
         raise PlanError(
             f"{name}: layers that lose nothing have no {value}; leave out keep_dense={keep_dense!r}"
             " and give the task rules, prunable=, that leave them out."
+        )
+
+
+def check_growth(name: str, structure: Any, growth: str, drop_fraction: float) -> None:
+    """Raise `PlanError` unless what a part of that name grows can learn."""
+    if not isinstance(structure, Units):
+        check_structure(f"{name}'s structure", structure, grows=True)
+        return
+    if growth not in UNIT_GROWTHS:
+        raise PlanError(
+            f"{name}'s growth of {structure} is one of {', '.join(UNIT_GROWTHS)}; got {growth!r}."
+            " Every weight of a unit that is not there is 0, and says nothing of it."
+        )
+    if drop_fraction >= 1:
+        raise PlanError(
+            f"{name}'s drop_fraction is below 1 for {structure}: {drop_fraction:g} would leave"
+            " layers without a unit that has learned anything. Take 0.5."
+        )
+
+
+def check_evolves(structure: Structure, before: Before) -> None:
+    """Raise `PlanError` where a mask that goes through those phases has nothing to grow."""
+    if not before.sparsity:
+        raise PlanError(NO_MASK)
+    if isinstance(structure, Units) and not before.units:
+        raise PlanError(
+            "no phase before it prunes whole units, so that none could come; give Start"
+            f" structure={structure} as well, or put Prune(..., structure={structure}) before it."
         )
 
 

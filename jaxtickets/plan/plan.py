@@ -109,6 +109,7 @@ class Plan(Part):
                 sparsity=phase.sparsity_after(before.sparsity),
                 remembered=before.remembered | {phase.remembers} - {None},
                 forked=before.forked or phase.forks,
+                units=before.units or phase.prunes_units,
                 previous=phase,
             )
         if self.sequential and any(phase.shrinks for phase in self.phases):

@@ -108,6 +108,11 @@ class Train(Phase):
         return self.evolve is not None and self.evolve.sparsity_after(0.0) > 0
 
     @property
+    def prunes_units(self) -> bool:
+        """Whether its mask loses whole units on the way."""
+        return self.evolve is not None and self.evolve.prunes_units
+
+    @property
     def sequential(self) -> bool:
         """Whether its penalty is made of earlier tickets."""
         return self.penalty is not None and self.penalty.on == "earlier"

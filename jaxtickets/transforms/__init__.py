@@ -25,3 +25,6 @@ from jaxtickets.transforms._prune_grow import Regrown as Regrown
 from jaxtickets.transforms._prune_grow import evolve_if as evolve_if
 from jaxtickets.transforms._prune_grow import evolve_mask as evolve_mask
 from jaxtickets.transforms._prune_grow import prune_grow as prune_grow
+from jaxtickets.transforms._unit_exchange import ExchangedUnits as ExchangedUnits
+from jaxtickets.transforms._unit_exchange import exchange_units as exchange_units
+from jaxtickets.transforms._unit_exchange import exchange_units_if as exchange_units_if

@@ -21,6 +21,7 @@ from jaxtickets.engine import read_metrics
 from jaxtickets.engine.checkpoints import Checkpoints, digest
 from jaxtickets.engine.steps import WEIGHTS
 from jaxtickets.errors import NonFiniteLoss, RunError
+from jaxtickets.masks import Units
 from jaxtickets.members import Layout, member_keys
 from jaxtickets.plan import SGD, Adam, Collect, Length, Plan, Start, Train
 from jaxtickets.schedules import Constant
@@ -41,6 +42,7 @@ PLANS = {
         16,
     ),
     "shrunk": shrunk(),
+    "units": edst(2, structure=Units(), update_every=2),
     "channels": edst(2, explore=3, update_every=2, channels=0.5, sparsity=0.3),
 }
 
@@ -102,6 +104,7 @@ def assert_equal_runs(folder, reference):
 
 
 # Steps of "best": explore 4, three refinements of 4; of "groups": 12 for each of two lineages; of "optimizers": 3 and 3;
+# of "units": 6 of exploration, two refinements of 6 with an exchange after every second, an escape between them;
 # of "channels": 7, 7 and 4 while channels are removed, two refinements of 6;
 # of "shrunk": 6 wide and 9 narrow for each of two lineages, 3 of the 9 before a Rewind.
 @pytest.mark.parametrize(
@@ -119,6 +122,9 @@ def assert_equal_runs(folder, reference):
         ("shrunk", 8),
         ("shrunk", 11),
         ("shrunk", 23),
+        ("units", 3),
+        ("units", 8),
+        ("units", 15),
         ("channels", 5),
         ("channels", 12),
         ("channels", 20),

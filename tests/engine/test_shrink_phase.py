@@ -230,6 +230,7 @@ def test_what_is_collected_is_saved_loaded_evaluated_and_trained_on(tmp_path):
     again = jt.load(tmp_path / "file.safetensors", task())
     assert all(itertools.starmap(same, zip(tickets, again, strict=True)))
     assert again.plan == tickets.plan
+    np.testing.assert_array_equal(again.predict_proba(data().x), tickets.predict_proba(data().x))
     result = jt.evaluate(again, data(), suite=["diversity"])
     assert np.isnan(result.diversity.mask_iou)  # the same index is another unit in each
     of_one_run = fit(plan(HALF, Shrink(1), steps(), Collect(), Prune(0.7), Collect()))
