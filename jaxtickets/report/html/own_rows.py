@@ -15,7 +15,10 @@ from jaxtickets.plan import Plan, Train
 from jaxtickets.report.html.inputs import ReportInputs, Run, method_of, plan_of
 from jaxtickets.report.records import Record
 
-COMPARED = ("accuracy", "nll", "ece", "training", "disagreement", "kl")
+COMPARED = (
+    *("accuracy", "nll", "ece", "training", "inference", "disagreement", "kl"),
+    "members_accuracy",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +63,7 @@ def our_rows(inputs: ReportInputs) -> list[OurRow]:
     for run in inputs.runs:
         if run.results is None:
             continue
-        scores = _scores_of(run.results)
+        scores = _scores_of(run.results, run.plan)
         for row in _evaluated(inputs):
             # of a part there is no paper
             all_of_it = row.part("evaluation").number("examples") == run.results.number("examples")
@@ -117,10 +120,14 @@ def evaluated_scores(evaluation: Record) -> dict[str, float]:
     return {name: value for name, value in scores.items() if value is not None}
 
 
-def _scores_of(results: Record) -> dict[str, float]:
+def _scores_of(results: Record, plan: Plan | None) -> dict[str, float]:
     scores = {name: results.part("ensemble").number(name) for name in ("accuracy", "nll", "ece")}
     scores |= {name: results.part("diversity").number(name) for name in ("disagreement", "kl")}
-    scores["training"] = results.part("cost").number("training")
+    scores |= {name: results.part("cost").number(name) for name in ("training", "inference")}
+    if len(results.parts("members")) > 1:
+        scores["members_accuracy"] = results.part("members_mean").number("accuracy")
+    if plan is not None:
+        scores["training_runs"] = plan.training_runs
     return {name: value for name, value in scores.items() if value is not None}
 
 
@@ -232,12 +239,14 @@ def _compared(record: Record) -> list[OurRow]:
             for name in COMPARED
             if (part := row.part("scores").maybe(name)) is not None
         }
+        scores["training_runs"] = row.number("training_runs")
         known_scores = {name: value for name, value in scores.items() if value is not None}
         density = row.number("density")
         sparsity = None if density is None else 1 - density
         runs = len(row.numbers("seeds")) or 1
         epochs = _epochs(plan_of(row)) if "plan" in row else None
-        title, method, members = row.text("title"), row.text("method"), row.count("members")
+        title, members = row.text("title"), row.count("members")
+        method = row.text("paper_method", row.text("method"))
         rows.append(
             OurRow(
                 title,
