@@ -265,7 +265,6 @@ def test_a_plan_that_trains_nothing_costs_nothing():
     )
 
 
-
 def two_layers():
     """Layer a has 32 weights and is applied twice, 128 FLOPs of an example; b has 8 and takes 16."""
 
@@ -333,7 +332,8 @@ class Pixels(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(10)(nn.relu(nn.Dense(40)(x)).mean((1, 2)))
+        pixels = nn.relu(nn.Dense(40)(x))
+        return nn.Dense(10)(pixels.mean((1, 2)))
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ class Pixels(nn.Module):
 )
 def test_masks_of_a_finished_run_are_counted(plan, known):
     """A global threshold leaves layers different shares; a random mask's were known before."""
-    task, data = jt.classification(Pixels()), blank(40, 8)
+    task, data = jt.classification(Pixels(), num_classes=10), blank(40, 8)
     tickets = jt.fit(plan, task, data, key=0, progress=False)
     assumed, counted = cost(plan, task, data), cost(plan, task, data, masks=tickets.masks)
     assert (counted.training == pytest.approx(assumed.training)) == known

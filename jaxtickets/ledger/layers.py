@@ -64,9 +64,7 @@ class Layers:
             for path, n in before.items()
         }
 
-    def without_units(
-        self, before: Kept, units: UnitTable, widths: Sequence[int]
-    ) -> Kept:
+    def without_units(self, before: Kept, units: UnitTable, widths: Sequence[int]) -> Kept:
         """What is kept where so many units of every group live, with all that writes and reads
         them.
         """
@@ -78,9 +76,7 @@ class Layers:
                 left[leaf.path] = min(left[leaf.path], round(self.sizes[leaf.path] * float(share)))
         return left
 
-    def gradually(
-        self, before: Kept, how: Gradual, steps: int
-    ) -> tuple[float, Kept]:
+    def gradually(self, before: Kept, how: Gradual, steps: int) -> tuple[float, Kept]:
         """FLOPs of one example in each of the steps of a gradual pruning, added up, and what is
         kept in the end.
 

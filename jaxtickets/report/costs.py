@@ -50,8 +50,8 @@ NOTE_EXECUTED = (
     " them."
 )
 NOTE_COUNTED = (
-    "Counted FLOPs are theoretical ones of the masks that a finished run has; beforehand a mask that"
-    " the weights decide is assumed to keep the same share of every layer."
+    "Counted FLOPs are the theoretical ones of the finished runs' masks; beforehand a mask that the"
+    " weights decide is assumed to keep the same share of every layer."
 )
 
 
@@ -170,7 +170,9 @@ def cost_ratios(
     """
     scale = (cost["forward_dense"] if own_forward is None else own_forward) / forward
     executed, per_prediction = _executed(cost), cost.get("inference_executed")
-    counted, counted_prediction = (cost.get(f"{name}_counted") for name in ("training", "inference"))
+    counted, counted_prediction = (
+        cost.get(f"{name}_counted") for name in ("training", "inference")
+    )
     return {
         "training": _flops(cost) / flops,
         "inference": cost["inference"] * scale,

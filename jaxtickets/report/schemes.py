@@ -258,4 +258,3 @@ def _printed(paper: Record) -> str | None:
     if single is None or ensemble is None:
         return None
     return f"{single:.2f} / {ensemble:.2f} / {ensemble - single:+.2f}"
-
