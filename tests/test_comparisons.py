@@ -214,6 +214,14 @@ def test_sweeps_change_what_they_say():
         assert plan.epochs() * plan.width == pytest.approx(
             450 if series.startswith("EDST") else 250 * members
         )
+    scopes = {
+        series: next(p for p in plan.phases if isinstance(p, Fork)).scope
+        for (series, _), plan in plans("scope").items()
+    }
+    assert scopes == {"layerwise": "layerwise", "global": "global"}
+    for (_, share), plan in plans("bagging").items():
+        parent, tuning = (phase for phase in plan.phases if isinstance(phase, Train))
+        assert (parent.bag, tuning.bag) == (1, share)
     constant = plans("masks_and_schedule")["two children", "R, constant"]
     assert [p.lr for p in constant.phases if isinstance(p, Train)][1] == Constant(0.01)
 
@@ -252,6 +260,50 @@ def test_a_comparison_resumes_and_leaves_its_table_and_figure(tmp_path):
     again = run("compare_cifar.py", *flags[:2], "--methods", "pat_ar", *flags[5:])
     assert "steps" not in again.stderr  # no training step was taken
     assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_points_that_a_paper_has_say_so():
+    """Liu et al., 2021, tables 5, 9 and 10, and the correlations of table 8."""
+    from support.published import swept
+    from support.sweeps import SCALES, SWEEPS
+
+    def accuracies(name, dataset="cifar100"):
+        points = SWEEPS[name].points(SCALES["paper"])
+        network = "WideResNet(28, 10)"
+        return {
+            (p.series, p.x): swept(dataset, network, p.paper_method, "accuracy") for p in points
+        }
+
+    assert accuracies("q") == pytest.approx(
+        {("EDST", 0.1): 0.8214, ("EDST", 0.5): 0.8234, ("EDST", 0.8): 0.822}
+    )
+    assert accuracies("growth")["EDST", "random"] == pytest.approx(0.824)
+    assert accuracies("growth")["DST", "random"] is None
+    assert accuracies("exploration", "cifar10") == pytest.approx(
+        {
+            ("EDST", "without"): 0.96,
+            ("EDST", "with exploration"): 0.963,
+            ("DST", "without"): 0.96,
+            ("DST", "with exploration"): 0.963,
+        }
+    )
+    name = SWEEPS["ticket_sparsity"].correlated["EDST"]
+    assert swept("cifar100", "WideResNet(28, 10)", name, "accuracy_spearman") == 0.829
+    assert swept("cifar10", "LeNet(M)", "edst_q0.1", "accuracy") is None
+
+
+def test_correlations_are_of_series_of_three_points():
+    """Members 1, 2, 3 and ensembles 2, 1, 3: Spearman 1 - 6 x 2 / 24 = .5 by hand."""
+    import ablations_cifar
+
+    rows = [
+        {"series": series, "members_accuracy": 0.1 * m, "accuracy": 0.1 * a}
+        for series, pairs in (("EDST", ((1, 2), (2, 1), (3, 3))), ("DST", ((1, 1), (2, 2))))
+        for m, a in pairs
+    ]
+    (found,) = ablations_cifar.correlations(rows, {"EDST": "edst_sparsities"})
+    assert (found["series"], found["paper_method"], found["runs"]) == ("EDST", "edst_sparsities", 3)
+    assert found["spearman"] == pytest.approx(0.5)
 
 
 def test_a_sweep_shares_its_parent_and_counts_prefixes(tmp_path):

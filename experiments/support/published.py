@@ -86,6 +86,13 @@ def published(
     return None
 
 
+def swept(dataset: str, network: str, method: str, score: str) -> float | None:
+    """A score that a paper prints of a sweep's point, as a share; None if it prints none."""
+    setting = (method, network_of(network), dataset)
+    rows = (row for row in paper_rows() if (row.method, row.network, row.dataset) == setting)
+    return next((row.scores[score] for row in rows if score in row.scores), None)
+
+
 def _is_of(preset: str, row: PaperRow) -> bool:
     """Whether a preset of compare_cifar.py is trained as that row's table says."""
     if preset == "table1":

@@ -83,6 +83,8 @@ def our_rows(inputs: ReportInputs) -> list[OurRow]:
         rows += [row for row in _compared(record) if not any(_same(row, other) for other in rows)]
     for record in inputs.schemes:
         rows += _schemes(record)
+    for record in inputs.sweeps:
+        rows += _swept(record)
     return rows
 
 
@@ -271,6 +273,51 @@ def _same(row: OurRow, other: OurRow) -> bool:
         other.dataset,
         other.members,
     )
+
+
+def _swept(record: Record) -> list[OurRow]:
+    """Points of a sweep that a paper has, and correlations over them."""
+    rows, dataset = [], record.part("dataset").text("name")
+    runs = len(record.numbers("seeds")) or 1
+    points = [point for point in record.parts("points") if point.text("paper_method", "")]
+    names = ("accuracy", "nll", "ece", "members_accuracy", "disagreement", "kl")
+    for point in points:
+        scores = {name: point.number(name) for name in names}
+        density = point.number("density")
+        rows.append(
+            OurRow(
+                f"{point.text('series')}, {place_on_axis(point)}",
+                point.text("paper_method"),
+                network_of(point.text("model")),
+                dataset,
+                {name: value for name, value in scores.items() if value is not None},
+                members=point.count("members"),
+                sparsity=None if density is None else 1 - density,
+                epochs=_epochs(plan_of(point)) if "plan" in point else None,
+                runs=runs,
+            )
+        )
+    models = [point.text("model") for point in record.parts("points") if "model" in point]
+    for correlation in record.parts("correlations"):
+        if not correlation.text("paper_method", "") or not models:
+            continue
+        coefficients = {
+            f"accuracy_{name}": correlation.number(name) for name in ("pearson", "spearman")
+        }
+        known_scores = {name: value for name, value in coefficients.items() if value is not None}
+        method, network = correlation.text("paper_method"), network_of(models[0])
+        rows.append(
+            OurRow(correlation.text("series"), method, network, dataset, known_scores, runs=runs)
+        )
+    return rows
+
+
+def place_on_axis(point: Record) -> str:
+    """Where a point of a sweep stands on its axis: a number, or a name."""
+    if isinstance(point.data.get("x"), str):
+        return point.text("x")
+    number = point.number("x")
+    return "" if number is None else f"{number:g}"
 
 
 def _schemes(record: Record) -> list[OurRow]:
