@@ -6,9 +6,12 @@
     python experiments/ablations_cifar.py --sweep structure --preset paper --seeds 0 1 2 --cost
 
 Of Prune and Tune (figure 3): sparsity, structure (connections or neurons), masks_and_schedule,
-ensemble_size. Of FreeTickets (tables 5, 9 and 10, figures 4 and 5): exploration, q, growth,
-ticket_sparsity, members. What is finished is loaded, so a sweep goes on point by point; children of
-equal parents share one that is trained once.
+ensemble_size; scope and bagging, of which it says that they make little difference, or not what.
+Of FreeTickets (tables 5, 9 and 10, figures 4 and 5): exploration, q, growth, ticket_sparsity,
+members; the correlations over the points of ticket_sparsity are its table 8.
+
+What is finished is loaded, so a sweep goes on point by point; children of equal parents share one
+that is trained once.
 """
 
 from __future__ import annotations
@@ -19,16 +22,19 @@ import json
 import math
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 from support import cifar, command, running
 from support.flags import SeedsConfig
+from support.published import swept
 from support.sweeps import SCALES, SWEEPS, Point
 
 import jaxtickets as jt
 from jaxtickets import engine, evaluation, report
+from jaxtickets.ledger import PlanCost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Config(SeedsConfig):
     sweep: Literal[
         "sparsity",
         "structure",
+        "scope",
+        "bagging",
         "masks_and_schedule",
         "ensemble_size",
         "exploration",
@@ -74,7 +82,8 @@ def sweep(config: Config) -> None:
     points = figure_spec.points(SCALES[config.preset])
     first = config.override(points[0].experiment, 0)
     # Every plan is made before anything is trained, so that what is wrong is said at once.
-    flops = [training_flops(config, point) for point in points]
+    ledgers = [priced(config, point) for point in points]
+    flops = [sum(phase.flops for phase in ledger.phases) for ledger in ledgers]
     if config.cost:
         runs = len({point.run for point in points})
         console.print(
@@ -84,13 +93,14 @@ def sweep(config: Config) -> None:
         for point, flop in zip(points, flops, strict=True):
             plan_line = str(point.plan()).splitlines()[0]
             console.print(
-                f"{point.series:24} {point.x!s:20} {flop:.3g} FLOP  {plan_line}",
+                f"{point.series:24} {point.x!s:20} {flop:.3g} FLOP {paper(config, point):>14}"
+                f"  {plan_line}",
                 highlight=False,
                 soft_wrap=True,
             )
         console.print(
             "FLOPs are theoretical. A point's include its parent's training, which points with"
-            " equal parents share."
+            " equal parents share. In per cent: the paper's accuracy."
         )
         return
     folder_name = config.out or f"runs/ablation-{config.sweep}-{config.preset}"
@@ -98,7 +108,7 @@ def sweep(config: Config) -> None:
     running.share_programs(out / "programs")
     data = cifar.make_data(first)
     rows = []
-    for point, flop in zip(points, flops, strict=True):
+    for point, ledger, flop in zip(points, ledgers, flops, strict=True):
         console.print(f"{point.series}, {point.x}", highlight=False)
         seed_scores = [measure(config, point, seed, data, out, points) for seed in config.seeds]
         rows.append(
@@ -108,6 +118,11 @@ def sweep(config: Config) -> None:
                 "run": point.run,
                 **together(seed_scores),
                 "training_flops": flop,
+                "paper_method": point.paper_method,
+                "members": ledger.plan.members,
+                "density": ledger.density,
+                "model": cifar.make_task(config.override(point.experiment, 0)).name,
+                "plan": ledger.plan.to_json(),
             }
         )
     result = {
@@ -120,24 +135,33 @@ def sweep(config: Config) -> None:
         "dataset": running.data_record(*data),
         "seeds": list(config.seeds),
         "points": rows,
+        "correlations": correlations(rows, figure_spec.correlated),
         "versions": engine.versions(),
     }
     engine.write_json(out / "results.json", result)
     with (out / "points.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
+        names = [name for name in rows[0] if name != "plan"]
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
     figure = report.draw_sweep(result, out / "sweep.png")
-    for point in rows:
+    for point, spec in zip(rows, points, strict=True):
         spread = (
             "" if point["standard_error"] is None else f" ± {100 * point['standard_error']:.2f}"
         )
         scores = (
             f"{100 * point['accuracy']:6.2f}{spread} %, members"
-            f" {100 * point['members_accuracy']:.2f} %"
+            f" {100 * point['members_accuracy']:.2f} % {paper(config, spec)}"
         )
         console.print(
             f"{point['series']:24} {point['x']!s:20} {scores}", highlight=False, soft_wrap=True
+        )
+    for correlation in result["correlations"]:
+        console.print(
+            f"{correlation['series']}: accuracy of members and ensemble over"
+            f" {correlation['runs']} points: Pearson {shown(correlation['pearson'])}, Spearman"
+            f" {shown(correlation['spearman'])}",
+            highlight=False,
         )
     console.print(
         f"wrote {out / 'results.json'}, {out / 'points.csv'}" + (f", {figure}" if figure else ""),
@@ -145,13 +169,48 @@ def sweep(config: Config) -> None:
     )
 
 
+def paper(config: Config, point: Point) -> str:
+    """The accuracy that a paper prints of a point in this setting, in words; "" if it has none."""
+    experiment = config.override(point.experiment, 0)
+    network = cifar.make_task(experiment).name
+    accuracy = swept(experiment.dataset, network, point.paper_method, "accuracy")
+    return "" if accuracy is None else f"paper {100 * accuracy:.2f} %"
+
+
+def correlations(
+    rows: Sequence[Mapping[str, Any]], paper_methods: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Correlation of the members' mean accuracy with the ensemble's over each series' points.
+
+    Of series of three points or more (FreeTickets, table 8).
+    """
+    found = []
+    for series in dict.fromkeys(row["series"] for row in rows):
+        points = [row for row in rows if row["series"] == series]
+        if len(points) > 2:
+            scores = ([row[name] for row in points] for name in ("members_accuracy", "accuracy"))
+            correlation = report.finite(evaluation.accuracy_correlation(*scores).to_dict())
+            names = {"series": series, "paper_method": paper_methods.get(series, "")}
+            found.append(names | correlation)
+    return found
+
+
+def shown(number: float | None) -> str:
+    """A coefficient of correlation as it is printed."""
+    return "undefined" if number is None else f"{number:.3f}"
+
+
 def training_flops(config: Config, point: Point) -> float:
     """Theoretical training FLOPs of the members that a point counts, and of their parent."""
+    return sum(phase.flops for phase in priced(config, point).phases)
+
+
+def priced(config: Config, point: Point) -> PlanCost:
+    """The cost of the members that a point counts, and of their parent."""
     experiment = config.override(point.experiment, 0)
     with command.planning():
         plan, task = point.plan(), cifar.make_task(experiment)
-    ledger = running.priced(experiment, plan, task, cifar.blank(experiment.dataset))
-    return sum(phase.flops for phase in ledger.phases)
+    return running.priced(experiment, plan, task, cifar.blank(experiment.dataset))
 
 
 def measure(

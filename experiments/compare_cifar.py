@@ -4,6 +4,7 @@
     python experiments/compare_cifar.py --preset table1 --data-dir DIR --seeds 0 1 2
     python experiments/compare_cifar.py --preset table1 --dataset cifar100 --model resnet
     python experiments/compare_cifar.py --preset paper --cost
+    python experiments/compare_cifar.py --preset table6 --data-dir DIR
 
 Each method and seed has a run folder of its own under --out, METHOD-seedN: what is finished is
 loaded, what was interrupted goes on.
@@ -28,7 +29,8 @@ from support.flags import Count, Count0, Different, SeedsConfig, Within
 from support.published import published
 
 import jaxtickets as jt
-from jaxtickets import engine, report
+from jaxtickets import engine, evaluation, report
+from jaxtickets.ledger import PlanCost
 
 PAT = prune_and_tune_cifar.PRESETS
 PATS = {
@@ -44,21 +46,24 @@ MASKS = {
 TITLES = {name: method.title for name, method in baselines_cifar.METHODS.items() if name != "dense"}
 TITLES |= {"dst": "DST ensemble", "edst": "EDST ensemble", **PATS}
 TITLES |= {
+    "edst_m7": "EDST ensemble, S = .9",
     "edst_channels": "EDST ensemble, 40 % of the channels cut out",
     "pat_units": "Prune and Tune (AR), half of the units cut out",
 }
 ALL = tuple(TITLES)
+SAME_METHOD = {"edst_m7": "edst"}
+"""What the papers' tables have under the name of another row: the same method, another size."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(SeedsConfig):
     """Flags of compare_cifar.py: which methods, on what, from which seeds."""
 
-    preset: Literal["digits", "small", "smaller", "table1", "paper"] = "digits"
+    preset: Literal["digits", "small", "smaller", "table1", "table6", "paper"] = "digits"
     """digits: no method costs more theoretical FLOPs than one dense network of 24 epochs. table1:
     Prune and Tune's small budget, 16 epochs of LeNet-L in all. small: LeNet-M on a CPU. smaller:
     masked networks against those whose units are cut out, LeNet-M. paper: WRN-28-10, each method as
-    published.
+    published. table6: those of FreeTickets' table 6.
     """
     methods: Annotated[tuple[str, ...], Different(empty=True)] = ()
     """Which methods; all that the preset has if not given."""
@@ -74,6 +79,10 @@ class Config(SeedsConfig):
     """Another batch size than the preset's."""
     shorter: Annotated[float, Within(above=0)] = 1
     """Divide every length in epochs, and the steps between mask updates, by this."""
+    against: Annotated[tuple[str, ...], Different(empty=True)] = ()
+    """Methods that every other is tested against over the seeds, by Student's t-test of the
+    accuracies; of table1 the two Prune and Tune ensembles if not given.
+    """
     side_by_side: Annotated[int, Count0] = 0
     """Measure the seconds apart from the runs: all methods in turns, so often, each at a thirteenth
     of its length, when nothing else runs on the machine. 0: the runs' own seconds.
@@ -95,12 +104,14 @@ class Config(SeedsConfig):
 class Preset:
     """The methods of a table, all at one budget.
 
-    It says how to make the experiment of each, and the dense run that costs are compared with.
+    It says how to make the experiment of each, the dense run that costs are compared with, and the
+    methods that the others are tested against.
     """
 
     budget: str
     dense_epochs: float
     methods: Annotated[Mapping[str, Callable[[], cifar.Config]], Different(empty=True)]
+    against: tuple[str, ...] = ()
 
 
 def pat(
@@ -165,6 +176,19 @@ def smaller() -> dict[str, Callable[[], cifar.Config]]:
     }
 
 
+PUBLISHED = (
+    baselines("paper")
+    | {
+        "dst": lambda: dst_cifar.PAPER,
+        "edst": lambda: edst_cifar.PAPER,
+        "edst_m7": lambda: dataclasses.replace(edst_cifar.PAPER, members=7, sparsity=0.9),
+    }
+    | pat(PAT["paper"])
+)
+AS_PUBLISHED = (
+    "Each method as published; costs are compared with one dense network of 250 epochs,"
+    " FreeTickets' unit."
+)
 PRESETS: Mapping[str, Preset] = {
     "digits": Preset(
         "Budget: the theoretical FLOPs of one dense network of 24 epochs, or less.",
@@ -183,7 +207,7 @@ PRESETS: Mapping[str, Preset] = {
         }
         | pat(PAT["demo"]),
     ),
-    "table1": Preset("Budget: 16 epochs in all.", 16, table1()),
+    "table1": Preset("Budget: 16 epochs in all.", 16, table1(), against=("pat_r", "pat_ar")),
     "small": Preset(
         "As each script's small preset; costs are compared with one dense network of 30 epochs.",
         30,
@@ -197,13 +221,11 @@ PRESETS: Mapping[str, Preset] = {
         6,
         smaller(),
     ),
-    "paper": Preset(
-        "Each method as published; costs are compared with one dense network of 250 epochs,"
-        " FreeTickets' unit.",
+    "paper": Preset(AS_PUBLISHED, 250, PUBLISHED),
+    "table6": Preset(
+        AS_PUBLISHED,
         250,
-        baselines("paper")
-        | {"dst": lambda: dst_cifar.PAPER, "edst": lambda: edst_cifar.PAPER}
-        | pat(PAT["paper"]),
+        {name: PUBLISHED[name] for name in ("snapshot", "fge", "edst_m7", "edst", "dst")},
     ),
 }
 
@@ -231,6 +253,11 @@ def compare(config: Config) -> None:
             f"--methods: preset {config.preset} has {', '.join(preset.methods)}; got {unknown[0]}."
         )
     methods = config.methods or tuple(preset.methods)
+    against = config.against or tuple(name for name in preset.against if name in methods)
+    if unknown := [name for name in against if name not in methods]:
+        raise jt.PlanError(f"--against: methods here are {', '.join(methods)}; got {unknown[0]}.")
+    if config.against and len(config.seeds) < 2:
+        raise jt.PlanError("--against tests over seeds: give two or more, as --seeds 0 1 2.")
     # Everything is planned before anything is trained, so that what is wrong is said at once.
     experiments = {
         name: [config.experiment(name, seed) for seed in config.seeds] for name in methods
@@ -247,14 +274,7 @@ def compare(config: Config) -> None:
     unit = dense.reference
     if config.cost:
         console.print(f"{plain.name} on {first.dataset}. {budget}", highlight=False)
-        for name, ledger in ledgers.items():
-            ratio = sum(phase.flops for phase in ledger.phases) / unit["flops"]
-            console.print(
-                f"{name:16} {ratio:5.2f}x  {str(ledger.plan).splitlines()[0]}",
-                highlight=False,
-                soft_wrap=True,
-            )
-        console.print(report.cost_note({"reference": unit}), highlight=False, soft_wrap=True)
+        show_costs(config, ledgers, plain, first, unit, console)
         return
     out = command.out_folder(
         config.out or f"runs/compare-{config.preset}",
@@ -281,10 +301,12 @@ def compare(config: Config) -> None:
                 failed.append(f"{name}, seed {experiment.seed}: {error}")
         if runs:
             rows.append(row(config, name, plain.name, runs, unit["flops"]))
+            rows[-1]["training_runs"] = ledgers[name].plan.training_runs
             if config.preset == "digits":
                 rows[-1]["canary"] = canary.sing(by_seed[0])
     if not rows:
         raise jt.RunError(f"no run came to an end: {'; '.join(failed)}")
+    test(rows, against)
     comparison = {
         "command": command.shown_command(sys.argv),
         "preset": config.preset,
@@ -340,18 +362,77 @@ def row(
     config: Config, name: str, network: str, runs: list[dict[str, Any]], dense_run: float
 ) -> dict[str, Any]:
     """One row of the table as JSON: what the runs of a method come to."""
-    paper = published(config.preset, runs[0]["dataset"]["name"], network, name)
+    members = len(runs[0]["members"])
     return {
         "method": name,
+        "paper_method": SAME_METHOD.get(name, name),
         "title": TITLES[name],
         "model": runs[0]["model"],
-        "members": len(runs[0]["members"]),
+        "members": members,
         "density": runs[0]["cost"]["density"],
         "seeds": [run["seed"] for run in runs],
+        "accuracies": [run["ensemble"]["accuracy"] for run in runs],
         "scores": report.summary(runs, dense_run),
-        "published": None if paper is None else dataclasses.asdict(paper),
+        "published": printed(config, name, runs[0]["dataset"]["name"], network, members),
         "plan": runs[0]["plan"],
     }
+
+
+def printed(
+    config: Config, name: str, dataset: str, network: str, members: int
+) -> dict[str, Any] | None:
+    """What a paper prints of a method, its costs in this table's unit; None if nothing."""
+    paper = published(config.preset, dataset, network, SAME_METHOD.get(name, name), members)
+    if paper is None:
+        return None
+    if paper.training is not None and paper.reference is not None:
+        times = paper.reference / PRESETS[config.preset].dense_epochs
+        paper = dataclasses.replace(paper, training=round(paper.training * times, 4))
+    return dataclasses.asdict(paper)
+
+
+def test(rows: list[dict[str, Any]], against: tuple[str, ...]) -> None:
+    """Add to every row the p-values of its accuracies against those of the methods named.
+
+    Where there are two runs or more of both.
+    """
+    accuracies = {row["method"]: row["accuracies"] for row in rows}
+    for record in rows:
+        record["tests"] = {
+            other: report.finite(
+                evaluation.student_t(record["accuracies"], accuracies[other]).pvalue
+            )
+            for other in against
+            if other != record["method"]
+            and min(len(accuracies.get(other, ())), len(record["accuracies"])) > 1
+        }
+
+
+def show_costs(
+    config: Config,
+    ledgers: Mapping[str, PlanCost],
+    plain: jt.Task,
+    first: cifar.Config,
+    unit: Mapping[str, Any],
+    console: Console,
+) -> None:
+    """Print what every method costs, and what a paper prints of that, with the reason."""
+    reasons = []
+    for name, ledger in ledgers.items():
+        plan, ratio = ledger.plan, sum(phase.flops for phase in ledger.phases) / unit["flops"]
+        heads = cifar.make_task(config.experiment(name, config.seeds[0])).heads
+        paper = printed(config, name, first.dataset, plain.name, plan.members * heads) or {}
+        theirs = ""
+        if (training := paper.get("training")) is not None:
+            runs = paper["training_runs"]
+            theirs = f"paper {training:.2f}x" + ("" if runs is None else f" in {runs:g}")
+            reasons.append((TITLES[name], paper["counted"]))
+        line = f"{name:16} {ratio:5.2f}x in {plan.training_runs:2}   {theirs:20}"
+        console.print(f"{line} {str(plan).splitlines()[0]}", highlight=False, soft_wrap=True)
+    notes = [f"0.50x in 2: two training runs. {report.cost_note({'reference': unit})}"]
+    notes += report.counted_otherwise(reasons)
+    for note in notes:
+        console.print(note, highlight=False, soft_wrap=True)
 
 
 def plain_network(config: cifar.Config) -> cifar.Config:

@@ -263,3 +263,93 @@ def test_a_plan_that_trains_nothing_costs_nothing():
         ).training
         == 1.0
     )
+
+
+def two_layers():
+    """Layer a has 32 weights and is applied twice, 128 FLOPs of an example; b has 8 and takes 16."""
+
+    def init(key, x):
+        return {"a": {"kernel": np.ones((8, 4))}, "b": {"kernel": np.ones((4, 2))}}, {}
+
+    def apply(params, state, x, train, key):
+        halves = x.reshape(len(x), 2, 8) @ params["a"]["kernel"]
+        return halves.sum(1) @ params["b"]["kernel"], state
+
+    return jt.classification((init, apply), num_classes=2)
+
+
+def mask(a, b):
+    """A mask that keeps so many weights of each layer."""
+    kernels = {"a": (np.arange(32) < a).reshape(8, 4), "b": (np.arange(8) < b).reshape(4, 2)}
+    return {name: {"kernel": kernel} for name, kernel in kernels.items()}
+
+
+FEW = (np.zeros((100, 16), np.float32), np.arange(100) % 2)
+
+
+def test_what_the_weights_decided_is_counted_from_the_masks():
+    """Two tickets of 20 of 40 weights: a keeps 14 and 18, b 6 and 2. In the mean a keeps 16 of 32 and b 4 of 8: as assumed."""
+    plan = jt.prune_finetune(2, 0.5, 1, 1, batch_size=10)
+    assumed = cost(plan, two_layers(), FEW)
+    assert assumed.forward_dense == 144
+    assert assumed.training == pytest.approx(2 * (1 + 0.5))
+    even = cost(plan, two_layers(), FEW, masks=[mask(14, 6), mask(18, 2)])
+    assert even.training == pytest.approx(assumed.training)
+    # a keeps 12 and b all 8: 128 x 12 / 32 + 16 = 64 of 144.
+    counted = cost(plan, two_layers(), FEW, masks=[mask(12, 8), mask(12, 8)])
+    assert counted.training == pytest.approx(2 * (1 + 64 / 144))
+    assert counted.inference == pytest.approx(2 * 64 / 144)
+    assert (counted.density, counted.ticket_bytes) == (0.5, assumed.ticket_bytes)
+
+
+def test_gradual_pruning_ends_at_the_masks_and_goes_straight_there():
+    """One pruning, to half of the final sparsity's way: a has lost half of what it loses, and so has b."""
+    evolve = jt.plan.Gradual(0.5, begin=0.0, end=0.5, update_every=1)
+    plan = Plan("g", (Start(), Train(Length(4, "steps"), evolve=evolve), Collect()), 10)
+    counted = cost(plan, two_layers(), FEW, masks=[mask(12, 8)])
+    assert counted.inference == pytest.approx(64 / 144)
+    # The cubic from step 0 to 2 is at 7/8 of the way in step 1: a lacks 17.5 of its 20, 128 x 14.5 / 32 + 16 = 74 FLOPs.
+    assert counted.phases[0].flops == pytest.approx(3 * 10 * (144 + 74 + 64 + 64))
+
+
+def test_masks_of_anything_but_the_plans_tickets_are_refused():
+    plan, task = jt.prune_finetune(1, 0.5, 1, 1, batch_size=10), two_layers()
+    for masks, says in (
+        ([], "got none"),
+        ([mask(12, 8), mask(32, 8)], "tickets of one density"),
+        ([{"a": {"kernel": np.ones((2, 2), bool)}}], "a/kernel of the network has 32 weights"),
+        ([mask(12, 8) | {"b": {"kernel": np.ones((4, 2))}}], r"b/kernel .* float64\[4, 2\]"),
+    ):
+        with pytest.raises(jt.PlanError, match=says):
+            cost(plan, task, FEW, masks=masks)
+    units = jt.prune_finetune(1, 0.5, 1, 1, structure=jt.masks.Units(), batch_size=10)
+    with pytest.raises(jt.PlanError, match="cuts units out"):
+        cost(units, task, FEW, masks=[mask(12, 8)])
+
+
+class Pixels(nn.Module):
+    """120 weights that every pixel is multiplied with, and 400 that the picture is, once."""
+
+    @nn.compact
+    def __call__(self, x):
+        pixels = nn.relu(nn.Dense(40)(x))
+        return nn.Dense(10)(pixels.mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("plan", "known"),
+    [
+        (jt.static_sparse(2, 0.8, 1, batch_size=20), True),
+        (jt.ltr(2, 0.8, 2, rewind_to=0.5, update_every=1, batch_size=20), False),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_masks_of_a_finished_run_are_counted(plan, known):
+    """A global threshold leaves layers different shares; a random mask's were known before."""
+    task, data = jt.classification(Pixels(), num_classes=10), blank(40, 8)
+    tickets = jt.fit(plan, task, data, key=0, progress=False)
+    assumed, counted = cost(plan, task, data), cost(plan, task, data, masks=tickets.masks)
+    assert (counted.training == pytest.approx(assumed.training)) == known
+    first, last = (np.asarray(tickets.masks[0][f"Dense_{i}"]["kernel"]).sum() for i in (0, 1))
+    assert counted.forward_sparse == 2 * (64 * first + last)
+    assert counted.ticket_bytes == pytest.approx(assumed.ticket_bytes, abs=8)  # rounded layers

@@ -21,7 +21,8 @@ class Published:
     """One row of a paper's table.
 
     Accuracy in per cent, as printed; standard error and calibration where the paper gives them. `*`
-    in a source: quoted there from Havasi et al., 2021.
+    in a source: quoted there from Havasi et al., 2021. `training` is a multiple of one dense run of
+    `reference` epochs; `counted` says why it, or the number of runs, is another than a plan's.
     """
 
     accuracy: float
@@ -29,45 +30,76 @@ class Published:
     standard_error: float | None = None
     nll: float | None = None
     ece: float | None = None
+    training: float | None = None
+    reference: float | None = None
+    training_runs: float | None = None
+    counted: str = ""
 
 
 @functools.cache
 def paper_rows() -> tuple[PaperRow, ...]:
     """All rows of the papers' tables, to stand beside ours in a report."""
-    tables = tomllib.loads(FILE.read_text(encoding="utf-8"))["table"]
-    return tuple(_row(table, row) for table in tables for row in table["rows"])
+    contents = tomllib.loads(FILE.read_text(encoding="utf-8"))
+    counted = contents["counted"]
+    return tuple(_row(table, row, counted) for table in contents["table"] for row in table["rows"])
 
 
-def _row(table: dict[str, Any], printed: list[Any]) -> PaperRow:
+def _row(table: dict[str, Any], printed: list[Any], counted: dict[str, str]) -> PaperRow:
     names = table["columns"].split()
     cells = table | dict(zip(names, printed, strict=True))
     values: dict[str, Any] = {name: None if cell == "" else cell for name, cell in cells.items()}
     scores = {
         name.removesuffix("%"): values[name] / 100 if name.endswith("%") else values[name]
         for name in names
-        if name not in (*SETTING, "accuracy+-")
+        if name not in (*SETTING, "accuracy+-") and values[name] is not None
     }
     if "single" in scores:
         scores["difference"] = (values["ensemble%"] - values["single%"]) / 100
     spread = {"accuracy": values["accuracy+-"] / 100} if "accuracy+-" in values else {}
-    setting = {name: values.get(name) for name in (*SETTING, "source", "reference")}
-    return PaperRow(scores=scores, spread=spread, **setting)  # pyright: ignore[reportArgumentType]
+    setting: dict[str, Any] = {name: values.get(name) for name in (*SETTING, "source", "reference")}
+    reason = counted.get(setting["method"], "") if "training" in scores else ""
+    return PaperRow(scores=scores, spread=spread, counted=reason, **setting)
 
 
-def published(preset: str, dataset: str, network: str, method: str) -> Published | None:
-    """What a paper reports for that method in that setting; None if nothing."""
+def published(
+    preset: str, dataset: str, network: str, method: str, members: int | None = None
+) -> Published | None:
+    """What a paper reports for that method in that setting; None if nothing.
+
+    Without `members`, of several ensembles the one that stands first there.
+    """
     setting = (method, network_of(network), dataset)
-    for row in paper_rows():  # of several rows of a method the first: EDST with three tickets
-        if (row.method, row.network, row.dataset) != setting:
+    for row in paper_rows():
+        if (row.method, row.network, row.dataset) != setting or not _is_of(preset, row):
             continue
-        if preset == "table1" and row.source == SMALL_BUDGET:
-            error = row.spread["accuracy"]
-            return Published(_percent(row.scores["accuracy"]), row.source, _percent(error))
-        if preset == "paper" and "nll" in row.scores:
-            source = row.source + ("*" if "*" in row.title else "")
-            nll, ece = (row.scores[name] for name in ("nll", "ece"))
-            return Published(100 * row.scores["accuracy"], source, nll=nll, ece=ece)
+        if None not in (members, row.members) and members != row.members:
+            continue
+        names = ("nll", "ece", "training", "training_runs")
+        return Published(
+            _percent(row.scores["accuracy"]),
+            row.source + ("*" if "*" in row.title else ""),
+            _percent(row.spread["accuracy"]) if row.spread else None,
+            reference=row.reference,
+            counted=row.counted,
+            **{name: row.scores.get(name) for name in names},
+        )
     return None
+
+
+def swept(dataset: str, network: str, method: str, score: str) -> float | None:
+    """A score that a paper prints of a sweep's point, as a share; None if it prints none."""
+    setting = (method, network_of(network), dataset)
+    rows = (row for row in paper_rows() if (row.method, row.network, row.dataset) == setting)
+    return next((row.scores[score] for row in rows if score in row.scores), None)
+
+
+def _is_of(preset: str, row: PaperRow) -> bool:
+    """Whether a preset of compare_cifar.py is trained as that row's table says."""
+    if preset == "table1":
+        return row.source == SMALL_BUDGET
+    if preset == "table6":
+        return row.source == "Liu et al. 2022, table 6"
+    return preset == "paper" and "nll" in row.scores
 
 
 def multi_ticket_gain(family: str, task: str, scheme: str) -> dict[str, float | str] | None:

@@ -178,7 +178,10 @@ def score(
 ) -> dict[str, Any]:
     """What a results file says of tickets on a test set."""
     evaluation = jt.evaluate(tickets, data[1], bins=config.bins, batch_size=predict_batch)
-    return report.results(tickets, evaluation, jt.cost(plan, tickets.task, data[0]), folder)
+    ledger, counted = jt.cost(plan, tickets.task, data[0]), None
+    if not any(phase.shrinks for phase in plan.phases):
+        counted = jt.cost(plan, tickets.task, data[0], masks=(t.mask for t in tickets))
+    return report.results(tickets, evaluation, ledger, folder, counted)
 
 
 def share_programs(folder: Path) -> None:

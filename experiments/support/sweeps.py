@@ -33,6 +33,7 @@ class Point:
         it.
       first: how many of the run's members count, from the first; None for all.
       change: what is done to the experiment's plan.
+      paper_method: what `papers.toml` calls it; "" for nothing.
     """
 
     series: str
@@ -42,6 +43,7 @@ class Point:
     parent: baselines_cifar.Config | None = None
     first: int | None = None
     change: Callable[[Plan], Plan] = same
+    paper_method: str = ""
 
     def plan(self) -> Plan:
         """The plan of the members that count, the parent's training included."""
@@ -73,6 +75,7 @@ class Scale:
       ticket_sparsities: of EDST and DST.
       members: of EDST and DST.
       escapes: drop fractions q.
+      bags: shares of the training images that a child of Prune and Tune is tuned on.
     """
 
     pat: prune_and_tune_cifar.Config
@@ -87,6 +90,7 @@ class Scale:
     ticket_sparsities: tuple[float, ...]
     members: tuple[int, ...]
     escapes: tuple[float, ...] = (0.1, 0.5, 0.8)
+    bags: tuple[float, ...] = (0.5, 0.7, 0.9, 1.0)
 
 
 def parent_of(config: prune_and_tune_cifar.Config) -> baselines_cifar.Config:
@@ -148,6 +152,37 @@ def structure(scale: Scale) -> list[Point]:
     return points
 
 
+def scope(scale: Scale) -> list[Point]:
+    """Points of one draw over all layers against the same share in every layer."""
+    network, flags = list(scale.networks.items())[-1]
+    points = []
+    for of in ("layerwise", "global"):
+        for share in scale.sparsities:
+            config = dataclasses.replace(
+                scale.pat,
+                **flags,
+                masks="random",
+                sparsity=share,
+                scope=of,
+                tune_epochs=scale.tunes[-1],
+            )
+            points.append(children(of, share, f"{network}-{of}-s{share:g}", config))
+    return points
+
+
+def bagging(scale: Scale) -> list[Point]:
+    """Points of children that are tuned on random shares of the training images."""
+    network, flags = list(scale.networks.items())[-1]
+    points = []
+    for masks, label in (("random", "R"), ("anti_random", "AR")):
+        for share in scale.bags:
+            config = dataclasses.replace(
+                scale.pat, **flags, masks=masks, bag=share, tune_epochs=scale.tunes[-1]
+            )
+            points.append(children(label, share, f"{network}-{masks}-bag{share:g}", config))
+    return points
+
+
 def masks_and_schedule(scale: Scale) -> list[Point]:
     """Points of random against anti-random masks, a constant rate against one cycle.
 
@@ -195,15 +230,33 @@ def exploration(scale: Scale) -> list[Point]:
     """Points of masks that move against masks that stay as they began (FreeTickets, table 5)."""
     points = []
     for name, config in (("EDST", scale.edst), ("DST", scale.dst)):
-        points.append(Point(name, "without", f"{config.name}-static", config, change=static))
-        points.append(Point(name, "with exploration", config.name, config))
+        without = {"EDST": "edst_without_exploration", "DST": "static_sparse"}[name]
+        points.append(
+            Point(
+                name,
+                "without",
+                f"{config.name}-static",
+                config,
+                change=static,
+                paper_method=without,
+            )
+        )
+        points.append(
+            Point(name, "with exploration", config.name, config, paper_method=config.name)
+        )
     return points
 
 
 def escape(scale: Scale) -> list[Point]:
     """Points of the drop fraction q of EDST's global exploration (FreeTickets, table 9)."""
     return [
-        Point("EDST", q, f"edst-q{q:g}", dataclasses.replace(scale.edst, escape=q))
+        Point(
+            "EDST",
+            q,
+            f"edst-q{q:g}",
+            dataclasses.replace(scale.edst, escape=q),
+            paper_method=f"edst_q{q:g}",
+        )
         for q in scale.escapes
     ]
 
@@ -217,6 +270,7 @@ def growth(scale: Scale) -> list[Point]:
             growth_rule,
             f"{config.name}-{growth_rule}",
             dataclasses.replace(config, growth=growth_rule),
+            paper_method=f"{config.name}_{growth_rule}_growth",
         )
         for name, config in methods
         for growth_rule in ("random", "gradient")
@@ -259,13 +313,15 @@ def members(scale: Scale) -> list[Point]:
 class Sweep:
     """The figure of a sweep.
 
-    Its title, what its axis says, whether that is logarithmic, and its points at a scale.
+    Its title, what its axis says, its points at a scale, whether the axis is logarithmic, and what
+    `papers.toml` calls the correlation of members and ensembles over the points of a series.
     """
 
     title: str
     label: str
     points: Callable[[Scale], list[Point]]
     log: bool = False
+    correlated: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 SWEEPS: Mapping[str, Sweep] = {
@@ -273,12 +329,19 @@ SWEEPS: Mapping[str, Sweep] = {
     "structure": Sweep(
         "Connections or neurons", "share of connections or of neurons pruned", structure
     ),
+    "scope": Sweep("Scope of the pruning", "share of weights pruned", scope),
+    "bagging": Sweep("Bagging of the children", "share of images that a child sees", bagging),
     "masks_and_schedule": Sweep("Masks and tuning schedules", "masks, tuning", masks_and_schedule),
     "ensemble_size": Sweep("Ensemble size", "children", ensemble_size, log=True),
     "exploration": Sweep("Parameter exploration", "", exploration),
     "q": Sweep("Global exploration rate", "drop fraction q of an escape", escape),
     "growth": Sweep("Growth", "how weights grow", growth),
-    "ticket_sparsity": Sweep("Sparsity of the tickets", "sparsity", ticket_sparsity),
+    "ticket_sparsity": Sweep(
+        "Sparsity of the tickets",
+        "sparsity",
+        ticket_sparsity,
+        correlated={"EDST": "edst_sparsities", "DST": "dst_sparsities"},
+    ),
     "members": Sweep("Number of tickets", "tickets", members),
 }
 

@@ -15,46 +15,56 @@ from jaxtickets.masks.units import UnitTable
 from jaxtickets.plan import Gradual
 from jaxtickets.tracing.flops import ForwardFlops
 
+Kept = Mapping[str, float]
+"""How many weights of each prunable layer survive, by path: of several networks the mean."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
     """FLOPs by layer, and how many weights each layer of a ticket keeps.
 
     Where a threshold or a draw runs over all layers together, or the weights decide, nobody knows
-    beforehand what each layer keeps: the same share is assumed.
+    beforehand what each layer keeps: the same share is assumed. A finished run's masks tell it.
 
     Args:
       flops: of the network as it is.
       sizes: how many weights each prunable layer of it has.
       whole: how many each had before units were cut out, of which sparsities are shares.
+      ends: what each layer of the finished tickets keeps, their mean; None for an assumption.
+      end_sparsity: the sparsity of the original count that the plan ends with.
     """
 
     flops: ForwardFlops
     sizes: dict[str, int]
     whole: dict[str, int]
+    ends: dict[str, float] | None = None
+    end_sparsity: float = 0.0
 
     @property
     def total(self) -> int:
         """All prunable weights of the whole network."""
         return sum(self.whole.values())
 
-    def forward(self, kept: dict[str, int]) -> float:
+    def forward(self, kept: Kept) -> float:
         """FLOPs of one example."""
         return sparse_forward(self.flops, kept, self.sizes)
 
-    def pruned(
-        self, before: dict[str, int], sparsity: float, keep_dense: Sequence[str] = ()
-    ) -> dict[str, int]:
-        """What is kept at that sparsity of the original count."""
+    def pruned(self, before: Kept, sparsity: float, keep_dense: Sequence[str] = ()) -> Kept:
+        """What is kept at that sparsity of the original count.
+
+        Where the finished tickets tell what they keep, this is it; on the way there every layer has
+        lost the same share of what it loses.
+        """
+        if self.ends is not None:
+            way = min(1.0, sparsity / self.end_sparsity) if self.end_sparsity else 1.0
+            return {path: n - way * (n - self.ends[path]) for path, n in self.whole.items()}
         whole = {path for path in before if any(re.search(pattern, path) for pattern in keep_dense)}
         return {
             path: n if path in whole else min(n, num_kept(self.whole[path], sparsity))
             for path, n in before.items()
         }
 
-    def without_units(
-        self, before: dict[str, int], units: UnitTable, widths: Sequence[int]
-    ) -> dict[str, int]:
+    def without_units(self, before: Kept, units: UnitTable, widths: Sequence[int]) -> Kept:
         """What is kept where so many units of every group live, with all that writes and reads
         them.
         """
@@ -66,9 +76,7 @@ class Layers:
                 left[leaf.path] = min(left[leaf.path], round(self.sizes[leaf.path] * float(share)))
         return left
 
-    def gradually(
-        self, before: dict[str, int], how: Gradual, steps: int
-    ) -> tuple[float, dict[str, int]]:
+    def gradually(self, before: Kept, how: Gradual, steps: int) -> tuple[float, Kept]:
         """FLOPs of one example in each of the steps of a gradual pruning, added up, and what is
         kept in the end.
 
@@ -140,7 +148,7 @@ def group_densities(units: UnitTable, budgets: Mapping[str, int]) -> np.ndarray:
     return np.where(size > 0, budget / np.maximum(size, 1), 1.0)[:-1]
 
 
-def sparse_forward(flops: ForwardFlops, kept: dict[str, int], sizes: dict[str, int]) -> float:
+def sparse_forward(flops: ForwardFlops, kept: Kept, sizes: dict[str, int]) -> float:
     """Forward FLOPs of a ticket: each layer's by its density; what no parameter takes part in
     counts in full.
     """

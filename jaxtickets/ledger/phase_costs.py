@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtickets.ledger.layers import Layers, widths_that_fit
+from jaxtickets.ledger.layers import Kept, Layers, widths_that_fit
 from jaxtickets.masks import scores
 from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.children import kept_dense, units_for
@@ -53,7 +53,7 @@ class BeforePhase(NamedTuple):
 
     network: NetworkShapes
     layers: Layers
-    kept: dict[str, int]
+    kept: Kept
     steps_per_epoch: int
     begins: NetworkShapes
     widths: tuple[int, ...] | None = None
@@ -91,7 +91,7 @@ class Costs(NamedTuple):
       network: the smaller network that it leaves; None for the one before.
     """
 
-    kept: dict[str, int]
+    kept: Kept
     flops: float | None = None
     widths: tuple[int, ...] | None = None
     network: NetworkShapes | None = None
@@ -137,6 +137,8 @@ def _(phase: Prune, before: BeforePhase) -> Costs:
 
 def _by_units(before: BeforePhase, sparsity: float) -> Costs:
     """What is left where whole units go, the same share of every layer's."""
+    if before.layers.ends is not None:
+        return Costs(before.layers.pruned(before.kept, sparsity))
     units = before.units
     widths = widths_that_fit(units, num_kept(before.layers.total, sparsity))
     return Costs(before.layers.without_units(before.kept, units, widths), widths=widths)
@@ -166,7 +168,7 @@ def _(phase: Fork, before: BeforePhase) -> Costs:
         return Costs(before.kept)
     task, params, state, x_spec, _ = before.network
     network = (task.apply, params, state, x_spec, task.prunable)
-    if phase.unit == "neuron":
+    if phase.unit == "neuron" and before.layers.ends is None:
         units = units_for(*network, phase.keep_dense)
         widths = tuple(num_kept(size, phase.child_sparsity) for size in units.sizes)
         return Costs(before.layers.without_units(before.kept, units, widths), widths=widths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -15,9 +16,10 @@ from rich.text import Text
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.dataset.arrays import as_dataset
 from jaxtickets.errors import PlanError
-from jaxtickets.ledger.layers import Layers
+from jaxtickets.ledger.layers import Kept, Layers
 from jaxtickets.ledger.phase_costs import BeforePhase, executed_flops, phase_cost
 from jaxtickets.masks.sparsity import prunable_shapes
+from jaxtickets.masks.trees import leaf_paths
 from jaxtickets.messages.printing import printed
 from jaxtickets.messages.quoting import shown
 from jaxtickets.plan import Length, NetworkShapes, Plan
@@ -28,6 +30,8 @@ from jaxtickets.tracing.precision import in_32_bits
 
 PyTree = Any
 MOST_STEPS = 2**31 - 1
+ALIKE = 1e-3
+"""Density by which tickets of one plan may differ: counts are floors of shares of layers."""
 MOST_ROWS = 100
 
 
@@ -150,13 +154,20 @@ class PlanCost:
 
 
 @in_32_bits
-def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> PlanCost:
+def cost(
+    plan: Plan,
+    task: Task,
+    data: Dataset | Stream | tuple[Any, Any],
+    *,
+    masks: Iterable[PyTree] | None = None,
+) -> PlanCost:
     """Theoretical cost of `plan` on that network and data; nothing is trained or compiled.
 
     With f_D and f_S the FLOPs of a dense and a sparse forward pass, a step costs 3 f_D dense, 3 f_S
     sparse, and with RigL every Delta T steps (3 f_S Delta T + 2 f_S + f_D) / (Delta T + 1) on
     average; SET 3 f_S; gradual pruning 3 f of the moment's density. Masks that the weights decide
-    are assumed to keep the same share of every layer. The model is traced and each parameter
+    are assumed to keep the same share of every layer; `masks` of the finished run tell it. The
+    model is traced and each parameter
     followed to the convolution or product that uses it (`jaxtickets.tracing.flops`). Training steps
     are counted from the network in training mode (MIMO repeats the batch there), predictions from
     evaluation mode, and both are compared with the ordinary network, `task.plain`, where the task
@@ -166,13 +177,17 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
       plan: the method.
       task: the network.
       data: what it would be trained on; only its size and one example are looked at.
+      masks: of the tickets that the plan gave (`TicketEnsemble.masks`), to count what each layer
+        keeps, the mean over them; while they are pruned, every layer has lost the same share of
+        what it loses. None: before the run.
 
     Returns:
       A `PlanCost`.
 
     Raises:
       MaskError: a sparsity that the network's layers cannot meet.
-      PlanError: more steps of one network than 32 bits count.
+      PlanError: more steps of one network than 32 bits count; `masks` of a plan that cuts units
+        out, or of tickets that differ in their density.
 
     >>> import jaxtickets as jt
     >>> train, _ = jt.data.pair("digits")
@@ -201,11 +216,13 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
     _check_steps(plan, steps_per_epoch)
     x_spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
     network = NetworkShapes(task, params, state, x_spec, shapes)
-    layers = _layers(network, x, True, sizes)
+    ends = None if masks is None else _ends(plan, sizes, masks)
+    end = {"ends": ends, "end_sparsity": plan.sparsity_before(len(plan.phases))}
+    layers = dataclasses.replace(_layers(network, x, True, sizes), **end)
     before = BeforePhase(network, layers, dict(sizes), steps_per_epoch, network)
     predicting = _layers(network, x, False, sizes)
     phases: list[PhaseCost] = []
-    tickets: list[tuple[int, dict[str, int], Layers]] = []
+    tickets: list[tuple[int, Kept, Layers]] = []
     for index, phase in enumerate(plan.phases):
         costs, executed = phase_cost(phase, before), executed_flops(phase, before)
         copies, steps = plan.copies(index), phase.steps(steps_per_epoch)
@@ -216,7 +233,7 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
         if costs.network is not None:
             before = _in(costs.network, before, x, sizes)
             predicting = _layers(costs.network, x, False, sizes)
-        tickets += [(copies, before.kept, predicting)] * phase.tickets
+        tickets += [(copies, ends or before.kept, predicting)] * phase.tickets
     reference_steps = (
         plan.reference.steps(steps_per_epoch) if plan.reference else plan.all_steps(steps_per_epoch)
     )
@@ -239,9 +256,11 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
         forward_dense=reference_dense,
         forward_sparse=forward / members,
         dense_bytes=_bytes_of(reference_params),
-        ticket_bytes=sum(
-            copies * (ticket_bytes - (4 * (whole - sum(kept.values())) - bits if masked else 0))
-            for copies, kept, _ in tickets
+        ticket_bytes=round(
+            sum(
+                copies * (ticket_bytes - (4 * (whole - sum(kept.values())) - bits if masked else 0))
+                for copies, kept, _ in tickets
+            )
         ),
         reference={
             "network": ordinary.name,
@@ -250,6 +269,40 @@ def cost(plan: Plan, task: Task, data: Dataset | Stream | tuple[Any, Any]) -> Pl
             "forward": reference_dense,
         },
     )
+
+
+def _ends(plan: Plan, sizes: dict[str, int], tickets: Iterable[PyTree]) -> dict[str, float]:
+    """How many weights of each prunable layer the tickets with these masks keep, their mean."""
+    if any(phase.shrinks for phase in plan.phases):
+        raise PlanError(
+            f"masks: {plan.name} cuts units out, and masks of the smaller networks do not say of"
+            " which layers they were; leave masks out."
+        )
+    counts = [_kept(sizes, mask) for mask in tickets]
+    if not counts:
+        raise PlanError("masks: got none; give those of the tickets, or leave them out.")
+    shares = [sum(kept.values()) / sum(sizes.values()) for kept in counts]
+    if max(shares) - min(shares) > ALIKE:
+        raise PlanError(
+            f"masks: the tickets keep from {min(shares):.3g} to {max(shares):.3g} of the weights;"
+            " only tickets of one density are counted."
+        )
+    return {path: sum(kept[path] for kept in counts) / len(counts) for path in sizes}
+
+
+def _kept(sizes: dict[str, int], mask: PyTree) -> dict[str, int]:
+    """How many weights of each prunable layer a mask keeps."""
+    leaves = dict(zip(leaf_paths(mask), jax.tree.leaves(mask), strict=True))
+    kept = {}
+    for path, size in sizes.items():
+        leaf = np.asarray(leaves.get(path, False))
+        if leaf.dtype != bool or leaf.size not in (1, size):
+            raise PlanError(
+                f"masks: {path} of the network has {size:,} weights, and there it is"
+                f" {leaf.dtype}{list(leaf.shape)}; give the masks of this plan's tickets."
+            )
+        kept[path] = size if leaf.size == 1 and leaf.all() else int(np.count_nonzero(leaf))
+    return kept
 
 
 def _layers(network: NetworkShapes, x: PyTree, train: bool, whole: dict[str, int]) -> Layers:

@@ -24,6 +24,9 @@ from jaxtickets.plan.training import Train
 
 OURS = (Start, Train, Escape, Collect, Prune, Shrink, Remember, Rewind, Fork)
 
+MANY_STEPS = 1_000_000
+"""Of an epoch: so many that whatever trains at all takes one."""
+
 check = checks.Checks(PlanError)
 
 
@@ -165,6 +168,26 @@ class Plan(Part):
     def members(self) -> int:
         """Tickets that come out."""
         return sum(self.copies(i) * phase.tickets for i, phase in enumerate(self.phases))
+
+    @property
+    def training_runs(self) -> int:
+        """How often a network is trained: a run begins where one starts, and where trained weights
+        are copied, pruned or rewound and trained again.
+
+        Networks that are collected along one run, as snapshots and EDST's tickets are, take one.
+
+        >>> import jaxtickets as jt
+        >>> jt.edst(members=7).training_runs, jt.dst(3).training_runs, jt.ltr(3).training_runs
+        (1, 3, 4)
+        """
+        runs, begins = 0, True
+        for index, phase in enumerate(self.phases):
+            if phase.steps(MANY_STEPS):
+                runs += self.copies(index) if begins else 0
+                begins = False
+            elif phase.forks or phase.rewinds_to is not None or phase.may_prune:
+                begins = True
+        return runs
 
     def steps(self, steps_per_epoch: int) -> int:
         """Training steps of one lineage, and of one child of it where the plan forks."""

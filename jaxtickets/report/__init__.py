@@ -2,6 +2,7 @@
 
 from jaxtickets.report.comparison import comparison_table as comparison_table
 from jaxtickets.report.comparison import cost_note as cost_note
+from jaxtickets.report.comparison import counted_otherwise as counted_otherwise
 from jaxtickets.report.comparison import summary as summary
 from jaxtickets.report.costs import DenseRun as DenseRun
 from jaxtickets.report.costs import cost_ratios as cost_ratios

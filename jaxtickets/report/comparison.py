@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxtickets.report.costs import COST_COLUMNS, NOTE_EXECUTED, DenseRun, cost_ratios
+from jaxtickets.report.costs import (
+    COST_COLUMNS,
+    NOTE_COUNTED,
+    NOTE_EXECUTED,
+    DenseRun,
+    cost_ratios,
+)
 from jaxtickets.report.records import Record, as_record
 from jaxtickets.report.table import Cell, Column, Mean, ScoreTable
 
@@ -39,7 +45,7 @@ def summary(runs: Sequence[Mapping[str, Any]], dense_run: float) -> dict[str, An
 
     Returns:
       By score (accuracy, nll, ece, members_accuracy, members_nll, disagreement, kl, training,
-        inference, training_executed, inference_executed, seconds): `mean`, and
+        inference, their executed and counted ones, seconds): `mean`, and
       `standard_error`, the sample's standard deviation over the root of the number of runs, None
       for one run. A score that some run lacks (the disagreement of one member) or that is infinite
       is None.
@@ -83,13 +89,25 @@ COLUMNS = {
     "disagreement": Column("disagreement %", times=100, digits=1, short="disagr %"),
     "kl": Column("KL", digits=3),
     **COST_COLUMNS,
+    "training_runs": Column("training runs", digits=0, short="runs"),
     "seconds": Column("seconds", digits=0, short="sec"),
     "predict": Column("seconds of predicting", digits=2, short="predict s"),
 }
+SCORES = ("accuracy", "nll", "ece", "members_accuracy", "disagreement", "kl")
+PAPER_COLUMNS = {
+    "accuracy": Column("paper's acc %"),
+    "training": Column("paper's training", "x", short="paper's train"),
+    "training_runs": Column("paper's training runs", short="paper's runs", digits=1),
+}
+"""What a paper prints of a method, beside ours."""
+NOTE_TESTS = (
+    "p: Student's t-test of the runs' accuracies, two-sided, against that method; not corrected for"
+    " the number of tests."
+)
 OF_MEMBERS = ("members_accuracy", "disagreement", "kl")
 """Scores that a single network has not."""
-NOT_ALWAYS = ("training_executed", "inference_executed", "predict")
-"""Scores that no row of an older comparison tells."""
+ALWAYS = ("training", "inference", "seconds")
+"""Of the costs those that every row tells, of an older comparison too."""
 
 
 def comparison_table(comparison: Mapping[str, Any] | Record) -> ScoreTable:
@@ -104,12 +122,17 @@ def comparison_table(comparison: Mapping[str, Any] | Record) -> ScoreTable:
     record = as_record(comparison)
     rows = record.parts("rows")
     published = [row.maybe("published") for row in rows]
-    names = [name for name in COLUMNS if name not in NOT_ALWAYS or _told(rows, name)]
+    names = [name for name in COLUMNS if name in (*SCORES, *ALWAYS) or _told(rows, name)]
     columns, cells = [COLUMNS[name] for name in names], [_cells(row, names) for row in rows]
-    if any(published):
-        columns.append(Column("paper's acc %"))
-        for line, paper in zip(cells, published, strict=True):
-            line.append(None if paper is None else _mean_of(paper, "accuracy"))
+    for name, column in PAPER_COLUMNS.items():
+        if any(paper is not None and name in paper for paper in published):
+            columns.append(column)
+            for line, paper in zip(cells, published, strict=True):
+                line.append(None if paper is None else _printed(paper, name))
+    tested = list(dict.fromkeys(name for row in rows for name in _tests(row)))
+    columns += [Column(f"p: {name}") for name in tested]
+    for line, row in zip(cells, rows, strict=True):
+        line += [p_value(_tests(row).get(name)) for name in tested]
     sources = sorted({paper.text("source") for paper in published if paper is not None})
     seeds = len(record.numbers("seeds"))
     runs = f"Mean and standard error of {seeds} runs." if seeds > 1 else "One run."
@@ -118,7 +141,16 @@ def comparison_table(comparison: Mapping[str, Any] | Record) -> ScoreTable:
         notes.append(record.text("timing"))
     if "training_executed" in names:
         notes.append(NOTE_EXECUTED)
+    if "training_counted" in names:
+        notes.append(NOTE_COUNTED)
+    if tested:
+        notes.append(NOTE_TESTS)
     notes += [f"paper: {'; '.join(sources)}."] if sources else []
+    notes += counted_otherwise(
+        (_named(row), paper.text("counted", ""))
+        for row, paper in zip(rows, published, strict=True)
+        if paper is not None
+    )
     return ScoreTable(
         tuple(columns),
         tuple(_named(row) for row in rows),
@@ -133,7 +165,35 @@ def _named(row: Record) -> str:
     return row.text("title") + (f" (M={members})" if members > 1 else "")
 
 
+def counted_otherwise(reasons: Iterable[tuple[str, str]]) -> list[str]:
+    """Notes on why a paper's training FLOPs or runs are others than ours, of pairs of a row's name
+    and the reason; none where no row has one.
+    """
+    told = [f"{name}: {reason}" for name, reason in reasons if reason]
+    return [f"Counted otherwise in the paper. {' '.join(told)}"] if told else []
+
+
+def p_value(value: float | None) -> str:
+    """A p-value as tables print it.
+
+    >>> p_value(0.0421), p_value(1e-9), p_value(None)
+    ('.042', '<.001', '')
+    """
+    return "" if value is None else "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")
+
+
+def _tests(row: Record) -> dict[str, float | None]:
+    tests = row.maybe("tests")
+    return {} if tests is None else {name: tests.number(name) for name in tests.data}
+
+
+def _printed(paper: Record, name: str) -> Cell:
+    return _mean_of(paper, name) if name == "accuracy" else paper.number(name)
+
+
 def _told(rows: Sequence[Record], name: str) -> bool:
+    if name == "training_runs":
+        return any(name in row for row in rows)
     return any(row.part("scores").maybe(name) is not None for row in rows)
 
 
@@ -141,7 +201,9 @@ def _cells(row: Record, names: Sequence[str]) -> list[Cell]:
     cells: list[Cell] = []
     for name in names:
         score = row.part("scores").maybe(name)
-        if score is None or (row.count("members") == 1 and name in OF_MEMBERS):
+        if name == "training_runs":
+            cells.append(row.number(name))
+        elif score is None or (row.count("members") == 1 and name in OF_MEMBERS):
             cells.append(None)
         elif name in ("accuracy", "nll", "ece"):
             cells.append(_mean_of(score, "mean"))

@@ -42,10 +42,16 @@ COST_COLUMNS = {
     "inference": Column("inference", "x", short="infer"),
     "training_executed": Column("executed training", "x", short="exec. train"),
     "inference_executed": Column("executed inference", "x", short="exec. infer"),
+    "training_counted": Column("counted training", "x", short="counted train"),
+    "inference_counted": Column("counted inference", "x", short="counted infer"),
 }
 NOTE_EXECUTED = (
     "Executed FLOPs are those that dense hardware multiplies by, in the same units; seconds follow"
     " them."
+)
+NOTE_COUNTED = (
+    "Counted FLOPs are the theoretical ones of the finished runs' masks; beforehand a mask that the"
+    " weights decide is assumed to keep the same share of every layer."
 )
 
 
@@ -64,11 +70,11 @@ class Costs(NamedTuple):
 
     @property
     def columns(self) -> dict[str, list[float | None]]:
-        """The ratios that a table shows: executed FLOPs only where a run tells them."""
+        """The ratios that a table shows: executed and counted FLOPs only where a run tells them."""
         return {
             name: values
             for name, values in self.ratios.items()
-            if "executed" not in name or any(value is not None for value in values)
+            if name in ("training", "inference") or any(value is not None for value in values)
         }
 
 
@@ -145,6 +151,8 @@ def in_one_unit(runs: Sequence[Mapping[str, Any] | None]) -> Costs:
     note = unit.note
     if any(value is not None for value in ratios["training_executed"]):
         note = f"{note} {NOTE_EXECUTED}"
+    if any(value is not None for value in ratios["training_counted"]):
+        note = f"{note} {NOTE_COUNTED}"
     return Costs(ratios, note, unit)
 
 
@@ -162,11 +170,18 @@ def cost_ratios(
     """
     scale = (cost["forward_dense"] if own_forward is None else own_forward) / forward
     executed, per_prediction = _executed(cost), cost.get("inference_executed")
+    counted, counted_prediction = (
+        cost.get(f"{name}_counted") for name in ("training", "inference")
+    )
     return {
         "training": _flops(cost) / flops,
         "inference": cost["inference"] * scale,
         "training_executed": None if executed is None else executed / flops,
         "inference_executed": None if per_prediction is None else per_prediction * scale,
+        "training_counted": None
+        if counted is None
+        else _flops(cost) / flops * counted / cost["training"],
+        "inference_counted": None if counted_prediction is None else counted_prediction * scale,
     }
 
 

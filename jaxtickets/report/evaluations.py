@@ -18,6 +18,8 @@ _COST_COLUMNS = {
     "inference": Column("inference FLOPs (theoretical)", "x", better="lower"),
     "training_executed": Column("training FLOPs (executed)", "x", better="lower"),
     "inference_executed": Column("inference FLOPs (executed)", "x", better="lower"),
+    "training_counted": Column("training FLOPs (counted)", "x", better="lower"),
+    "inference_counted": Column("inference FLOPs (counted)", "x", better="lower"),
 }
 
 Row = Mapping[str, Any]

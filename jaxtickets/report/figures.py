@@ -14,7 +14,11 @@ BLUE, ORANGE, GREEN, PINK, _, SKY = COLOURS[:6]
 KINDS = (
     ("one network", "0.35", ("independent", "dropout")),
     ("networks from scratch", BLUE, ("bagged", "dense_ensemble")),
-    ("pruned or sparse", GREEN, ("static_sparse", "ltr", "prune_finetune", "dst", "edst")),
+    (
+        "pruned or sparse",
+        GREEN,
+        ("static_sparse", "ltr", "prune_finetune", "dst", "edst", "edst_m7"),
+    ),
     ("channels cut out while it evolves", SKY, ("dst_channels", "edst_channels")),
     ("Prune and Tune", ORANGE, ("pat_r", "pat_ar", "pat_partition")),
     ("children of whole units, cut out", PINK, ("pat_units",)),

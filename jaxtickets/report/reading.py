@@ -16,9 +16,16 @@ from jaxtickets.report.records import Record, as_record, read_json
 from jaxtickets.report.table import Cell, Column, ScoreTable, table_of
 from jaxtickets.tickets.ensemble import TicketEnsemble
 
+ROUNDED = 1e-3
+"""Relative: masks whose counts were known beforehand differ by the rounding of layer sizes."""
+
 
 def results(
-    tickets: TicketEnsemble, evaluation: Evaluation, cost: PlanCost, folder: str | Path
+    tickets: TicketEnsemble,
+    evaluation: Evaluation,
+    cost: PlanCost,
+    folder: str | Path,
+    counted: PlanCost | None = None,
 ) -> dict[str, Any]:
     """Scores, diversity, cost and time of a finished run.
 
@@ -27,6 +34,7 @@ def results(
       evaluation: of them, on test data.
       cost: the plan's ledger.
       folder: the run folder, for the measured seconds and versions.
+      counted: the ledger of the tickets' masks, told beside the plan's where it is another.
 
     Returns:
       What `Evaluation.to_dict` has: `ensemble` and `members` (accuracy, nll, ece, adaptive_ece,
@@ -44,7 +52,10 @@ def results(
     for number, score in enumerate(measured["members"]):
         info = tickets.tickets[number // tickets.heads].info
         score |= {"density": info.get("density"), "ever_active": info.get("ever_active")}
-    record = measured | {"cost": cost.to_dict()} | timing | {"plan": cost.plan.to_json()}
+    costs = cost.to_dict()
+    if counted is not None and not math.isclose(counted.training, cost.training, rel_tol=ROUNDED):
+        costs |= {f"{name}_counted": getattr(counted, name) for name in ("training", "inference")}
+    record = measured | {"cost": costs} | timing | {"plan": cost.plan.to_json()}
     return finite(record)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtickets.report.canvas import COLOURS, MARKERS, new_figure, save_figure
+from jaxtickets.report.comparison import p_value
 from jaxtickets.report.records import Record, as_record
 from jaxtickets.report.table import Cell, Column, ScoreTable, table_of
 
@@ -56,7 +57,7 @@ def gains_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
         interval = [] if boot is None else [boot.number(end) for end in ("low", "high")]
         line: list[Cell] = [*_gain(row, record.count("size"))]
         line += [
-            None if tests is None else _p(tests.number(baseline))
+            None if tests is None else p_value(tests.number(baseline))
             for baseline in ("baseline", "base_lt")
         ]
         line.append(" to ".join(columns[2].show(end) for end in interval))
@@ -264,7 +265,3 @@ def _printed(paper: Record) -> str | None:
     if single is None or ensemble is None:
         return None
     return f"{single:.2f} / {ensemble:.2f} / {ensemble - single:+.2f}"
-
-
-def _p(value: float | None) -> str:
-    return "" if value is None else "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")

@@ -116,6 +116,91 @@ def test_schemes_stand_beside_the_papers_where_they_are_of_its_setting(tmp_path,
     assert not [row for row in page.rows if row[0] == "difference"]
 
 
+def test_points_of_a_sweep_stand_beside_the_papers(tmp_path, published):
+    """Liu et al., 2021: random growth 82.4 % (table 10), Pearson .979 over sparsities (table 8)."""
+    point = {
+        "series": "EDST",
+        "x": "random",
+        "accuracy": 0.82,
+        "members_accuracy": 0.81,
+        "nll": 0.7,
+        "ece": 0.03,
+        "disagreement": 0.13,
+        "kl": 0.23,
+        "seconds": 9.0,
+        "paper_method": "edst_random_growth",
+        "members": 3,
+        "density": 0.2,
+        "model": "WideResNet(28, 10)",
+        "plan": jt.edst().to_json(),
+    }
+    correlation = {"series": "EDST", "paper_method": "edst_sparsities", "pearson": 0.9}
+    sweep = {
+        "sweep": "growth",
+        "title": "Growth",
+        "label": "how weights grow",
+        "dataset": {"name": "cifar100"},
+        "seeds": [0],
+        "points": [point],
+        "correlations": [correlation | {"spearman": None, "runs": 6}],
+        "command": "python experiments/ablations_cifar.py",
+    }
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
+    page = page_of(tmp_path / "sweep.json", published=published)
+    assert page.row("EDST")[1] == "random"
+    assert page.row("ours: EDST, random")[1] == "82.00"
+    assert page.row("paper: EDST Ensemble (random growth)")[1] == "82.40"
+    assert page.row("difference")[1] == "-0.40"
+    assert page.row("paper: EDST Ensemble")[1] == "0.979"
+    assert page.row("difference", 1)[1] == "-0.079"
+
+
+def test_a_row_of_a_comparison_meets_the_papers_row_of_its_size(tmp_path, published):
+    """EDST with seven tickets, and why the paper counts its training otherwise where it does."""
+    score = {"mean": 0.96, "standard_error": None}
+    row = {
+        "method": "edst_m7",
+        "paper_method": "edst",
+        "title": "EDST ensemble, S = .9",
+        "members": 7,
+        "density": 0.1,
+        "seeds": [0],
+        "scores": {"accuracy": score, "training": score | {"mean": 0.58}},
+        "training_runs": 1,
+        "plan": jt.edst(7, 0.9).to_json(),
+    }
+    mimo = {
+        "method": "mimo",
+        "paper_method": "mimo",
+        "title": "MIMO",
+        "members": 3,
+        "density": 1.0,
+        "plan": jt.dense(1, 250).to_json(),
+        "scores": row["scores"] | {"training": score | {"mean": 4.0}},
+    }
+    comparison = {
+        "budget": "As published.",
+        "network": "WideResNet(28, 10)",
+        "dataset": {"name": "cifar10"},
+        "seeds": [0],
+        "reference": {
+            "network": "WideResNet(28, 10)",
+            "length": "250 epochs",
+            "flops": 1e17,
+            "forward": 1e10,
+        },
+        "rows": [row, row | mimo],
+        "command": "python experiments/compare_cifar.py",
+    }
+    (tmp_path / "compare.json").write_text(json.dumps(comparison))
+    table1 = [paper for paper in published if paper.source == "Liu et al. 2022, table 1"]
+    page = page_of(tmp_path / "compare.json", published=table1)
+    theirs = page.row("paper: EDST Ensemble (M=7, S=0.9)")
+    assert theirs[1:4] == ["96.10", "0.57", "1.0"]
+    assert page.row("difference")[1:4] == ["-0.10", "+0.01", "+0.0"]
+    assert "MIMO* (M=3): the paper leaves out the extra inputs" in page.words
+
+
 def test_strengths_of_a_penalty(tmp_path):
     """What multi_ticket_glue.py --tau-sweep writes."""
     about = {
@@ -168,6 +253,27 @@ def test_the_papers_rows_are_those_of_the_papers(published):
         "difference"
     ] == pytest.approx(0.0152)
     assert found["Liu et al. 2022, table 7", "DST Ensemble", "cifar100"].scores["class_3"] == 0.277
+    assert (
+        found["Liu et al. 2022, table 3", "EDST Ensemble (M=4, S=0.8)", "imagenet"].scores[
+            "imagenet_a_nll"
+        ]
+        == 4.74
+    )
+    assert (
+        found["Liu et al. 2022, table 1", "PF Ensemble (M=3, S=0.8)", "cifar10"].scores[
+            "training_runs"
+        ]
+        == 6
+    )
+    assert (
+        found["Liu et al. 2022, table 11", "EDST Ensemble (M=1, S=0.9)", "cifar10"].scores[
+            "ood_cifar100"
+        ]
+        == 0.8955
+    )
+    assert (
+        found["Liu et al. 2022, table 9", "EDST Ensemble (q=0.5)", "cifar100"].scores["kl"] == 2.223
+    )  # as printed
     # A table without repeats of a row: 12 methods twice.
     assert (
         len(

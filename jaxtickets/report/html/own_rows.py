@@ -15,7 +15,10 @@ from jaxtickets.plan import Plan, Train
 from jaxtickets.report.html.inputs import ReportInputs, Run, method_of, plan_of
 from jaxtickets.report.records import Record
 
-COMPARED = ("accuracy", "nll", "ece", "training", "disagreement", "kl")
+COMPARED = (
+    *("accuracy", "nll", "ece", "training", "inference", "disagreement", "kl"),
+    "members_accuracy",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +63,7 @@ def our_rows(inputs: ReportInputs) -> list[OurRow]:
     for run in inputs.runs:
         if run.results is None:
             continue
-        scores = _scores_of(run.results)
+        scores = _scores_of(run.results, run.plan)
         for row in _evaluated(inputs):
             # of a part there is no paper
             all_of_it = row.part("evaluation").number("examples") == run.results.number("examples")
@@ -80,6 +83,8 @@ def our_rows(inputs: ReportInputs) -> list[OurRow]:
         rows += [row for row in _compared(record) if not any(_same(row, other) for other in rows)]
     for record in inputs.schemes:
         rows += _schemes(record)
+    for record in inputs.sweeps:
+        rows += _swept(record)
     return rows
 
 
@@ -117,10 +122,14 @@ def evaluated_scores(evaluation: Record) -> dict[str, float]:
     return {name: value for name, value in scores.items() if value is not None}
 
 
-def _scores_of(results: Record) -> dict[str, float]:
+def _scores_of(results: Record, plan: Plan | None) -> dict[str, float]:
     scores = {name: results.part("ensemble").number(name) for name in ("accuracy", "nll", "ece")}
     scores |= {name: results.part("diversity").number(name) for name in ("disagreement", "kl")}
-    scores["training"] = results.part("cost").number("training")
+    scores |= {name: results.part("cost").number(name) for name in ("training", "inference")}
+    if len(results.parts("members")) > 1:
+        scores["members_accuracy"] = results.part("members_mean").number("accuracy")
+    if plan is not None:
+        scores["training_runs"] = plan.training_runs
     return {name: value for name, value in scores.items() if value is not None}
 
 
@@ -232,12 +241,14 @@ def _compared(record: Record) -> list[OurRow]:
             for name in COMPARED
             if (part := row.part("scores").maybe(name)) is not None
         }
+        scores["training_runs"] = row.number("training_runs")
         known_scores = {name: value for name, value in scores.items() if value is not None}
         density = row.number("density")
         sparsity = None if density is None else 1 - density
         runs = len(row.numbers("seeds")) or 1
         epochs = _epochs(plan_of(row)) if "plan" in row else None
-        title, method, members = row.text("title"), row.text("method"), row.count("members")
+        title, members = row.text("title"), row.count("members")
+        method = row.text("paper_method", row.text("method"))
         rows.append(
             OurRow(
                 title,
@@ -262,6 +273,51 @@ def _same(row: OurRow, other: OurRow) -> bool:
         other.dataset,
         other.members,
     )
+
+
+def _swept(record: Record) -> list[OurRow]:
+    """Points of a sweep that a paper has, and correlations over them."""
+    rows, dataset = [], record.part("dataset").text("name")
+    runs = len(record.numbers("seeds")) or 1
+    points = [point for point in record.parts("points") if point.text("paper_method", "")]
+    names = ("accuracy", "nll", "ece", "members_accuracy", "disagreement", "kl")
+    for point in points:
+        scores = {name: point.number(name) for name in names}
+        density = point.number("density")
+        rows.append(
+            OurRow(
+                f"{point.text('series')}, {place_on_axis(point)}",
+                point.text("paper_method"),
+                network_of(point.text("model")),
+                dataset,
+                {name: value for name, value in scores.items() if value is not None},
+                members=point.count("members"),
+                sparsity=None if density is None else 1 - density,
+                epochs=_epochs(plan_of(point)) if "plan" in point else None,
+                runs=runs,
+            )
+        )
+    models = [point.text("model") for point in record.parts("points") if "model" in point]
+    for correlation in record.parts("correlations"):
+        if not correlation.text("paper_method", "") or not models:
+            continue
+        coefficients = {
+            f"accuracy_{name}": correlation.number(name) for name in ("pearson", "spearman")
+        }
+        known_scores = {name: value for name, value in coefficients.items() if value is not None}
+        method, network = correlation.text("paper_method"), network_of(models[0])
+        rows.append(
+            OurRow(correlation.text("series"), method, network, dataset, known_scores, runs=runs)
+        )
+    return rows
+
+
+def place_on_axis(point: Record) -> str:
+    """Where a point of a sweep stands on its axis: a number, or a name."""
+    if isinstance(point.data.get("x"), str):
+        return point.text("x")
+    number = point.number("x")
+    return "" if number is None else f"{number:g}"
 
 
 def _schemes(record: Record) -> list[OurRow]:

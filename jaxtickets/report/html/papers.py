@@ -17,7 +17,13 @@ SCORES: Mapping[str, Column] = {
     "corrupted_accuracy": Column("cAcc", "%", 100, 1),
     "corrupted_nll": Column("cNLL", digits=3),
     "corrupted_ece": Column("cECE", "%", 100, 1),
+    "imagenet_a_accuracy": Column("aAcc", "%", 100, 1),
+    "imagenet_a_nll": Column("aNLL"),
+    "imagenet_a_ece": Column("aECE", "%", 100),
     "training": Column("training FLOPs, x"),
+    "training_runs": Column("runs", digits=1),
+    "inference": Column("inference FLOPs, x"),
+    "members_accuracy": Column("members' acc", "%", 100),
     "disagreement": Column("disagreement", digits=3),
     "kl": Column("KL", digits=3),
     "ood_svhn": Column("OoD SVHN", digits=4),
@@ -32,6 +38,8 @@ SCORES: Mapping[str, Column] = {
     "negative_double_fault": Column("ND"),
     "oracle_disagreement": Column("D"),
     "correlation": Column("C"),
+    "accuracy_pearson": Column("Pearson", digits=3),
+    "accuracy_spearman": Column("Spearman", digits=3),
     **{f"class_{i}": Column(f"class {i}", digits=3) for i in range(10)},
 }
 """Scores as both sides name them, in the order of the columns."""
@@ -56,6 +64,7 @@ class PaperRow:
       epochs: trained by all its networks together; None where it does not say.
       spread: standard errors of some scores.
       reference: epochs of the dense run that the score "training" is a multiple of.
+      counted: why its training FLOPs or runs are others than those that are counted here.
     """
 
     source: str
@@ -69,6 +78,7 @@ class PaperRow:
     epochs: float | None = None
     spread: Mapping[str, float] = dataclasses.field(default_factory=dict)
     reference: float | None = None
+    counted: str = ""
 
 
 def differences(ours: OurRow, theirs: PaperRow) -> list[str]:
@@ -189,6 +199,9 @@ def _table(source: str, pairs: Sequence[tuple[OurRow, PaperRow]]) -> ScoreTable:
         if "training" in shown and len(units) == 1
         else ""
     )
+    if {"training", "training_runs"} & set(shown):
+        counted = {theirs.title: theirs.counted for _, theirs in pairs if theirs.counted}
+        note = " ".join([note, *(f"{title}: {reason}" for title, reason in counted.items())])
     columns = [*(SCORES[name] for name in shown), Column("of", words=True)]
-    table = table_of(source, columns, lines, note)
+    table = table_of(source, columns, lines, note.strip())
     return dataclasses.replace(table, faint=frozenset(faint), strong=frozenset(strong))

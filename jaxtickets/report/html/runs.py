@@ -80,6 +80,8 @@ def _costs(run: Run, results: Record) -> dict[str, Any]:
             "inference",
             "training_executed",
             "inference_executed",
+            "training_counted",
+            "inference_counted",
             "forward_dense",
         )
         if name in cost

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from jaxtickets.report.comparison import COLUMNS, comparison_table
 from jaxtickets.report.html.blocks import Block, Section
 from jaxtickets.report.html.inputs import ReportInputs, Run
+from jaxtickets.report.html.own_rows import place_on_axis
 from jaxtickets.report.html.runs import state
 from jaxtickets.report.reading import benchmark_table
 from jaxtickets.report.records import Record
@@ -78,9 +79,9 @@ def _runs_table(runs: Sequence[Run]) -> ScoreTable:
 
 def _sweep_table(record: Record) -> ScoreTable:
     names = ("accuracy", "members_accuracy", "nll", "ece", "disagreement", "kl", "seconds")
-    columns = (Column(record.text("label"), digits=3), *(COLUMNS[name] for name in names))
+    columns = (Column(record.text("label")), *(COLUMNS[name] for name in names))
     lines: list[tuple[str, list[Cell]]] = [
-        (point.text("series"), [point.number("x"), *(point.number(name) for name in names)])
+        (point.text("series"), [place_on_axis(point), *(point.number(name) for name in names)])
         for point in record.parts("points")
     ]
     return table_of(f"Sweep: {record.text('title')}", columns, lines, corner="series")
