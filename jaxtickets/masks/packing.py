@@ -12,6 +12,7 @@ are packed as NumPy's, JAX's under a trace too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -165,9 +166,9 @@ def with_tables(model_state: PyTree, tables: Mapping[str, Any]) -> PyTree:
     return state | ({COLLECTION: collection} if tables else {})
 
 
-def unpacked(tree: PyTree, model_state: PyTree) -> PyTree:
-    """A tree like the params, or a mask, with whole kernels in place of packed ones."""
-    return _each_packed(unpack, tree, tables_in(model_state))
+def unpacked(tree: PyTree, tables: Mapping[str, Any]) -> PyTree:
+    """A tree like the params, or a mask, with whole kernels in place of those packed by tables."""
+    return _each_packed(unpack, tree, tables)
 
 
 def unpacked_shapes(params: PyTree, model_state: PyTree) -> tuple[PyTree, PyTree]:
@@ -179,6 +180,42 @@ def unpacked_shapes(params: PyTree, model_state: PyTree) -> tuple[PyTree, PyTree
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, model_state))
     params = _each_packed(whole, shapes[0], tables_in(shapes[1]))
     return params, with_tables(shapes[1], {})
+
+
+def in_shapes(
+    params: PyTree, model_state: PyTree, shapes: Sequence[Sequence[int]]
+) -> tuple[PyTree, PyTree]:
+    """Shapes and dtypes of a network whose leaves have those shapes, params before model state: it
+    is packed where a kernel has four axes in place of two.
+
+    Args:
+      params: shapes and dtypes of the whole network.
+      model_state: likewise.
+      shapes: of the other one, leaf by leaf.
+    """
+    leaves, tree = jax.tree.flatten(params)
+    own = zip(leaf_paths(params), leaves, shapes[: len(leaves)], strict=True)
+    tables = {
+        path: jax.ShapeDtypeStruct((), bool)
+        for path, leaf, shape in own
+        if (len(leaf.shape), len(shape)) == (2, 4)
+    }
+    state, state_tree = jax.tree.flatten(with_tables(model_state, tables))
+    each = [
+        jax.ShapeDtypeStruct(tuple(shape), leaf.dtype)
+        for leaf, shape in zip((*leaves, *state), shapes, strict=True)
+    ]
+    return tree.unflatten(each[: len(leaves)]), state_tree.unflatten(each[len(leaves) :])
+
+
+def counts(whole: PyTree, params: PyTree) -> dict[str, list[int]]:
+    """What a ticket's `info` says: "packed", the weights of its packed layers before and after;
+    nothing where there are none.
+    """
+    leaves = [jax.tree.leaves(tree) for tree in (whole, params)]
+    pairs = [both for both in zip(*leaves, strict=True) if both[0].shape != both[1].shape]
+    before, after = (sum(math.prod(pair[i].shape) for pair in pairs) for i in (0, 1))
+    return {"packed": [before, after]} if pairs else {}
 
 
 def check_packed(params: PyTree, mask: PyTree, model_state: PyTree) -> None:

@@ -12,7 +12,14 @@ from jaxtickets.masks.structure import UNSTRUCTURED, Structure
 from jaxtickets.messages import checks
 from jaxtickets.plan.parts import Part
 from jaxtickets.plan.phase import Before
-from jaxtickets.plan.phases import NO_MASK, check_prunes_more, check_score, check_structure
+from jaxtickets.plan.phases import (
+    GROWS,
+    NO_MASK,
+    UNITS,
+    check_prunes_more,
+    check_score,
+    check_structure,
+)
 
 
 class MaskEvolution(Part):
@@ -125,9 +132,10 @@ class Evolve(MaskEvolution):
         return self.drop_fraction * factor
 
     def check_after(self, before: Before) -> None:
-        """There is a mask."""
+        """There is a mask, of whole layers."""
         if not before.sparsity:
             raise PlanError(NO_MASK)
+        before.check_whole(GROWS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,3 +207,5 @@ class Gradual(MaskEvolution):
     def check_after(self, before: Before) -> None:
         """It prunes more."""
         check_prunes_more(self.sparsity, before)
+        if self.structure.needs_units:
+            before.check_whole(UNITS)
