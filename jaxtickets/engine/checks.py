@@ -18,9 +18,9 @@ from jaxtickets.engine.network_units import UnitsOf
 from jaxtickets.engine.state import Network, Weights
 from jaxtickets.engine.traces import Traced, trace
 from jaxtickets.errors import DataError, MaskError, PlanError
+from jaxtickets.masks import packing
 from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.children import child_units
-from jaxtickets.masks import packing
 from jaxtickets.masks.counting import exact_floor
 from jaxtickets.masks.cutting import cut_shapes
 from jaxtickets.masks.packable import packable
@@ -331,7 +331,10 @@ def check_packs(
         network = (task.apply, *weights, x_spec, task.prunable)
         why = packable(*network, phase.structure)
         if "" not in why.values():
-            layers = "; ".join(f"{path}: {reason}" for path, reason in why.items()) or "It has no matrices"
+            layers = (
+                "; ".join(f"{path}: {reason}" for path, reason in why.items())
+                or "It has no matrices"
+            )
             raise PlanError(
                 f"phase {index + 1}, {describe(phase)}: {task.name} has no layer that can be"
                 f" packed. {layers}. Leave Pack out of the plan, and blocks stay masked."

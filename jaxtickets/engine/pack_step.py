@@ -97,6 +97,8 @@ def _what_is_left(now: Packing) -> str:
 
 def _rest(why: dict[str, str]) -> str:
     """Which layers stay as they are, and why."""
-    left = (f"{path.rpartition('/')[0] or path}, {reason}" for path, reason in why.items() if reason)
+    left = (
+        f"{path.rpartition('/')[0] or path}, {reason}" for path, reason in why.items() if reason
+    )
     text = "; ".join(left)
     return f". Not packed: {text}" if text else ""

@@ -55,8 +55,7 @@ class PlanCost:
 
     FLOPs are twice the multiply-adds of convolutions and products. *Theoretical* ones leave out the
     zeros. Masks simulate sparsity: dense hardware multiplies by the zeros, and what it *executes*
-    falls only where a `Shrink` cuts units out or a `Pack` leaves out blocks; measured seconds follow
-    these.
+    falls only where a `Shrink` cuts units out or a `Pack` leaves out blocks; seconds follow these.
 
     Args:
       plan: what was read.

@@ -6,8 +6,8 @@ one another. What fills up a column's last strip, and strips beyond the last col
 that the mask prunes. Which blocks exist says a table in the network's model state, bool [R, C]: all
 else follows from it and from the kernel's shape, so a table of any content is some network's.
 
-The tables are a collection of their own, `COLLECTION`, under the names of the layers. NumPy's arrays
-are packed as NumPy's, JAX's under a trace too.
+The tables are a collection of their own, `COLLECTION`, under the names of the layers. NumPy's
+arrays are packed as NumPy's, and JAX's under a trace too.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def unpack(packed: Any, stored: Any) -> Any:
     count, length, *block = packed.shape
     ranks, _, first = _ranks(stored, length)
     rank = xp.maximum(ranks - 1, 0)
-    blocks = packed[xp.minimum(first + rank // length, count - 1), rank % length]
+    blocks = packed[xp.minimum(first[None] + rank // length, count - 1), rank % length]
     whole = xp.where(stored[:, :, None, None], blocks, blocks.dtype.type(0))
     return whole.swapaxes(1, 2).reshape(whole_shape((count, length, *block), stored.shape))
 
@@ -108,7 +108,7 @@ def fewest(counts: Sequence[np.ndarray]) -> tuple[int, int]:
 
 
 def table_of(mask: Any, rows: int, columns: int) -> np.ndarray | None:
-    """Which blocks a mask [R r, C c] keeps, bool [R, C]; None where it is not made of whole ones."""
+    """Which blocks a mask [R r, C c] keeps, bool [R, C]; None where it keeps some in part."""
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.shape[0] % rows or mask.shape[1] % columns:
         return None

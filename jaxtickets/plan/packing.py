@@ -10,6 +10,8 @@ from jaxtickets.masks.whole_units import Units
 from jaxtickets.messages import checks
 from jaxtickets.plan.phase import Before, Phase
 
+BLOCKS = Blocks(32, 32)
+
 check = checks.Checks(PlanError)
 
 
@@ -24,7 +26,9 @@ class Pack(Phase):
     `at_most`, or whose sizes or masks are no whole blocks, stay masked, and the message says why.
     What follows trains, prunes, forks (`masks="parent"`), rewinds and collects; a mask that grows
     needs the gradients of all weights, and has its place before. After more pruning another `Pack`
-    packs tighter; where nothing can be packed tighter it changes nothing, and says so.
+    packs tighter; where nothing can be packed tighter it changes nothing, and says so. (Later
+    prunings by blocks keep the number of blocks that the masked network would, but for layers
+    whose edges are ragged.)
 
     Networks that train together come out in one shape, as large as the largest of them needs it;
     the others keep blocks of zeros. Only Linen modules run packed.
@@ -49,7 +53,7 @@ optimizer=SGD(weight_decay=0.0005))
       6. Collect()
     """
 
-    structure: Blocks = Blocks(32, 32)
+    structure: Blocks = BLOCKS
     at_most: float = 0.5
 
     def __post_init__(self) -> None:

@@ -14,13 +14,12 @@ from jaxtickets.masks.packable import packable, packings
 from jaxtickets.masks.structure import Blocks
 from jaxtickets.messages import checks
 from jaxtickets.messages.quoting import shown
-from jaxtickets.plan.packing import check_blocks
+from jaxtickets.plan.packing import BLOCKS, check_blocks
 from jaxtickets.tickets.ensemble import TicketEnsemble
 from jaxtickets.tickets.ticket import Ticket
 from jaxtickets.tracing.precision import in_32_bits
 
 PyTree = Any
-BLOCKS = Blocks(32, 32)
 
 check = checks.Checks(MaskError)
 
@@ -86,13 +85,13 @@ def unpacked(ticket: Ticket) -> Ticket:
     """The ticket with whole, masked layers; itself if it has no others."""
     if not packing.tables_in(ticket.model_state):
         return ticket
-    params, mask, state, info = jax.device_get(ticket[:3]) + (ticket.info,)
+    params, mask, state = jax.device_get(ticket[:3])
     tables = packing.tables_in(state)
     return Ticket(
         packing.unpacked(params, tables),
         packing.unpacked(mask, tables),
         packing.with_tables(state, {}),
-        {name: value for name, value in info.items() if name != "packed"},
+        {name: value for name, value in ticket.info.items() if name != "packed"},
     )
 
 
