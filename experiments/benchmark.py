@@ -28,6 +28,7 @@ import numpy as np
 import optax
 from benchmarks import children as benchmark_children
 from benchmarks import evaluation as benchmark_evaluation
+from benchmarks import packed as benchmark_packed
 from benchmarks import smaller as benchmark_smaller
 from benchmarks import texts as benchmark_texts
 from benchmarks.timing import Row, Stepper, row, take_turns
@@ -52,6 +53,7 @@ Part = Literal[
     "torch",
     "shrinking",
     "smaller",
+    "packed",
     "memory",
     "texts",
     "evaluation",
@@ -371,6 +373,14 @@ def smaller(config: Config) -> list[Row]:
     return [*rows, *benchmark_smaller.exploring_run(config.rounds)]
 
 
+def packed(config: Config) -> list[Row]:
+    """Dense layers of blocks, packed: training steps against those of the masked networks."""
+    return [
+        *benchmark_packed.perceptron_steps(config.rounds, config.batch_size),
+        *benchmark_packed.text_steps(config.rounds),
+    ]
+
+
 def memory(config: Config) -> list[Row]:
     """Peak memory of 128 children against 8, each in a process of its own.
 
@@ -424,6 +434,7 @@ PARTS: dict[str, Callable[[Config], list[Row]]] = {
     "torch": against_torch,
     "shrinking": shrinking,
     "smaller": smaller,
+    "packed": packed,
     "memory": memory,
     "texts": texts,
     "evaluation": evaluating,

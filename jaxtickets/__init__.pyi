@@ -58,6 +58,8 @@ from .task import Task as Task
 from .tickets import Ticket as Ticket
 from .tickets import TicketEnsemble as TicketEnsemble
 from .tickets import load as load
+from .tickets import pack as pack
 from .tickets import shrink as shrink
+from .tickets import unpack as unpack
 
 __version__: str

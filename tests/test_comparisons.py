@@ -253,7 +253,17 @@ def test_masked_rows_and_cut_ones_differ_in_that_alone():
 
 @pytest.mark.slow
 def test_seconds_side_by_side(tmp_path):
-    flags = ("--preset", "digits", "--methods", "independent", "pat_ar", "--seeds", 0, "--shorter", 12)
+    flags = (
+        "--preset",
+        "digits",
+        "--methods",
+        "independent",
+        "pat_ar",
+        "--seeds",
+        0,
+        "--shorter",
+        12,
+    )
     run("compare_cifar.py", *flags, "--side-by-side", 1, "--out", tmp_path)
     found = json.loads((tmp_path / "results.json").read_text())
     assert "1 turns" in found["timing"]

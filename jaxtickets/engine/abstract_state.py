@@ -21,7 +21,9 @@ from jaxtickets.engine.state import (
     Weights,
     empty_tally,
     no_report,
+    whole_shapes,
 )
+from jaxtickets.masks import packing
 from jaxtickets.plan import Optimizer
 
 PyTree = Any
@@ -52,32 +54,36 @@ def _abstract_lineage(run: Run, group: Group, index: int, shapes: Shapes) -> Lin
     lineage = jax.eval_shape(step, *args)
     if run.plan.masked_at(index):
         lineage = jax.eval_shape(jax.vmap(steps.materialise_mask(run.task)), lineage)
-    return _resized(lineage, shapes, optimizer_from(run.plan, index)) if shapes else lineage
+    return _resized(run, lineage, shapes, optimizer_from(run.plan, index)) if shapes else lineage
 
 
-def _resized(lineage: Lineage, shapes: Shapes, optimizer: Optimizer) -> Lineage:
-    """The lineage, where one network's weights have those shapes: some may have been cut out."""
-    leaves, tree = jax.tree.flatten(lineage.weights)
-    sized = zip(leaves, shapes, strict=True)
-    weights = tree.unflatten(
-        [jax.ShapeDtypeStruct((a.shape[0], *shape), a.dtype) for a, shape in sized]
-    )
+def _resized(run: Run, lineage: Lineage, shapes: Shapes, optimizer: Optimizer) -> Lineage:
+    """The lineage, where one network's weights have those shapes: some may have been cut out, and
+    layers may be packed.
+    """
+    one = Weights(*packing.in_shapes(*run.begins, shapes))
+    weights, whole = (_of_members(of, lineage.step.shape[0]) for of in (one, whole_shapes(one)))
 
-    def like_params(mask: PyTree) -> PyTree:
+    def like(params: PyTree, mask: PyTree) -> PyTree:
         return jax.tree.map(
             lambda m, p: jax.ShapeDtypeStruct(p.shape if m.ndim > 1 else m.shape, m.dtype),
             mask,
-            weights.params,
+            params,
         )
 
     moments = jax.eval_shape(jax.vmap(optax_optimizer(optimizer, 0.0).init), weights.params)
     return lineage._replace(
         params=weights.params,
         model_state=weights.model_state,
-        mask=like_params(lineage.mask),
-        ever_active=like_params(lineage.ever_active),
+        mask=like(weights.params, lineage.mask),
+        ever_active=like(whole.params, lineage.ever_active),
         moments=moments,
     )
+
+
+def _of_members(tree: PyTree, width: int) -> PyTree:
+    """Shapes with a leading member axis."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct((width, *a.shape), a.dtype), tree)
 
 
 def _abstract_weights(run: Run, group: Group, name: str, shapes: Shapes) -> Weights:

@@ -18,14 +18,16 @@ from jaxtickets.engine.network_units import UnitsOf
 from jaxtickets.engine.state import Network, Weights
 from jaxtickets.engine.traces import Traced, trace
 from jaxtickets.errors import DataError, MaskError, PlanError
+from jaxtickets.masks import packing
 from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.children import child_units
 from jaxtickets.masks.counting import exact_floor
 from jaxtickets.masks.cutting import cut_shapes
+from jaxtickets.masks.packable import packable
 from jaxtickets.masks.sparsity import prunable_shapes
 from jaxtickets.masks.units import UnitTable
 from jaxtickets.members import Layout, for_members
-from jaxtickets.plan import Fork, NetworkShapes, Plan, describe
+from jaxtickets.plan import Before, Fork, NetworkShapes, Pack, Plan, describe
 from jaxtickets.task import Task
 from jaxtickets.tracing.index_ranges import check_values
 
@@ -237,7 +239,9 @@ def check_model(plan: Plan, task: Task, data: Dataset | Stream, example: PyTree)
 
 
 def check_given(plan: Plan, given: Network | None) -> None:
-    """Raise `PlanError` where a plan would draw a mask over the one that a given ticket has."""
+    """Raise `PlanError` where a plan would draw a mask over the one that a given ticket has, or
+    needs whole layers of a packed one.
+    """
     if (
         given is not None
         and plan.start.sparsity
@@ -247,6 +251,14 @@ def check_given(plan: Plan, given: Network | None) -> None:
             "start_from is a sparse ticket and Start draws a mask of its own; give Start no"
             " sparsity, or the params alone."
         )
+    if given is not None and packing.tables_in(given.model_state):
+        try:
+            plan.check_order(Before(validation=plan.validation, packed=True))
+        except PlanError as error:
+            raise PlanError(
+                f"start_from is a packed ticket; give jaxtickets.unpack(tickets), whose layers are"
+                f" whole: {error}"
+            ) from None
 
 
 def check_units(plan: Plan, weights: Weights, units_of: UnitsOf) -> None:
@@ -298,6 +310,34 @@ def check_shrinks(
                 " layers must take their widths from the params that they are given, as those of"
                 " jaxtickets.models do; or leave Shrink out of the plan (shrink=False), and units"
                 " stay masked."
+            )
+
+
+def check_packs(
+    plan: Plan, task: Task, weights: Weights, given: Network | None, x_spec: PyTree
+) -> None:
+    """Raise `PlanError` where a plan packs and nothing can be packed, naming the layers; nothing is
+    computed.
+    """
+    sparse = given is not None and any(m.ndim for m in jax.tree.leaves(given.mask))
+    for index, phase in enumerate(plan.phases):
+        if not isinstance(phase, Pack):
+            continue
+        if not (sparse or plan.masked_at(index)):
+            raise PlanError(
+                f"phase {index + 1}, {describe(phase)}: nothing is pruned by then; put a phase"
+                f" before it that prunes with structure={phase.structure}."
+            )
+        network = (task.apply, *weights, x_spec, task.prunable)
+        why = packable(*network, phase.structure)
+        if "" not in why.values():
+            layers = (
+                "; ".join(f"{path}: {reason}" for path, reason in why.items())
+                or "It has no matrices"
+            )
+            raise PlanError(
+                f"phase {index + 1}, {describe(phase)}: {task.name} has no layer that can be"
+                f" packed. {layers}. Leave Pack out of the plan, and blocks stay masked."
             )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jaxtickets.engine import shrink_step as shrink_step  # registers what Shrink does
+from jaxtickets.engine import pack_step as pack_step  # registers what Pack does
+from jaxtickets.engine import shrink_step as shrink_step  # and Shrink
 from jaxtickets.engine import training as training  # and Train
 from jaxtickets.engine.phase_steps import parents_of, run_phase
 from jaxtickets.engine.recorder import Recorder, find_group

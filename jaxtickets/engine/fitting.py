@@ -134,6 +134,7 @@ def fit(
     units_of = UnitsOf(task, x_spec)
     checks.check_units(plan, begins, units_of)
     checks.check_shrinks(plan, task, begins, units_of, x_spec)
+    checks.check_packs(plan, task, begins, given, x_spec)
     probed = make_probe(probe, probe_every, out, task, x_spec)
     # Nothing is wrong.
     if isinstance(fitted, Dataset):

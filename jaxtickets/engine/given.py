@@ -11,7 +11,8 @@ import numpy as np
 from jaxtickets import masks
 from jaxtickets.dataset.conversion import as_arrays
 from jaxtickets.engine.state import Network
-from jaxtickets.errors import DataError, TicketError
+from jaxtickets.errors import DataError, MaskError, TicketError
+from jaxtickets.masks import packing
 from jaxtickets.masks.sparsity import prunable_shapes
 from jaxtickets.task import Task
 from jaxtickets.tickets import load
@@ -64,15 +65,16 @@ def given_network(
         )
     except DataError as error:
         raise TicketError(f"start_from is no network of {task.name}: {error}.") from error
-    _check("params", task, found, params, shrunk)
+    whole, whole_state = _unpacked(task, found, mask, state)
+    _check("params", task, whole, params, shrunk)
     if not jax.tree.leaves(state):
         if jax.tree.leaves(model_state):
             raise TicketError(
                 f"{task.name} has batch statistics, which start_from lacks: give (params,"
                 " model_state), or a ticket."
             )
-        state = model_state  # no statistics, whatever kind of tree has none
-    _check("model state", task, state, model_state, shrunk)
+        state = whole_state = model_state  # no statistics, whatever kind of tree has none
+    _check("model state", task, whole_state, model_state, shrunk)
     for path, leaf in zip(
         masks.leaf_paths((found, state)), jax.tree.leaves((found, state)), strict=True
     ):
@@ -100,6 +102,25 @@ def given_network(
             " `prunable`)."
         )
     return jax.tree.map(jax.numpy.asarray, Network(found, mask, state))
+
+
+def _unpacked(
+    task: Task, params: PyTree, mask: PyTree | None, state: PyTree
+) -> tuple[PyTree, PyTree]:
+    """Params and state as they would be unpacked: themselves, or their shapes.
+
+    Raises:
+      TicketError: it is packed in a way that cannot be.
+    """
+    if not packing.tables_in(state):
+        return params, state
+    try:
+        mask = masks.dense(params) if mask is None else mask
+        masks.check(mask, params)
+        packing.check_packed(params, mask, state)
+    except MaskError as error:
+        raise TicketError(f"start_from is no network of {task.name}: {error}") from None
+    return packing.unpacked_shapes(params, state)
 
 
 def _check(what: str, task: Task, found: PyTree, wanted: PyTree, shrunk: bool) -> None:

@@ -32,10 +32,10 @@ from jaxtickets.engine.state import (
     empty_tally,
     no_report,
     of_one,
-    shapes_of,
+    whole_shapes,
 )
 from jaxtickets.errors import NonFiniteLoss
-from jaxtickets.masks import scores
+from jaxtickets.masks import packing, scores
 from jaxtickets.masks.units import UnitTable
 from jaxtickets.plan import (
     Collect,
@@ -202,10 +202,7 @@ def _(
         network, step, accuracy = best.network, best.step, best.accuracy
     wanted = (network, step, accuracy, state.lineage.ever_active, state.report)
     network, step, accuracy, ever_active, report = members.fetch(wanted)
-    weights = of_one(state.lineage.weights)
-    shrunk = {}
-    if shapes_of(state.lineage.weights) != [list(a.shape) for a in jax.tree.leaves(run.begins)]:
-        shrunk["shrunk"] = [run.units_of.left(of, run.begins) for of in (run.begins, weights)]
+    smaller = _made_smaller(run, of_one(state.lineage.weights))
     tickets = []
     for i, who in enumerate(group.networks):
         one = members.member(network, i)
@@ -225,11 +222,22 @@ def _(
             "ever_active": masks.density(members.member(ever_active, i)),
             "train_loss": float(report[i, 0]),
             "train_accuracy": float(report[i, 1]),
-            **shrunk,
+            **smaller,
             **({} if accuracy is None else {"validation_accuracy": float(accuracy[i])}),
         }
         tickets.append(Ticket(one.params, one.mask, one.model_state, info))
     yield state._replace(best=None), Collected(tickets)
+
+
+def _made_smaller(run: Run, weights: Weights) -> dict[str, list[int]]:
+    """What a ticket says of units that were cut out, and of layers that are packed: before and
+    after.
+    """
+    whole, info = whole_shapes(weights), {}
+    shapes = [[leaf.shape for leaf in jax.tree.leaves(of)] for of in (run.begins, whole)]
+    if shapes[0] != shapes[1]:
+        info["shrunk"] = [run.units_of.left(of, run.begins) for of in (run.begins, whole)]
+    return info | packing.counts(whole.params, weights.params)
 
 
 def parents_of(state: GroupState) -> Parents:

@@ -98,7 +98,7 @@ class Position:
     `networks` are trained in that group, `together` at most in any group, `across` all the ways in
     which the run has laid members out. `seconds` and `compile_seconds` are what it took until here.
     `shapes` are those of one network's params and model state, leaf by leaf, and `parent_shapes`
-    those of a parent's; a Shrink makes them smaller.
+    those of a parent's; a Shrink or a Pack makes them others.
     """
 
     group: int = 0

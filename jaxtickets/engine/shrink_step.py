@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import members
 from jaxtickets.engine.events import Message
-from jaxtickets.engine.optimizer import optax_optimizer
 from jaxtickets.engine.phase_steps import Steps, run_phase
+from jaxtickets.engine.resizing import resized, stacked
 from jaxtickets.engine.run import Group, Run, optimizer_of_moments
-from jaxtickets.engine.state import GroupState, Lineage, Weights, of_one
+from jaxtickets.engine.state import GroupState, Weights, of_one
 from jaxtickets.errors import MaskError
 from jaxtickets.masks.cutting import cut, cut_shape, dead_units, staying_units, widths
 from jaxtickets.masks.units import UnitTable
-from jaxtickets.plan import Optimizer, Shrink
-from jaxtickets.transforms import map_moments
+from jaxtickets.plan import Shrink
 
 PyTree = Any
 
@@ -36,6 +33,10 @@ class Cut(NamedTuple):
     def params(self, tree: PyTree) -> PyTree:
         """What is left of a tree like the params, or of a mask."""
         return cut(self.units.params, tree, self.stays)
+
+    def ever_active(self, tree: PyTree) -> PyTree:
+        """What is left of the weights that were ever active."""
+        return self.params(tree)
 
     def weights(self, weights: Weights) -> Weights:
         """What is left of params and model state."""
@@ -63,39 +64,14 @@ def shrink(
     _check_one_shape(cuts)
     optimizer = optimizer_of_moments(run.plan, group, index)
     lineage, remembered = members.fetch((state.lineage, state.remembered))
-    smaller = [_cut_lineage(members.member(lineage, i), optimizer, c) for i, c in enumerate(cuts)]
+    smaller = [resized(members.member(lineage, i), optimizer, c) for i, c in enumerate(cuts)]
     kept = {
-        name: _stacked([c.weights(members.member(weights, i)) for i, c in enumerate(cuts)])
+        name: stacked([c.weights(members.member(weights, i)) for i, c in enumerate(cuts)])
         for name, weights in remembered.items()
     }
-    lineage = group.place(_stacked(smaller))
+    lineage = group.place(stacked(smaller))
     message = Message(_what_is_left(units, stays[0]))
     yield state._replace(lineage=lineage, remembered=group.place(kept)), message
-
-
-def _cut_lineage(lineage: Lineage, optimizer: Optimizer, cut_out: Cut) -> Lineage:
-    """One lineage, in numpy, without what is cut out; its moments go on as they would have.
-
-    Moments that belong to no single weight (Adafactor's, SM3's) begin afresh.
-    """
-    params, model_state = cut_out.weights(lineage.weights)
-    tx = optax_optimizer(optimizer, 0.0)
-    moments = map_moments(cut_out.leaf, tx, lineage.moments, lineage.params)
-    fresh = jax.eval_shape(tx.init, params)
-    shapes = [jax.tree.map(jnp.shape, tree) for tree in (moments, fresh)]
-    if shapes[0] != shapes[1]:
-        moments = jax.device_get(tx.init(params))
-    return lineage._replace(
-        params=params,
-        model_state=model_state,
-        mask=cut_out.params(lineage.mask),
-        ever_active=cut_out.params(lineage.ever_active),
-        moments=moments,
-    )
-
-
-def _stacked(trees: list[PyTree]) -> PyTree:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def _check_one_shape(cuts: list[Cut]) -> None:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtickets.masks import packing
+
 PyTree = Any
 Shapes = Sequence[Sequence[int]]
 
@@ -29,9 +31,13 @@ class Weights(NamedTuple):
 
 
 def of_network(network: Network) -> Weights:
-    """Shapes and dtypes of a network's weights."""
-    weights = Weights(network.params, network.model_state)
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), weights)
+    """Shapes and dtypes of a network's weights, of whole layers where they are packed."""
+    return whole_shapes(Weights(network.params, network.model_state))
+
+
+def whole_shapes(weights: Weights) -> Weights:
+    """Shapes and dtypes of weights, of whole layers where they are packed."""
+    return Weights(*packing.unpacked_shapes(*weights))
 
 
 def of_one(tree: PyTree) -> PyTree:
@@ -46,7 +52,8 @@ class Lineage(NamedTuple):
       params: weights, exactly 0 where pruned.
       model_state: batch statistics and the like.
       mask: the mask, a tree like params.
-      ever_active: weights that were ever active, a tree like the mask.
+      ever_active: weights that were ever active, a tree like the mask; of whole layers where they
+        are packed.
       moments: the optimizer's state.
       step: training steps taken since Start, int32.
     """

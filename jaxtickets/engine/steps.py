@@ -14,6 +14,7 @@ from jaxtickets import masks
 from jaxtickets.engine.mask_rules import EvolvingStep, mask_rule
 from jaxtickets.engine.optimizer import optax_optimizer
 from jaxtickets.engine.state import Lineage, Network, StepHyperparams, Tally, Weights
+from jaxtickets.masks import packing
 from jaxtickets.masks.children import child_mask, child_units, kept_dense
 from jaxtickets.masks.pruning import prune_by_scores
 from jaxtickets.masks.scores import ScoreInputs
@@ -103,7 +104,8 @@ def _begin(optimizer: Optimizer, network: Network, step: jax.Array) -> Lineage:
     """A lineage that begins with those weights and that mask: fresh moments."""
     params = masks.apply(network.mask, network.params)
     moments = optax_optimizer(optimizer, 0.0).init(params)
-    ever_active = jax.tree.map(jnp.copy, network.mask)
+    whole = packing.unpacked(network.mask, packing.tables_in(network.model_state))
+    ever_active = jax.tree.map(jnp.copy, whole)
     return Lineage(params, network.model_state, network.mask, ever_active, moments, step)
 
 

@@ -22,6 +22,7 @@ from jaxtickets.evaluation.parameters import (
 from jaxtickets.evaluation.predicting import Tickets, inputs_and_labels, predict
 from jaxtickets.evaluation.scores import plain
 from jaxtickets.masks import KERNELS
+from jaxtickets.tickets.packing import unpacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Diverse:
         rules = getattr(getattr(tickets, "task", None), "prunable", KERNELS)
         cosine = none
         if networks and alike:
-            cosine = weight_cosine_matrix([t.params for t in networks], rules)
+            cosine = weight_cosine_matrix([unpacked(t).params for t in networks], rules)
         disagreement, kl = disagreement_matrix(members), kl_matrix(members)
         return plain(
             {

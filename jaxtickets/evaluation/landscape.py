@@ -15,6 +15,7 @@ from jaxtickets.errors import EvaluationError
 from jaxtickets.evaluation.checks import check_labels
 from jaxtickets.evaluation.metrics import accuracy, mean_log_proba, nll
 from jaxtickets.tickets.ensemble import TicketEnsemble
+from jaxtickets.tickets.packing import unpacked
 from jaxtickets.tickets.ticket import Ticket
 
 PyTree = Any
@@ -119,7 +120,7 @@ def _ends(tickets: TicketEnsemble, i: int, j: int) -> tuple[Ticket, Ticket]:
             raise EvaluationError(
                 f"{name}: got {which!r}, wanted a ticket's number, 0 to {len(tickets) - 1}."
             )
-    ends = tickets.tickets[i], tickets.tickets[j]
+    ends = unpacked(tickets.tickets[i]), unpacked(tickets.tickets[j])
     first, other = ({"params": ticket.params, "model_state": ticket.model_state} for ticket in ends)
     if jax.tree.structure(first) != jax.tree.structure(other):
         raise EvaluationError(

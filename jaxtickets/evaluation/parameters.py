@@ -16,6 +16,7 @@ from jaxtickets import masks as mask_trees
 from jaxtickets.errors import EvaluationError, MaskError
 from jaxtickets.evaluation.pairs import pair_mean
 from jaxtickets.masks import KERNELS, Rules, iou
+from jaxtickets.masks.packing import unpacked_shapes
 
 PyTree = Any
 
@@ -35,7 +36,7 @@ def comparable(tickets: Any) -> bool:
     """Whether the same index is the same weight in all networks.
 
     Where units were cut out of them it is not, unless they are of one run that cut them out before
-    the first was collected.
+    the first was collected. Packed layers count as whole.
     """
     networks = list(getattr(tickets, "members", ()))
     if not any("shrunk" in ticket.info for ticket in networks):
@@ -43,7 +44,8 @@ def comparable(tickets: Any) -> bool:
     owners = {
         (t.info.get("lineage"), t.info.get("child"), str(t.info.get("shrunk"))) for t in networks
     }
-    shapes = {tuple(np.shape(leaf) for leaf in jax.tree.leaves(t.params)) for t in networks}
+    whole = [unpacked_shapes(t.params, t.model_state)[0] for t in networks]
+    shapes = {tuple(leaf.shape for leaf in jax.tree.leaves(params)) for params in whole}
     return len(owners) == len(shapes) == 1 and "lineage" in networks[0].info
 
 

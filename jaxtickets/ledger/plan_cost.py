@@ -16,6 +16,7 @@ from rich.text import Text
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.dataset.arrays import as_dataset
 from jaxtickets.errors import PlanError
+from jaxtickets.ledger import packed_layers as packed_layers  # registers what Pack leaves
 from jaxtickets.ledger.layers import Kept, Layers
 from jaxtickets.ledger.phase_costs import BeforePhase, executed_flops, phase_cost
 from jaxtickets.masks.sparsity import prunable_shapes
@@ -58,7 +59,7 @@ class PlanCost:
 
     FLOPs are twice the multiply-adds of convolutions and products. *Theoretical* ones leave out the
     zeros. Masks simulate sparsity: dense hardware multiplies by the zeros, and what it *executes*
-    falls only where a `Shrink` cuts units out; measured seconds follow these.
+    falls only where a `Shrink` cuts units out or a `Pack` leaves out blocks; seconds follow these.
 
     Args:
       plan: what was read.
@@ -315,7 +316,7 @@ def _layers(network: NetworkShapes, x: PyTree, train: bool, whole: dict[str, int
 def _in(
     network: NetworkShapes, before: BeforePhase, x: PyTree, whole: dict[str, int]
 ) -> BeforePhase:
-    """What there is before a phase that follows a Shrink to that network."""
+    """What there is before a phase that follows a Shrink or a Pack to that network."""
     layers = _layers(network, x, True, whole)
     kept = {path: min(n, layers.sizes[path]) for path, n in before.kept.items()}
     return before._replace(network=network, layers=layers, kept=kept, widths=None)

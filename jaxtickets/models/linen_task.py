@@ -10,6 +10,8 @@ from typing import Any
 import jax
 from flax import linen
 
+from jaxtickets.masks.packing import COLLECTION
+from jaxtickets.models.block_products import packed_layers
 from jaxtickets.models.modes import (
     in_mode,
     linen_mode,
@@ -83,14 +85,19 @@ class LinenApply(ModuleApply):
         key: jax.Array | None,
         more: dict[str, Any],
     ) -> Any:
-        """Runs the module; in training the collections in `model_state` are updated."""
+        """Runs the module; in training the collections in `model_state` are updated.
+
+        Layers with a table of blocks there run packed (`jaxtickets.masks.packing`).
+        """
         variables, model = {"params": params, **model_state}, in_mode(self.model, train)
         mode = linen_mode(self.model, train) | more
         rngs = streams(key)
-        if not train or not model_state:
-            return model.apply(variables, x, rngs=rngs, **mode), model_state
-        outputs, updated = model.apply(variables, x, rngs=rngs, mutable=list(model_state), **mode)
-        return outputs, dict(updated)
+        changes = [name for name in model_state if name != COLLECTION]
+        with packed_layers(COLLECTION in model_state):
+            if not train or not changes:
+                return model.apply(variables, x, rngs=rngs, **mode), model_state
+            outputs, updated = model.apply(variables, x, rngs=rngs, mutable=changes, **mode)
+        return outputs, {name: updated.get(name, part) for name, part in model_state.items()}
 
     def kind(self) -> type:
         """The module's class."""

@@ -4,6 +4,7 @@ from jaxtickets.errors import PlanError
 from jaxtickets.plan.evolving import Evolve, Gradual, MaskEvolution
 from jaxtickets.plan.lengths import Length, as_length
 from jaxtickets.plan.optimizers import SGD, Adam, Optax, Optimizer, Override
+from jaxtickets.plan.packing import Pack
 from jaxtickets.plan.parts import Part, default_of, describe
 from jaxtickets.plan.penalties import L1
 from jaxtickets.plan.phase import Before, NetworkShapes, Phase
@@ -27,6 +28,7 @@ __all__ = [
     "Optax",
     "Optimizer",
     "Override",
+    "Pack",
     "Part",
     "Phase",
     "Plan",

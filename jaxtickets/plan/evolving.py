@@ -14,6 +14,7 @@ from jaxtickets.messages import checks
 from jaxtickets.plan.parts import Part
 from jaxtickets.plan.phase import Before
 from jaxtickets.plan.phases import (
+    UNITS,
     check_evolves,
     check_growth,
     check_prunes_more,
@@ -160,7 +161,7 @@ class Evolve(MaskEvolution):
         return isinstance(self.structure, Units)
 
     def check_after(self, before: Before) -> None:
-        """There is a mask, and something that could grow."""
+        """There is a mask of whole layers, and something that could grow."""
         check_evolves(self.structure, before)
 
 
@@ -238,3 +239,5 @@ class Gradual(MaskEvolution):
     def check_after(self, before: Before) -> None:
         """It prunes more."""
         check_prunes_more(self.sparsity, before)
+        if self.structure.needs_units:
+            before.check_whole(UNITS)

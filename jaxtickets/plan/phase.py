@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from jaxtickets.errors import PlanError
+from jaxtickets.masks.structure import Structure
 from jaxtickets.plan.optimizers import Optimizer
 from jaxtickets.plan.parts import Part
 from jaxtickets.task import Task
@@ -21,6 +23,8 @@ class Before(NamedTuple):
       previous: the phase right before; None at the beginning.
       validation: examples that the plan holds out.
       units: whether whole units may be pruned by then.
+      packed: whether layers hold their blocks and nothing else.
+      structures: of the masks, of every phase that prunes; None of one that does not say.
     """
 
     sparsity: float = 0.0
@@ -29,6 +33,16 @@ class Before(NamedTuple):
     previous: Phase | None = None
     validation: int = 0
     units: bool = False
+    packed: bool = False
+    structures: tuple[Structure | None, ...] = ()
+
+    def check_whole(self, why: str) -> None:
+        """Raise `PlanError` where networks are packed by then, and a phase needs whole layers."""
+        if self.packed:
+            raise PlanError(
+                f"{why}, and the networks are packed by then; put it before the Pack, or leave the"
+                " Pack out."
+            )
 
 
 class NetworkShapes(NamedTuple):
@@ -86,6 +100,11 @@ class Phase(Part):
     @property
     def shrinks(self) -> bool:
         """Whether the networks after it may have fewer units."""
+        return False
+
+    @property
+    def packs(self) -> bool:
+        """Whether the networks after it may hold some layers' blocks and nothing else of them."""
         return False
 
     @property

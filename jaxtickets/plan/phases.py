@@ -20,6 +20,8 @@ from jaxtickets.plan.phase import Before, NetworkShapes, Phase
 check = checks.Checks(PlanError)
 
 Scope = Literal["layerwise", "global"]
+GROWS = "what grows may come anywhere in a layer"
+UNITS = "whole units run through whole layers"
 NO_MASK = "there is no mask to evolve; give Start a sparsity above 0."
 
 
@@ -111,7 +113,7 @@ class Escape(Phase):
         check_growth("Escape", self.structure, self.growth, self.drop_fraction)
 
     def check_after(self, before: Before) -> None:
-        """There is a mask."""
+        """There is a mask of whole layers, and something that could grow."""
         check_evolves(self.structure, before)
 
 
@@ -202,6 +204,8 @@ class Prune(Phase):
     def check_after(self, before: Before) -> None:
         """It prunes more."""
         check_prunes_more(self.sparsity, before)
+        if self.structure.needs_units:
+            before.check_whole(UNITS)
 
     def check_network(self, network: NetworkShapes) -> None:
         """The layers can meet the sparsity."""
@@ -236,6 +240,10 @@ class Shrink(Phase):
     def shrinks(self) -> bool:
         """Yes."""
         return True
+
+    def check_after(self, before: Before) -> None:
+        """Layers are whole."""
+        before.check_whole(UNITS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -395,6 +403,8 @@ class Fork(Phase):
         """It is the only one."""
         if before.forked:
             raise PlanError("a plan forks once; put all children into one Fork.")
+        if self.may_prune:
+            before.check_whole(f"masks={self.masks!r} are drawn over whole layers")
 
     def check_network(self, network: NetworkShapes) -> None:
         """The layers can be divided as the children want it."""
@@ -464,6 +474,7 @@ def check_evolves(structure: Structure, before: Before) -> None:
     """Raise `PlanError` where a mask that goes through those phases has nothing to grow."""
     if not before.sparsity:
         raise PlanError(NO_MASK)
+    before.check_whole(GROWS)
     if isinstance(structure, Units) and not before.units:
         raise PlanError(
             "no phase before it prunes whole units, so that none could come; give Start"

@@ -17,12 +17,13 @@ from jaxtickets.errors import PlanError
 from jaxtickets.masks.structure import Structure
 from jaxtickets.messages import checks
 from jaxtickets.plan.lengths import Length
+from jaxtickets.plan.packing import Pack
 from jaxtickets.plan.parts import Part, check_kind, describe, from_json, to_json
 from jaxtickets.plan.phase import Before, Phase
 from jaxtickets.plan.phases import Collect, Escape, Fork, Prune, Remember, Rewind, Shrink, Start
 from jaxtickets.plan.training import Train
 
-OURS = (Start, Train, Escape, Collect, Prune, Shrink, Remember, Rewind, Fork)
+OURS = (Start, Train, Escape, Collect, Prune, Shrink, Pack, Remember, Rewind, Fork)
 
 MANY_STEPS = 1_000_000
 """Of an epoch: so many that whatever trains at all takes one."""
@@ -102,7 +103,23 @@ class Plan(Part):
                 f"a plan has at most {checks.MOST:,} members at a time; got {self.width} x"
                 f" {children}."
             )
-        before = Before(validation=self.validation)
+        self.check_order(Before(validation=self.validation))
+        smaller = [phase for phase in self.phases if phase.shrinks or phase.packs]
+        if self.sequential and smaller:
+            raise PlanError(
+                "a penalty on='earlier' counts how often every weight survived in earlier tickets,"
+                f" which have fewer weights after a {type(smaller[0]).__name__}; leave out one of"
+                " them."
+            )
+        if not any(phase.tickets for phase in self.phases):
+            raise PlanError("nothing is collected: end the plan with Collect().")
+
+    def check_order(self, before: Before) -> None:
+        """Raise `PlanError` where a phase cannot follow those before it.
+
+        Args:
+          before: what the network comes with.
+        """
         for number, phase in enumerate(self.phases, 1):
             try:
                 phase.check_after(before)
@@ -114,14 +131,9 @@ class Plan(Part):
                 forked=before.forked or phase.forks,
                 units=before.units or phase.prunes_units,
                 previous=phase,
+                packed=before.packed or phase.packs,
+                structures=(*before.structures, *([_structure(phase)] * phase.may_prune)),
             )
-        if self.sequential and any(phase.shrinks for phase in self.phases):
-            raise PlanError(
-                "a penalty on='earlier' counts how often every weight survived in earlier tickets,"
-                " which have fewer weights after a Shrink; leave out one of them."
-            )
-        if not any(phase.tickets for phase in self.phases):
-            raise PlanError("nothing is collected: end the plan with Collect().")
 
     @property
     def start(self) -> Start:
@@ -274,6 +286,14 @@ class Plan(Part):
                 f"not a plan but a {type(plan).__name__}; Plan.to_json writes what is read here."
             )
         return plan
+
+
+def _structure(phase: Phase) -> Structure | None:
+    """Of the masks that a phase makes; None where it does not say."""
+    for part in (phase, getattr(phase, "evolve", None)):
+        if isinstance(structure := getattr(part, "structure", None), Structure):
+            return structure
+    return None
 
 
 def _together(lengths: list[Length]) -> str:

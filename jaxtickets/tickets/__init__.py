@@ -4,14 +4,24 @@ An ensemble is saved as one safetensors file. Nothing in it is executed, and not
 believed. For every member and leaf of the params it holds the surviving values, row-major, and for
 prunable leaves the mask, eight weights a byte. Batch statistics are stored whole. The metadata is
 one JSON text under the key "jaxtickets": format, the task's name, the tree of the input, plan,
-info, of shrunk tickets the shapes that are not the task's, and a SHA-256 over all tensors and the
-rest of the metadata. The same ensemble gives the same bytes.
+info, of shrunk and packed tickets the shapes that are not the task's, and a SHA-256 over all
+tensors and the rest of the metadata. The same ensemble gives the same bytes.
 """
 
 from jaxtickets.tickets.ensemble import TicketEnsemble, load
+from jaxtickets.tickets.packing import pack, unpack
 from jaxtickets.tickets.reading import about
 from jaxtickets.tickets.shrinking import shrink
 from jaxtickets.tickets.stored import StoredTickets
 from jaxtickets.tickets.ticket import Ticket
 
-__all__ = ["StoredTickets", "Ticket", "TicketEnsemble", "about", "load", "shrink"]
+__all__ = [
+    "StoredTickets",
+    "Ticket",
+    "TicketEnsemble",
+    "about",
+    "load",
+    "pack",
+    "shrink",
+    "unpack",
+]

@@ -19,6 +19,7 @@ from jaxtickets.dataset.buckets import lengths, trim
 from jaxtickets.dataset.conversion import as_inputs
 from jaxtickets.errors import DataError, TicketError
 from jaxtickets.files import paths
+from jaxtickets.masks.packing import tables_in, unpacked
 from jaxtickets.messages import checks
 from jaxtickets.plan import Plan
 from jaxtickets.task import Task, mean_of_heads
@@ -114,8 +115,8 @@ class TicketEnsemble:
 
     @property
     def masks(self) -> list[PyTree]:
-        """The tickets' masks."""
-        return [ticket.mask for ticket in self.tickets]
+        """The tickets' masks, of whole layers where those are packed."""
+        return [unpacked(t.mask, tables_in(t.model_state)) for t in self.tickets]
 
     @property
     def heads(self) -> int:
@@ -331,7 +332,8 @@ def load(path: str | Path, task: Task) -> TicketEnsemble:
     Args:
       path: what `TicketEnsemble.save` wrote.
       task: the network that they are tickets of; its params must have the file's tree, shapes and
-        dtypes. The leaves of shrunk tickets may be smaller, if the network runs with them.
+        dtypes. The leaves of shrunk and packed tickets may be smaller, if the network runs with
+        them.
 
     Returns:
       A `TicketEnsemble` of numpy arrays.

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtickets import masks
 from jaxtickets.errors import TicketFileError
 from jaxtickets.files import paths
+from jaxtickets.masks import packing
 from jaxtickets.messages.pytrees import some
 from jaxtickets.messages.quoting import cut, shown, told
 from jaxtickets.plan import Plan
@@ -70,12 +71,12 @@ def read(path: Path, task: Task) -> tuple[tuple[Ticket, ...], PyTree, Plan | Non
         may = jax.tree.leaves(masks.prunable(params, task.prunable))
         # What is there is held against what the network needs before any of it is read.
         sizes = _sizes(
-            path, file, len(info) * (2 * len(jax.tree.leaves(params)) + len(jax.tree.leaves(state)))
+            path, file, len(info) * (3 * len(jax.tree.leaves(params)) + len(jax.tree.leaves(state)))
         )
         left = dict(sizes)
         trees = []
         for i, shapes in enumerate(smaller):
-            own_params, own_state = _shrunk(path, task, i, (params, state), shapes, x_spec)
+            own_params, own_state = _declared(path, task, i, (params, state), shapes, x_spec)
             trees.append((own_params, own_state))
             _check(path, left, i, own_params, own_state, may)
         if left:
@@ -306,15 +307,20 @@ def _ticket(
         for name, leaf in zip(masks.leaf_paths(state), jax.tree.leaves(state), strict=True)
     ]
     tree = jax.tree.structure(params)
-    return Ticket(
+    ticket = Ticket(
         jax.tree.unflatten(tree, values),
         jax.tree.unflatten(tree, kept),
         jax.tree.unflatten(jax.tree.structure(state), states),
         info,
     )
+    try:
+        packing.check_packed(*ticket[:3])
+    except masks.MaskError as error:
+        raise TicketFileError(f"{path}: member {i}: {error}") from None
+    return ticket
 
 
-def _shrunk(
+def _declared(
     path: Path,
     task: Task,
     i: int,
@@ -323,23 +329,29 @@ def _shrunk(
     x_spec: PyTree,
 ) -> tuple[PyTree, PyTree]:
     """The shapes and dtypes of member `i`: the task's, and those the file declares if they are
-    smaller and the network runs.
+    smaller, or packed, and the network runs.
     """
     if not shapes:
         return usual
-    leaves = []
+    leaves, tables = [], _tables(usual[0], shapes)
     for name, leaf in named(*usual):
         shape: tuple[int, ...] = shapes.get(name, tuple(leaf.shape))
-        fits = len(shape) == len(leaf.shape) and all(
-            isinstance(n, int) and 1 <= n <= most for n, most in zip(shape, leaf.shape, strict=True)
+        whole = shape
+        if (kernel := name.removeprefix("params/")) in tables and _is_packed(shape, tables[kernel]):
+            whole = packing.whole_shape(shape, tables[kernel])
+        fits = len(whole) == len(leaf.shape) and all(
+            _is_size(n) and n <= most for n, most in zip(whole, leaf.shape, strict=True)
         )
         if not fits:  # a file must not make us allocate more than the task does
             raise TicketFileError(
                 f"{path}: {name!r} of member {i} is declared {shown(list(shape))}; "
-                f"the network needs {list(leaf.shape)}, or smaller if shrunk."
+                f"the network needs {list(leaf.shape)}, or smaller if shrunk or packed."
             )
         leaves.append(jax.ShapeDtypeStruct(shape, leaf.dtype))
     params, state = jax.tree.unflatten(jax.tree.structure(usual), leaves)
+    state = packing.with_tables(
+        state, {kernel: jax.ShapeDtypeStruct(shape, bool) for kernel, shape in tables.items()}
+    )
     try:
         outputs = [
             jax.eval_shape(
@@ -352,6 +364,28 @@ def _shrunk(
         problem = told(error)
     if problem:
         raise TicketFileError(
-            f"{path}: {task.name} does not run with the shrunk params of member {i}: {problem}"
+            f"{path}: {task.name} does not run with the {'packed' if tables else 'shrunk'} params"
+            f" of member {i}: {problem}"
         )
     return params, state
+
+
+def _tables(params: PyTree, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes that a file declares of tables of packed kernels, by the kernel's path."""
+    found = {}
+    for kernel in masks.leaf_paths(params):
+        name = f"state/{packing.COLLECTION}/{kernel.removesuffix(packing.KERNEL)}{packing.TABLE}"
+        if name in shapes:
+            found[kernel] = shapes[name]
+    return found
+
+
+def _is_packed(kernel: tuple[int, ...], table: tuple[int, ...]) -> bool:
+    """Whether those can be shapes of a packed kernel and its table, that takes no more than all."""
+    if (len(kernel), len(table)) != (4, 2) or not all(map(_is_size, (*kernel, *table))):
+        return False
+    return kernel[0] * kernel[1] <= table[0] * table[1]
+
+
+def _is_size(n: Any) -> bool:
+    return isinstance(n, int) and n >= 1

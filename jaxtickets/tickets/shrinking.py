@@ -16,6 +16,7 @@ from jaxtickets.masks.cutting import (
     masks_by_path,
     staying_units,
 )
+from jaxtickets.masks.packing import tables_in
 from jaxtickets.masks.units import Leaf, UnitTable, find_units
 from jaxtickets.messages.quoting import shown
 from jaxtickets.tickets.ensemble import TicketEnsemble
@@ -69,6 +70,10 @@ def shrink(tickets: TicketEnsemble) -> TicketEnsemble:
     """
     if not isinstance(tickets, TicketEnsemble):
         raise MaskError(f"tickets is an ensemble, such as fit returns; got {shown(tickets)}.")
+    if any(tables_in(ticket.model_state) for ticket in tickets):
+        raise MaskError(
+            "packed tickets have no whole units: shrink(unpack(tickets)), and pack them again."
+        )
     found: dict[Any, UnitTable] = {}
     smaller, removed, rest = [], 0, []
     for i, ticket in enumerate(tickets):

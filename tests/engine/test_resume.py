@@ -78,13 +78,13 @@ def undisturbed(tmp_path_factory):
     return folders
 
 
-def begin(plan, folder, stop_after, count, **options):
+def begin(plan, folder, stop_after, count, fit=fit, **options):
     stop_after(count)
     with pytest.raises(Stopped):
         fit(plan, out=folder, checkpoint_every=0, **options)
 
 
-def go_on(plan, folder, monkeypatch, **options):
+def go_on(plan, folder, monkeypatch, fit=fit, **options):
     monkeypatch.undo()
     return fit(plan, out=folder, checkpoint_every=1e9, **options)
 
