@@ -21,6 +21,7 @@ from .errors import DataError as DataError
 from .errors import MaskError as MaskError
 from .errors import NonFiniteLoss as NonFiniteLoss
 from .errors import PlanError as PlanError
+from .errors import Preempted as Preempted
 from .errors import RunError as RunError
 from .errors import TaskError as TaskError
 from .errors import TicketError as TicketError

@@ -22,6 +22,7 @@ from jaxtickets.engine.finite import check_prepared
 from jaxtickets.engine.given import given_network
 from jaxtickets.engine.identity import identity_of
 from jaxtickets.engine.network_units import UnitsOf
+from jaxtickets.engine.preemption import Notice, preemption
 from jaxtickets.engine.probes import make_probe
 from jaxtickets.engine.programs import Programs
 from jaxtickets.engine.progress import ProgressLine
@@ -99,6 +100,10 @@ def fit(
       ValueError: a `key` or `layout` that does not fit the plan; a `probe` without `out`, or not
         every so many whole epochs; a `checkpoint_every` that is no number of seconds.
       NonFiniteLoss: a loss became NaN or infinite; what was collected before is in `out/tickets`.
+      Preempted: SIGTERM came, which clouds and schedulers send before they take a machine: with
+        `out` the run is saved at its next step and goes on from there when it is called again. It
+        is a `SystemExit`: where nobody catches it, the process ends with status 75. A second
+        SIGTERM ends the process at once.
       RunError: `out` holds a run of another plan, network, data set, key or probe, or what is no
         run, or is in use by another process; it cannot be read or written (a full disk, say), in
         one sentence that says how to go on.
@@ -168,11 +173,17 @@ def fit(
             probe=probed,
             masks_before=log.masks_before,
         )
-        return _run(run, log, folder, checkpoint_every, progress)
+        with preemption(kept=folder is not None) as wanted_back:
+            return _run(run, log, folder, checkpoint_every, progress, wanted_back)
 
 
 def _run(
-    run: Run, log: TicketLog, folder: RunFolder | None, checkpoint_every: float, progress: bool
+    run: Run,
+    log: TicketLog,
+    folder: RunFolder | None,
+    checkpoint_every: float,
+    progress: bool,
+    wanted_back: Notice,
 ) -> TicketEnsemble:
     """Train, and leave everything in its place."""
     steps = run.plan.all_steps(run.feeds.steps_per_epoch)
@@ -185,7 +196,7 @@ def _run(
             closing.push(checkpoints)
         closing.callback(line.close)
         recorder = Recorder(run, log, line, folder, checkpoints, checkpoint_every)
-        drive(run, recorder)
+        drive(run, recorder, wanted_back)
         total, compiling = recorder.seconds(), recorder.compile_seconds()
     tickets = TicketEnsemble(run.task, log.in_order(), run.x_spec, run.plan)
     if folder is not None and folder.writes:

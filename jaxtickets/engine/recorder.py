@@ -22,7 +22,7 @@ from jaxtickets.engine.run import Group, Position, Run
 from jaxtickets.engine.run_folder import RunFolder
 from jaxtickets.engine.state import GroupState, Weights, shapes_of
 from jaxtickets.engine.ticket_log import TicketLog
-from jaxtickets.errors import RunError
+from jaxtickets.errors import Preempted, RunError
 
 
 class Recorder:
@@ -51,6 +51,7 @@ class Recorder:
         self._meter = Meter(lambda: run.programs.seconds)
         self._began, self._shown = time.monotonic(), 0.0
         self._before = Position()  # what earlier processes have taken
+        self._saved: tuple[int, int, int, int] | None = None  # where in the run
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -82,6 +83,7 @@ class Recorder:
         assert self._folder is not None
         at = (position.group, position.branch, position.phase, position.step)
         self._folder.metrics_log.truncate(at)
+        self._saved = at
         self._line.say(
             f"going on with {self._folder.path}: group {position.group + 1}, phase "
             f"{position.phase + 1}, step {position.step}, after {position.seconds:.0f} s"
@@ -220,6 +222,21 @@ class Recorder:
             for name, arrays in probe_files(run.probe, tickets, group.networks, step, epoch):
                 folder.save_probe(name, arrays)
 
+    def preempted(self, group: Group, index: int, state: GroupState, done: int) -> Preempted:
+        """Save the run as it is, after `done` steps of phase `index`, and say how to go on."""
+        assert self._folder is not None
+        assert self._checkpoints is not None
+        here = (group.number, group.branch, index, done)
+        if self._saved != here:
+            self._save(group, index, state, done, self._checkpoints)
+        self._checkpoints.finish()
+        self._line.close()
+        where = f"{self._run.name(group, index)} step {done}"
+        how = "is saved" if self._saved == here else "is left, its weights being no numbers, not saved,"
+        text = f"SIGTERM: {self._folder.path} {how} at {where}; run the same again to go on."
+        self._line.say(text)
+        return Preempted(text)
+
     def _save(
         self, group: Group, index: int, state: GroupState, done: int, checkpoints: Checkpoints
     ) -> None:
@@ -244,6 +261,7 @@ class Recorder:
             parent_shapes=[] if parents is None else shapes_of(Weights(*parents.network[::2])),
         )
         checkpoints.save(parts, host, dataclasses.asdict(position))
+        self._saved = (group.number, group.branch, index, done)
 
 
 def find_group(run: Run, position: Position) -> Group | None:
