@@ -14,6 +14,7 @@ from . import transforms as transforms
 from .dataset import Dataset as Dataset
 from .dataset import EvaluationStream as EvaluationStream
 from .dataset import SeekableStream as SeekableStream
+from .dataset import SplitStream as SplitStream
 from .dataset import Stream as Stream
 from .engine import fit as fit
 from .errors import CheckpointError as CheckpointError

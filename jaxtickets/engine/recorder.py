@@ -12,9 +12,10 @@ from typing import Any
 from jaxtickets import members
 from jaxtickets.engine.abstract_state import abstract_state
 from jaxtickets.engine.best_network import ensemble_of
-from jaxtickets.engine.checkpoints import Checkpoints
+from jaxtickets.engine.checkpoints import Checkpoints, numbers
 from jaxtickets.engine.events import Began, Collected, Event, Message, Report, Stepped
 from jaxtickets.engine.finite import check_finite, is_finite
+from jaxtickets.engine.hosts import Turns, everywhere
 from jaxtickets.engine.meter import Meter, read_tally
 from jaxtickets.engine.probes import probe_files
 from jaxtickets.engine.progress import ProgressLine
@@ -52,6 +53,7 @@ class Recorder:
         self._began, self._shown = time.monotonic(), 0.0
         self._before = Position()  # what earlier processes have taken
         self._saved: tuple[int, int, int, int] | None = None  # where in the run
+        self._turns = Turns()
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -73,6 +75,7 @@ class Recorder:
         """
         found = None
         if self._checkpoints is not None:
+            everywhere(lambda: None, lambda _: {"out": {"checkpoints": self._there()}})
             found = self._checkpoints.newest(lambda position: self._parts(Position(**position)))
         if found is None:
             if self._folder is not None:
@@ -91,6 +94,10 @@ class Recorder:
         self._say_if_rounded(position)
         self._tickets.read_back(position.collected)
         return position, state
+
+    def _there(self) -> list[int]:
+        """The checkpoints of the folder, as this host sees it."""
+        return [] if self._folder is None else numbers(self._folder.checkpoints)
 
     def _parts(self, position: Position) -> dict[str, Any]:
         """Shapes and shardings of what a checkpoint there holds; compiles and computes nothing.
@@ -167,13 +174,13 @@ class Recorder:
             if self._probe_is_due(step):
                 self._probe(group, state, self._run.steps_before(index) + step.done, step.epoch)
             self._meter.reset()
-        elif time.monotonic() - self._shown > 1:
+        elif self._line.shows and time.monotonic() - self._shown > 1:
             self._shown = time.monotonic()
-            losses, accuracies, _ = read_tally(state.tally)
+            losses, accuracies, _ = read_tally(members.own(state.tally))
             self._line.update(step.done, self._meter.numbers(losses, accuracies))
         if self._checkpoints is not None:
             self._checkpoints.poll()
-            if self._checkpoints.age() >= self._every:
+            if self._turns.due(self._checkpoints.age(), self._every):
                 self._save(group, index, state, step.done, self._checkpoints)
 
     def _report(

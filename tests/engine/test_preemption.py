@@ -53,19 +53,15 @@ def terminate():
 
 @pytest.fixture
 def terminate_in(monkeypatch):
-    """`terminate_in(Class, "method", n, after)`: SIGTERM comes in its call n, from 0."""
+    """`terminate_in(where, "function", n)`: SIGTERM comes in its call n, from 0."""
 
-    def arrange(where, name, call, after=False):
+    def arrange(where, name, call):
         real, left = getattr(where, name), iter(range(call, -1, -1))
 
         def stopped(*args, **kwargs):
-            last = next(left, -1) == 0
-            if last and not after:
+            if next(left, -1) == 0:
                 terminate()
-            result = real(*args, **kwargs)
-            if last and after:
-                terminate()
-            return result
+            return real(*args, **kwargs)
 
         monkeypatch.setattr(where, name, stopped)
 
@@ -92,28 +88,135 @@ def go_on(plan, folder, reference, steps, **options):
     assert len(steps) == len(set(steps))
 
 
-# Of "edst" the programs are those of the start, of the steps and of the escape; checkpoint 3 is in its second epoch. Of
-# "channels" a Shrink follows each of three explorations. (Steps: see test_resume.)
+# The programs of "edst" are those of the start, of the steps and of the escape; its mask changes in the third step, and its
+# fourth ends an epoch. In "shrunk" each of two lineages is cut. (Steps: see test_resume.)
 @pytest.mark.parametrize(
     ("name", "where", "function", "call"),
     [
-        *(("edst", Programs, "_compile", call) for call in range(3)),
-        *(("channels", Programs, "_compile", call) for call in (2, 3)),
-        *(("channels", shrink_step, "dead_units", call) for call in (0, 2)),
-        *(("shrunk", shrink_step, "dead_units", call) for call in (0, 1)),
-        *(("groups", Recorder, "_say", call) for call in (0, 1)),
-        *(("children", Recorder, "_step", call) for call in (0, 5, 6, 13)),
-        *(("edst", Recorder, "_step", call) for call in (2, 5, 6, 15)),
+        ("edst", Programs, "_compile", 1),
+        ("edst", Programs, "_compile", 2),
+        ("edst", Recorder, "_step", 2),
+        ("edst", Recorder, "_step", 5),
+        ("channels", Programs, "_compile", 3),
+        ("channels", shrink_step, "dead_units", 0),
+        ("shrunk", shrink_step, "dead_units", 1),
+        ("groups", Recorder, "_say", 0),
+        ("children", Recorder, "_step", 6),
     ],
 )
 def test_a_run_goes_on_from_where_sigterm_came(
-    tmp_path, undisturbed, terminate_in, monkeypatch, steps, name, where, function, call
+    tmp_path, undisturbed, terminate_in, steps, name, where, function, call
 ):
     """While a program is compiled, a unit looked for, a ticket collected; in a step that changes the mask, ends an epoch."""
-    with monkeypatch.context():
-        terminate_in(where, function, call)
-        with pytest.raises(jt.Preempted, match="run the same again") as ended:
-            fit(PLANS[name], out=tmp_path, checkpoint_every=1e9)
+    terminate_in(where, function, call)
+    with pytest.raises(jt.Preempted, match="run the same again") as ended:
+        fit(PLANS[name], out=tmp_path, checkpoint_every=1e9)
     assert ended.value.code == os.EX_TEMPFAIL
     assert steps or function == "_compile"
     go_on(PLANS[name], tmp_path, undisturbed[name], steps)
+
+
+def test_a_checkpoint_that_is_being_written_is_finished_first(
+    tmp_path, undisturbed, terminate_in, steps
+):
+    terminate_in(Checkpoints, "save", 4)
+    with pytest.raises(jt.Preempted):
+        fit(PLANS["edst"], out=tmp_path, checkpoint_every=0)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "3", "4"]
+    go_on(PLANS["edst"], tmp_path, undisturbed["edst"], steps)
+
+
+def test_a_run_that_is_being_finished_is_finished_and_the_signal_comes_then(tmp_path, terminate_in):
+    """After the last step there is nothing to save: the tickets are written, and the process ends as it was asked to."""
+    terminate_in(fitting, "versions", 0)
+    came = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signal, "raise_signal", came.append)
+        fit(dst(1), out=tmp_path)
+    assert came == [signal.SIGTERM]
+    assert (tmp_path / "tickets.safetensors").exists()
+
+
+def test_a_failed_save_is_the_error(tmp_path, terminate_in, monkeypatch):
+    terminate_in(Recorder, "_step", 1)
+
+    def full(self, host):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "_look_for_room", full)
+    with pytest.raises(jt.RunError, match="no space is left"):
+        fit(dst(1), out=tmp_path, checkpoint_every=1e9)
+
+
+def test_somebodys_own_handler_stays(tmp_path, terminate_in):
+    came = []
+    signal.signal(signal.SIGTERM, lambda *_: came.append(1))
+    try:
+        terminate_in(Recorder, "_step", 1)
+        fit(dst(1), out=tmp_path)
+        assert came == [1]
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def test_in_another_thread_nothing_is_heard(tmp_path):
+    threads = []
+    thread = threading.Thread(target=lambda: threads.append(len(fit(dst(1), out=tmp_path))))
+    thread.start()
+    thread.join()
+    assert threads == [1]
+
+
+def launch(folder, cache, *more):
+    command = [sys.executable, str(SCRIPT), str(folder), cache, *map(str, more)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(process):
+    out, said = process.communicate(timeout=500)
+    return process.returncode, out, said
+
+
+def preempt_and_go_on(tmp_path, cache, times, rng):
+    """Digits, with masks that change, channels that go, a Shrink and an escape; SIGTERM so many times, whenever."""
+    began = time.monotonic()
+    status, taken, said = end(launch(tmp_path / "whole", cache))
+    assert status == 0, said
+    lasts = time.monotonic() - began
+    steps, preempted = [], 0
+    for _ in range(20 * times):
+        process = launch(tmp_path / "run", cache)
+        assert process.stdout is not None
+        process.stdout.readline()
+        if preempted < times:
+            time.sleep(rng.uniform(0, 1.5 * lasts / times))
+            process.send_signal(signal.SIGTERM)
+        status, out, said = end(process)
+        steps += out.splitlines()
+        assert status in (0, 75), said
+        if status == 0:
+            break
+        preempted += 1
+        assert "run the same again to go on" in said
+    assert steps == taken.splitlines()[1:]  # in order, none twice
+    assert preempted >= (times + 1) // 2
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole")
+
+
+def test_sigterm_at_random_moments(tmp_path, compile_cache):
+    preempt_and_go_on(tmp_path, compile_cache, 2, random.Random(0))
+
+
+@pytest.mark.slow
+def test_sigterm_at_twenty_random_moments(tmp_path, compile_cache):
+    preempt_and_go_on(tmp_path, compile_cache, 20, random.Random(1))
+
+
+def test_a_second_sigterm_ends_at_once(tmp_path, compile_cache):
+    process = launch(tmp_path, compile_cache, "twice")
+    assert end(process)[0] == -signal.SIGTERM
+
+
+def test_without_a_folder_sigterm_ends_the_process_as_any(compile_cache):
+    process = launch("", compile_cache, "once")
+    assert end(process)[0] == -signal.SIGTERM
