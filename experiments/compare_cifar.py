@@ -22,7 +22,7 @@ import dst_cifar
 import edst_cifar
 import prune_and_tune_cifar
 from rich.console import Console
-from support import canary, cifar, command, running
+from support import canary, cifar, command, hosts, running
 from support.flags import Count, Different, SeedsConfig, Within
 from support.published import published
 
@@ -257,7 +257,7 @@ def compare(config: Config) -> None:
         ("comparison.png", "comparison.csv"),
     )
     running.share_programs(out / "programs")
-    data = cifar.make_data(first)
+    data = hosts.together(lambda: cifar.make_data(first))
     rows, failed = [], []
     for name, by_seed in experiments.items():
         runs = []
@@ -296,7 +296,8 @@ def compare(config: Config) -> None:
     Console(width=max(console.width, 120)).print(report.comparison_table(comparison))
     for line in failed:
         console.print(f"[bold red]left out[/]: {line}", highlight=False)
-    figure = report.draw_comparison(comparison, out / "comparison.png")
+    draw = report.draw_comparison if hosts.write() else lambda *_: None
+    figure = draw(comparison, out / "comparison.png")
     console.print(
         f"wrote {out / 'results.json'}" + (f", {figure}" if figure else ""), highlight=False
     )

@@ -209,9 +209,7 @@ def _check(
     )
 
 
-def _run_of(
-    plan: Plan, task: Task, key: int | jax.Array, checked: _Checked, log: TicketLog
-) -> Run:
+def _run_of(plan: Plan, task: Task, key: int | jax.Array, checked: _Checked, log: TicketLog) -> Run:
     """The context of a run."""
     layout, traced = checked.layout, checked.traced
     # A stream's batches come prepared.
@@ -257,13 +255,16 @@ def _run(
         drive(run, recorder, wanted_back)
         total, compiling = recorder.seconds(), recorder.compile_seconds()
     tickets = TicketEnsemble(run.task, log.in_order(), run.x_spec, run.plan)
-    if folder is not None and folder.writes:
-        seconds = {"train": total - compiling, "compile": compiling, "total": total}
-        programs = run.programs.count
-        timing = {"seconds": seconds, "compilations": programs, "versions": versions()}
-        folder.save_timing(timing)
-        folder.save_final(tickets)
-        folder.finish()
+    seconds = {"train": total - compiling, "compile": compiling, "total": total}
+    timing = {"seconds": seconds, "compilations": run.programs.count, "versions": versions()}
+
+    def finish() -> None:
+        if folder is not None and folder.writes:
+            folder.save_timing(timing)
+            folder.save_final(tickets)
+            folder.finish()
+
+    hosts.everywhere(finish)  # none returns before all is written
     return tickets
 
 

@@ -239,7 +239,11 @@ class Recorder:
         self._checkpoints.finish()
         self._line.close()
         where = f"{self._run.name(group, index)} step {done}"
-        how = "is saved" if self._saved == here else "is left, its weights being no numbers, not saved,"
+        how = (
+            "is saved"
+            if self._saved == here
+            else "is left, its weights being no numbers, not saved,"
+        )
         text = f"SIGTERM: {self._folder.path} {how} at {where}; run the same again to go on."
         self._line.say(text)
         return Preempted(text)
