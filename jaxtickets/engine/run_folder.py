@@ -357,8 +357,8 @@ def _await(config: Path) -> None:
         if time.monotonic() - began > _NETWORK:
             raise RunError(
                 f"out={config.parent} is not the folder that host 0 writes to: there is no"
-                f" {config.name} here. Several hosts need an out folder on a file system that all of"
-                " them see."
+                f" {config.name} here. Several hosts need an out folder on a file system that all"
+                " of them see."
             )
         time.sleep(0.2)
 

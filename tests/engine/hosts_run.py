@@ -1,11 +1,13 @@
-"""One of several hosts: `python hosts_run.py FOLDER CACHE DEVICES PROCESS PROCESSES PORT WHAT...`.
+"""One of several hosts: `python hosts_run.py FOLDER CACHE DEVICES PROCESS PROCESSES PORT OUT WHAT`.
 
-WHAT is what this host does: "pictures" trains on the pictures in FOLDER/train, as do "preempted", which sends itself SIGTERM
-in its third step, "sparser", "otherwise" and "elsewhere", which have another plan, key or folder than the others, "broken",
-whose pictures cannot be read, and "slowly", whose steps take a second. Prints the pictures that it has read.
+It trains on the pictures in FOLDER/train, into FOLDER/OUT, and prints how many it has read, every step that it takes, and the
+error where there is one. WHAT is what is special about this host: "nothing"; "slow" steps; "preempted", slow as well, sends
+itself SIGTERM before a random step; "different" has another plan, key and pictures; "elsewhere" another folder; "invalid" a
+key that cannot be.
 """
 
 import os
+import random
 import signal
 import sys
 import time
@@ -27,7 +29,8 @@ def apply(params, model_state, x, train, key):
 
 
 if __name__ == "__main__":
-    folder, cache, devices, process, processes, port, what = sys.argv[1:]
+    folder, cache, devices, process, processes, port, out, what = sys.argv[1:]
+    what, _, seed = what.partition("-")
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", int(devices))
     jax.config.update("jax_disable_most_optimizations", True)
@@ -35,46 +38,43 @@ if __name__ == "__main__":
     if int(processes) > 1:
         jax.distributed.initialize(f"localhost:{port}", int(processes), int(process))
     import jaxtickets as jt
+    from jaxtickets.engine import run_folder
     from jaxtickets.engine.events import Stepped
     from jaxtickets.engine.recorder import Recorder
     from jaxtickets.members import Layout, member_mesh
 
-    pictures = jt.data.image_train(
-        Path(folder) / ("other" if what == "broken" else "train"), size=4, workers=0
-    )
-    kind, read, real, left = type(pictures), [], Recorder.write, iter((2, 1, 0))
-    view = kind.view
+    where = Path(folder) / ("other" if what == "different" else "train")
+    pictures = jt.data.image_train(where, size=4, workers=0)
+    read, view, write = [], type(pictures).view, Recorder.write
+    begins = time.monotonic() + random.Random(seed).uniform(0, 6)  # of about eight seconds of steps
 
     def counted(self, index, seed, epoch):
         read.append((index, seed, epoch))
         return view(self, index, seed, epoch)
 
-    def write(self, group, index, state, event):
+    def told(self, group, index, state, event):
+        global what
         if isinstance(event, Stepped):
             print("step", index, event.done, flush=True)
-            time.sleep(what == "slowly")
-            if what == "preempted" and next(left, -1) == 0:
+            if what == "preempted" and time.monotonic() > begins:
                 os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.3 * (what == "preempted" or processes == "2" and "cut" in folder))
-        real(self, group, index, state, event)
+                what = "slow"
+            time.sleep(0.25 * (what in ("slow", "preempted")))
+        write(self, group, index, state, event)
 
-    kind.view, Recorder.write = counted, write
-    plan = jt.edst(
-        2,
-        sparsity=0.6 if what == "sparser" else 0.5,
-        explore=2,
-        refine=2,
-        update_every=3,
-        batch_size=6,
-    )
-    layout = Layout(1, mesh=member_mesh(1, jax.devices())) if int(processes) == 1 else None
-    out = Path(folder) / ("elsewhere" if what == "elsewhere" else f"out-{processes}-{devices}")
-    tickets = jt.fit(
-        plan,
-        jt.classification((init, apply), num_classes=3),
-        pictures,
-        key=int(what == "otherwise"),
-        out=out,
-        layout=layout,
-    )
-    print("read", len(read), len(set(read)), flush=True)
+    type(pictures).view, Recorder.write, run_folder._NETWORK = counted, told, 1.0
+    sparsity = 0.6 if what == "different" else 0.5
+    plan = jt.edst(2, sparsity=sparsity, explore=2, refine=2, update_every=3, batch_size=6)
+    try:
+        jt.fit(
+            plan,
+            jt.classification((init, apply), num_classes=3),
+            pictures,
+            key={"different": 1, "invalid": -1}.get(what, 0),
+            out=Path(folder) / ("elsewhere" if what == "elsewhere" else out),
+            layout=Layout(1, mesh=member_mesh(1, jax.devices())) if devices == "2" else None,
+            checkpoint_every=1e9,
+        )
+    except (jt.RunError, jt.PlanError) as error:
+        print(type(error).__name__, error, flush=True)
+    print("read", len(read), flush=True)
