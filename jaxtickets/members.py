@@ -301,7 +301,9 @@ def own_rows(layout: Layout, members: int, rows: int) -> dict[int, slice]:
     if target is None:
         return {one: slice(0, rows) for one in range(members)}
     own: dict[int, slice] = {}
-    for whose, which in target.addressable_devices_indices_map((members, rows)).values():
+    for index in target.addressable_devices_indices_map((members, rows)).values():
+        assert index is not None
+        whose, which = index
         begin, end, _ = which.indices(rows)
         for one in range(members)[whose]:
             before = own.get(one, slice(begin, end))
@@ -329,7 +331,7 @@ def place_rows(
         dtype = jax.dtypes.canonicalize_dtype(leaves[0].dtype)
         by_member = dict(zip(parts, leaves, strict=True))
 
-        def shard(index: tuple[slice, ...]) -> np.ndarray:
+        def shard(index: Any) -> np.ndarray:
             begin, end, _ = index[1].indices(rows)
             some = [
                 by_member[one][begin - own[one].start : end - own[one].start]

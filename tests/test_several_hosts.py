@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import jaxtickets as jt
-
 pytestmark = pytest.mark.usefixtures("experiments_are_importable", "programs_are_compiled_once")
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
@@ -36,9 +34,7 @@ def everybody(address, members, wait):
         except hosts.HostError as error:
             ends[place] = str(error)
 
-    threads = [
-        threading.Thread(target=one, args=(i, *member)) for i, member in enumerate(members)
-    ]
+    threads = [threading.Thread(target=one, args=(i, *member)) for i, member in enumerate(members)]
     for thread in reversed(threads):  # host 0 may come last
         thread.start()
     for thread in threads:

@@ -179,20 +179,19 @@ def end(process):
 
 def preempt_and_go_on(tmp_path, cache, times, rng):
     """Digits, with masks that change, channels that go, a Shrink and an escape; SIGTERM so many times, whenever."""
-    began = time.monotonic()
     status, taken, said = end(launch(tmp_path / "whole", cache))
     assert status == 0, said
-    lasts = time.monotonic() - began
     steps, preempted = [], 0
     for _ in range(20 * times):
         process = launch(tmp_path / "run", cache)
         assert process.stdout is not None
-        process.stdout.readline()
-        if preempted < times:
-            time.sleep(rng.uniform(0, 1.5 * lasts / times))
+        heard = [process.stdout.readline()]
+        if preempted < times:  # so many steps later, and a part of one
+            heard += [process.stdout.readline() for _ in range(rng.randint(0, 30 // times))]
+            time.sleep(rng.uniform(0, 0.1))
             process.send_signal(signal.SIGTERM)
         status, out, said = end(process)
-        steps += out.splitlines()
+        steps += "".join([*heard[1:], out]).splitlines()
         assert status in (0, 75), said
         if status == 0:
             break
