@@ -155,7 +155,8 @@ def call(roll: Roll, wait: float) -> None:
 def _listen(roll: Roll, until: float) -> str:
     """Host 0: who calls, until all have; then all are told. What is wrong, or nothing."""
     port = int(roll.address.rpartition(":")[2])
-    there: dict[int, tuple[str, socket.socket]] = {}
+    there: dict[int, str] = {}
+    callers: list[socket.socket] = []
     failure = ""
     with contextlib.ExitStack() as closing:
         server = closing.enter_context(_server(port))
@@ -169,14 +170,15 @@ def _listen(roll: Roll, until: float) -> str:
             said = _line(caller)
             if said is None:
                 continue
+            callers.append(caller)
             number, count, name = said["number"], said["count"], said["name"]
             if count != roll.count:
                 failure = f"host {number} ({name}) is one of {count}, and host 0 of {roll.count}."
             elif number in there or not 0 < number < roll.count:
-                other = there[number][0] if number in there else socket.gethostname()
+                other = there.get(number, socket.gethostname())
                 failure = f"{name} and {other} are both host {number}."
-            there[number] = (name, caller)
-        for _, caller in there.values():
+            there[number] = name
+        for caller in callers:
             with contextlib.suppress(OSError):
                 caller.sendall(json.dumps({"failure": failure}).encode()[: LONGEST - 1] + b"\n")
     return failure

@@ -75,6 +75,6 @@ if __name__ == "__main__":
             layout=Layout(1, mesh=member_mesh(1, jax.devices())) if devices == "2" else None,
             checkpoint_every=1e9,
         )
-    except (jt.RunError, jt.PlanError) as error:
+    except (jt.RunError, ValueError) as error:
         print(type(error).__name__, error, flush=True)
     print("read", len(read), flush=True)

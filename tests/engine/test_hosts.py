@@ -136,9 +136,9 @@ def test_hosts_that_differ_are_named_with_what_differs(pictures, compile_cache):
 def test_a_host_that_fails_or_sees_another_folder_ends_all(pictures, compile_cache):
     first, second = two(pictures, compile_cache, "never", "nothing", "invalid")
     assert re.match(
-        r"RunError ended before .* host 1 \(.*\): PlanError: key as an int", first[1][0]
+        r"RunError ended before .* host 1 \(.*\): ValueError: key as an int", first[1][0]
     )
-    assert second[1][0].startswith("PlanError key as an int")
+    assert second[1][0].startswith("ValueError key as an int")
     assert not (pictures / "never").exists()
     first, second = two(pictures, compile_cache, "here", "nothing", "elsewhere")
     assert "is not the folder that host 0 writes to" in first[1][0]
