@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -114,7 +115,8 @@ def start(address, number, count, *flags):
             "JAX_PROCESS_ID": str(number),
         }
     environment |= {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    command = [sys.executable, str(EXPERIMENTS / "edst_cifar.py"), "--distributed", *flags]
+    distributed = ["--distributed"] if count is not None else []
+    command = [sys.executable, str(EXPERIMENTS / "edst_cifar.py"), *distributed, *flags]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, text=True, **pipes)
 
@@ -137,6 +139,46 @@ def test_one_command_on_two_hosts_is_one_run(address, tmp_path):
     assert [line for line in second[1].splitlines() if line and "Gloo" not in line] == []
     results = json.loads((tmp_path / "run" / "results.json").read_bytes())
     assert results["ensemble"]["accuracy"] > 0.05
+
+
+def stop_in_training(process, number):
+    """The signal, once the run has begun to train."""
+    said = ""
+    while "phase 2" not in said:
+        assert process.poll() is None, said
+        said += process.stderr.readline()
+    process.send_signal(number)
+    status, out, more = end(process)
+    return status, out, said + more
+
+
+def test_sigterm_ends_a_command_by_a_status_of_its_own_and_a_word_on_resuming(tmp_path):
+    flags = (*SHORT, "--out", str(tmp_path / "run"))
+    status, out, said = stop_in_training(start("", None, None, *flags), signal.SIGTERM)
+    assert status == 75
+    assert "SIGTERM: " in said
+    assert "run the same again to go on." in " ".join(said.split())
+    assert "Traceback" not in said
+    status, out, said = end(start("", None, None, *flags))
+    assert status == 0, said
+    assert "going on with" in said
+
+
+@pytest.mark.slow
+def test_a_lost_host_ends_the_others_in_one_line_and_all_resume(address, tmp_path):
+    flags = (*SHORT, "--explore", "3", "--checkpoint-every", "0", "--out", str(tmp_path / "run"))
+    first, second = (start(address, n, 2, *flags) for n in range(2))
+    while not list((tmp_path / "run").glob("checkpoints/*/place")):
+        assert first.poll() is None
+        time.sleep(0.1)
+    second.kill()
+    assert end(second)[0] == -signal.SIGKILL
+    status, _, said = end(first)
+    assert status == 1
+    assert "host 0: a computation over all hosts failed" in said
+    assert "The same command on every host resumes from the last checkpoint." in said
+    for status, _, said in [end(one) for one in [start(address, n, 2, *flags) for n in range(2)]]:
+        assert status == 0, said
 
 
 def test_a_host_that_never_comes_and_hosts_that_nobody_names_are_one_line(address, tmp_path):

@@ -151,10 +151,14 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(1) from None
     except USER_ERRORS as error:
         _fail(error)
-    except RuntimeError as error:  # JAX's own, where memory is short
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except RuntimeError as error:  # JAX's own, where memory is short or another host is gone
+        if "RESOURCE_EXHAUSTED" in str(error):
+            _fail(error)
+        if not jax.distributed.is_initialized() or not isinstance(
+            error, jax.errors.JaxRuntimeError
+        ):
             raise
-        _fail(error)
+        hosts.leave(error)
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command resumes from the last checkpoint.")
         raise SystemExit(130) from None

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 from rich.console import Console
@@ -93,6 +93,23 @@ def write() -> bool:
 def end() -> None:
     """Wait for the hosts that are not done yet."""
     hosts.exchange({})
+
+
+def leave(error: Exception) -> NoReturn:
+    """End this process, as a computation of all hosts failed in it: most likely one of them is
+    gone. What JAX does at the end of a process would wait for that one.
+    """
+    reason = " ".join(str(error).split())[:300]
+    Console(stderr=True).print(
+        f"host {jax.process_index()}: a computation over all hosts failed, as it does when one of"
+        f" them is lost ({reason}). The same command on every host resumes from the last"
+        " checkpoint.",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def from_environment(environment: Any) -> Roll | None:

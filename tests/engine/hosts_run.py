@@ -1,8 +1,8 @@
 """One of several hosts: `python hosts_run.py FOLDER CACHE DEVICES PROCESS PROCESSES PORT OUT WHAT`.
 
 It trains on the pictures in FOLDER/train, into FOLDER/OUT, and prints how many it has read, every step that it takes, and the
-error where there is one. WHAT is what is special about this host: "nothing"; "slow" steps; "preempted", slow as well, sends
-itself SIGTERM before a random step; "different" has another plan, key and pictures; "elsewhere" another folder; "invalid" a
+error where there is one. WHAT is what is special about this host: "nothing"; "slow" steps; "preempted-SEED-SECONDS", slow as
+well, sends itself SIGTERM at a random moment of so many seconds; "different" has another plan, key and pictures; "elsewhere" another folder; "invalid" a
 key that cannot be.
 """
 
@@ -30,7 +30,7 @@ def apply(params, model_state, x, train, key):
 
 if __name__ == "__main__":
     folder, cache, devices, process, processes, port, out, what = sys.argv[1:]
-    what, _, seed = what.partition("-")
+    what, seed, seconds = [*what.split("-"), "", "0"][:3]
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", int(devices))
     jax.config.update("jax_disable_most_optimizations", True)
@@ -45,18 +45,20 @@ if __name__ == "__main__":
 
     where = Path(folder) / ("other" if what == "different" else "train")
     pictures = jt.data.image_train(where, size=4, workers=0)
+    began = 0.0
     read, view, write = [], type(pictures).view, Recorder.write
-    begins = time.monotonic() + random.Random(seed).uniform(0, 6)  # of about eight seconds of steps
+    after = random.Random(seed).uniform(0, float(seconds))
 
     def counted(self, index, seed, epoch):
         read.append((index, seed, epoch))
         return view(self, index, seed, epoch)
 
     def told(self, group, index, state, event):
-        global what
+        global what, began
+        began = began or time.monotonic()
         if isinstance(event, Stepped):
             print("step", index, event.done, flush=True)
-            if what == "preempted" and time.monotonic() > begins:
+            if what == "preempted" and time.monotonic() > began + after:
                 os.kill(os.getpid(), signal.SIGTERM)
                 what = "slow"
             time.sleep(0.25 * (what in ("slow", "preempted")))

@@ -85,38 +85,39 @@ def test_two_hosts_train_as_one_and_each_reads_half_of_the_pictures(pictures, co
     assert_equal_runs(pictures / "two", folder)
 
 
-def preempt(pictures, cache, reference, times):
-    steps = [[], []]
-    for time in range(times):
-        ends = two(pictures, cache, f"cut-{times}", "slow", f"preempted-{time}")
+def preempt(pictures, cache, reference, times, seed=0):
+    """How often the second host was told to end; a notice takes a second or so, and there are six seconds of steps."""
+    steps, out, preempted = [[], []], f"cut-{times}-{seed}", 0
+    for number in range(times):
+        told = f"preempted-{100 * seed + number}-{4 / times}"
+        ends = two(pictures, cache, out, "slow", told)
         status = {one[0] for one in ends}
         assert status in ({0}, {75}), ends
         for taken, (_, lines, _) in zip(steps, ends, strict=True):
             taken += steps_of(lines)
         if status == {0}:
             break
+        preempted += 1
         assert "SIGTERM" in ends[0][2]
         assert "SIGTERM:" not in ends[1][2]  # one line, of the first host
-    assert len(steps[0]) > 0
-    for taken, (code, lines, said) in zip(steps, two(pictures, cache, f"cut-{times}"), strict=True):
-        assert code == 0, said
+    for taken, (status, lines, said) in zip(steps, two(pictures, cache, out), strict=True):
+        assert status == 0, said
         assert taken + steps_of(lines) == STEPS
-    assert_equal_runs(pictures / f"cut-{times}", reference)
+    assert_equal_runs(pictures / out, reference)
+    return preempted
 
 
 def test_sigterm_on_one_host_saves_the_run_of_both_at_one_step(pictures, compile_cache, alone):
-    preempt(pictures, compile_cache, alone[0], 1)
+    assert preempt(pictures, compile_cache, alone[0], 1) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_sigterm_on_one_host_again_and_again(pictures, compile_cache, alone):
-    """Its eight seconds of steps end before twenty signals of up to six seconds are spent; each start is a random moment."""
-    for seed in range(5):
-        folder = pictures / "cut-4"
-        if folder.exists():
-            folder.rename(pictures / f"cut-4-before-{seed}")
-        preempt(pictures, compile_cache, alone[0], 4)
+def test_sigterm_on_one_host_at_twenty_random_moments(pictures, compile_cache, alone):
+    preempted, seed = 0, 1
+    while preempted < 20:
+        preempted += preempt(pictures, compile_cache, alone[0], 3, seed)
+        seed += 1
 
 
 def test_hosts_that_differ_are_named_with_what_differs(pictures, compile_cache):

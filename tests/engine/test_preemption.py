@@ -207,6 +207,7 @@ def test_sigterm_at_random_moments(tmp_path, compile_cache):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_sigterm_at_twenty_random_moments(tmp_path, compile_cache):
     preempt_and_go_on(tmp_path, compile_cache, 20, random.Random(1))
 
