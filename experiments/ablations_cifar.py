@@ -123,7 +123,7 @@ def sweep(config: Config) -> None:
         "versions": engine.versions(),
     }
     engine.write_json(out / "results.json", result)
-    figure = write_points(rows, result, out) if hosts.write() else None
+    figure = write_points(rows, result, out) if hosts.writes() else None
     for point in rows:
         spread = (
             "" if point["standard_error"] is None else f" ± {100 * point['standard_error']:.2f}"

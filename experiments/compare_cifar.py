@@ -296,7 +296,7 @@ def compare(config: Config) -> None:
     Console(width=max(console.width, 120)).print(report.comparison_table(comparison))
     for line in failed:
         console.print(f"[bold red]left out[/]: {line}", highlight=False)
-    draw = report.draw_comparison if hosts.write() else lambda *_: None
+    draw = report.draw_comparison if hosts.writes() else lambda *_: None
     figure = draw(comparison, out / "comparison.png")
     console.print(
         f"wrote {out / 'results.json'}" + (f", {figure}" if figure else ""), highlight=False

@@ -118,7 +118,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             out=folder / scheme,
             **config.fit_kwargs(plan.width),
         )
-        if config.export and hosts.write():
+        if config.export and hosts.writes():
             texts.export(tickets, prepared.sizes, folder / scheme / "tickets")
         file = folder / scheme / "predictions.npz"
         probabilities = hosts.together(
@@ -158,11 +158,11 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     engine.write_json(folder / "results.json", record)
     tables = (report.gains_table(record), report.members_table(record))
     markdown = [report.markdown_table(table, notes=False) for table in tables]
-    if hosts.write():
+    if hosts.writes():
         (folder / "tables.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
     Console(width=max(console.width, 130)).print(*tables)
     figures = ()
-    if hosts.write():
+    if hosts.writes():
         figures = (
             report.draw_gains(record, folder / "gains.png"),
             report.draw_overlaps(record, folder / "overlaps.png"),

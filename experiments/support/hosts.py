@@ -85,7 +85,7 @@ def together(work: Callable[[], T]) -> T:
     return hosts.everywhere(work, first_alone=True)
 
 
-def write() -> bool:
+def writes() -> bool:
     """Whether this host is the one that writes files."""
     return jax.process_index() == 0
 

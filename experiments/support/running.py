@@ -119,7 +119,7 @@ def run_and_report(
         results["single_dense"] = rows["single dense"]
     write_results(config, task, data, out, results)
     console.print(report.results_table(rows))
-    figure = report.draw_run(out) if hosts.write() else None
+    figure = report.draw_run(out) if hosts.writes() else None
     console.print(
         f"wrote {out / 'results.json'}, {out / 'tickets.safetensors'}"
         + (f", {figure}" if figure else ""),

@@ -120,7 +120,7 @@ def pretrain(config: Config) -> Any:
 
 def save(ticket: jt.Ticket, folder: Path) -> None:
     """Write the demo's checkpoint."""
-    if hosts.write():
+    if hosts.writes():
         jt.models.save_pretrained(ticket, DEMO_SIZES, folder)
 
 

@@ -16,7 +16,7 @@ from jaxtickets.files import paths
 
 def write_json(path: str | Path, data: Any) -> None:
     """JSON in one atomic step. Of several hosts the first one writes it."""
-    if jax.process_index():
+    if jax.distributed.is_initialized() and jax.process_index():
         return
     with replacing(paths.given(path)) as temporary:
         temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
