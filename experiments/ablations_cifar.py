@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from support import cifar, command, running
+from support import cifar, command, hosts, running
 from support.flags import SeedsConfig
 from support.published import swept
 from support.sweeps import SCALES, SWEEPS, Point
@@ -106,7 +106,7 @@ def sweep(config: Config) -> None:
     folder_name = config.out or f"runs/ablation-{config.sweep}-{config.preset}"
     out = command.out_folder(folder_name, "results.json", ("points.csv", "sweep.png", "sweep.csv"))
     running.share_programs(out / "programs")
-    data = cifar.make_data(first)
+    data = hosts.together(lambda: cifar.make_data(first))
     rows = []
     for point, ledger, flop in zip(points, ledgers, flops, strict=True):
         console.print(f"{point.series}, {point.x}", highlight=False)
@@ -139,12 +139,7 @@ def sweep(config: Config) -> None:
         "versions": engine.versions(),
     }
     engine.write_json(out / "results.json", result)
-    with (out / "points.csv").open("w", newline="", encoding="utf-8") as file:
-        names = [name for name in rows[0] if name != "plan"]
-        writer = csv.DictWriter(file, names, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    figure = report.draw_sweep(result, out / "sweep.png")
+    figure = write_points(rows, result, out) if hosts.writes() else None
     for point, spec in zip(rows, points, strict=True):
         spread = (
             "" if point["standard_error"] is None else f" ± {100 * point['standard_error']:.2f}"
@@ -167,6 +162,16 @@ def sweep(config: Config) -> None:
         f"wrote {out / 'results.json'}, {out / 'points.csv'}" + (f", {figure}" if figure else ""),
         highlight=False,
     )
+
+
+def write_points(rows: list[dict[str, Any]], result: dict[str, Any], out: Path) -> Path | None:
+    """Write the points as a table, and draw them."""
+    with (out / "points.csv").open("w", newline="", encoding="utf-8") as file:
+        names = [name for name in rows[0] if name != "plan"]
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return report.draw_sweep(result, out / "sweep.png")
 
 
 def paper(config: Config, point: Point) -> str:

@@ -24,7 +24,7 @@ import dst_cifar
 import edst_cifar
 import prune_and_tune_cifar
 from rich.console import Console
-from support import canary, cifar, command, running, side_by_side
+from support import canary, cifar, command, hosts, running, side_by_side
 from support.flags import Count, Count0, Different, SeedsConfig, Within
 from support.published import published
 
@@ -282,7 +282,7 @@ def compare(config: Config) -> None:
         ("comparison.png", "comparison.csv"),
     )
     running.share_programs(out / "programs")
-    data = cifar.make_data(first)
+    data = hosts.together(lambda: cifar.make_data(first))
     rows, failed = [], []
     for name, by_seed in experiments.items():
         runs = []
@@ -325,8 +325,10 @@ def compare(config: Config) -> None:
     Console(width=max(console.width, 120)).print(report.comparison_table(comparison))
     for line in failed:
         console.print(f"[bold red]left out[/]: {line}", highlight=False)
-    against = "seconds" if config.side_by_side else "training"
-    figure = report.draw_comparison(comparison, out / "comparison.png", against=against)
+    figure = None
+    if hosts.writes():
+        against = "seconds" if config.side_by_side else "training"
+        figure = report.draw_comparison(comparison, out / "comparison.png", against=against)
     console.print(
         f"wrote {out / 'results.json'}" + (f", {figure}" if figure else ""), highlight=False
     )

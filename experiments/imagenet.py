@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from support import cifar, command, running, shapes
+from support import cifar, command, hosts, running, shapes
 from support.flags import Epochs, Members, Rate, There, Within
 
 import jaxtickets as jt
@@ -186,7 +186,7 @@ def run(config: Config) -> None:
     synthetic = config.preset == "demo" and config.data_dir is None
     folder = config.data_dir
     if synthetic:
-        folder = shapes.write(picture_folder, config.seed)
+        folder = hosts.together(lambda: shapes.write(picture_folder, config.seed))
         Console().print(
             f"The pictures in {folder} are synthetic: shapes that the demo drew.",
             highlight=False,

@@ -20,12 +20,13 @@ interrupted goes on. results.json, tables and figures of all schemes are made an
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from support import command, running, texts
+from support import command, hosts, running, texts
 from support.text_flags import PRESETS, SCHEMES, Config
 
 import jaxtickets as jt
@@ -117,10 +118,11 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             out=folder / scheme,
             **config.fit_kwargs(plan.width),
         )
-        if config.export:
+        if config.export and hosts.writes():
             texts.export(tickets, prepared.sizes, folder / scheme / "tickets")
-        probabilities = texts.stored_predictions(
-            tickets, validation, folder / scheme / "predictions.npz"
+        file = folder / scheme / "predictions.npz"
+        probabilities = hosts.together(
+            functools.partial(texts.stored_predictions, tickets, validation, file)
         )
         gain = evaluation.ensemble_gain(
             probabilities,
@@ -156,12 +158,15 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     engine.write_json(folder / "results.json", record)
     tables = (report.gains_table(record), report.members_table(record))
     markdown = [report.markdown_table(table, notes=False) for table in tables]
-    (folder / "tables.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
+    if hosts.writes():
+        (folder / "tables.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
     Console(width=max(console.width, 130)).print(*tables)
-    figures = (
-        report.draw_gains(record, folder / "gains.png"),
-        report.draw_overlaps(record, folder / "overlaps.png"),
-    )
+    figures = ()
+    if hosts.writes():
+        figures = (
+            report.draw_gains(record, folder / "gains.png"),
+            report.draw_overlaps(record, folder / "overlaps.png"),
+        )
     console.print(
         "wrote " + ", ".join(str(file) for file in (folder / "results.json", *figures) if file),
         highlight=False,

@@ -14,6 +14,7 @@ from . import transforms as transforms
 from .dataset import Dataset as Dataset
 from .dataset import EvaluationStream as EvaluationStream
 from .dataset import SeekableStream as SeekableStream
+from .dataset import SplitStream as SplitStream
 from .dataset import Stream as Stream
 from .engine import fit as fit
 from .errors import CheckpointError as CheckpointError
@@ -21,6 +22,7 @@ from .errors import DataError as DataError
 from .errors import MaskError as MaskError
 from .errors import NonFiniteLoss as NonFiniteLoss
 from .errors import PlanError as PlanError
+from .errors import Preempted as Preempted
 from .errors import RunError as RunError
 from .errors import TaskError as TaskError
 from .errors import TicketError as TicketError

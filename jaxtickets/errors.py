@@ -57,6 +57,19 @@ class NonFiniteLoss(FloatingPointError):
     """
 
 
+class Preempted(SystemExit):
+    """The machine was wanted back (SIGTERM): the run is saved, and the same call goes on with it.
+
+    Where nobody catches it the process ends with exit status 75: `EX_TEMPFAIL` of sysexits.h, a
+    failure that passes, try again. (143 is what a shell shows of a process that SIGTERM killed,
+    with nothing saved.)
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.code = 75
+
+
 class TicketError(ValueError):
     """A network or ticket that does not fit where it is given."""
 

@@ -99,7 +99,8 @@ def default_layout(
     """The layout that was fastest where it was measured.
 
     CPU: one member at a time, one step per call. Accelerators: all members vmapped, several steps
-    per call; several devices form a mesh with as many member rows as divide both.
+    per call; several devices form a mesh with as many member rows as divide both. CPUs of several
+    hosts form one as well, of one step per call.
 
     Args:
       members: how many networks there are: lineages, or all their children.
@@ -111,7 +112,7 @@ def default_layout(
     1
     """
     backend = backend or jax.default_backend()
-    if backend == "cpu":
+    if backend == "cpu" and jax.process_count() == 1:
         return Layout(group=1, across="unroll")
     devices = jax.devices() if devices is None else devices
     # More than eight at a time gain nothing and need memory; a group divides the members, as it
@@ -124,7 +125,7 @@ def default_layout(
     return Layout(
         group=group,
         across="vmap",
-        steps_per_call=16,
+        steps_per_call=1 if backend == "cpu" else 16,
         mesh=member_mesh(group, devices) if len(devices) > 1 else None,
     )
 
@@ -283,6 +284,79 @@ def _place_globally(leaf: Any, target: NamedSharding) -> jax.Array:
         )
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, target, lambda index: host[index])
+
+
+def own_rows(layout: Layout, members: int, rows: int) -> dict[int, slice]:
+    """Of a batch [members, rows] of each member, what the devices of this process train on.
+
+    Args:
+      layout: how members lie.
+      members: W of the group.
+      rows: of each member's batch.
+
+    Returns:
+      Rows by member; without a mesh, all of them.
+    """
+    target = sharding(layout, "member", "data")
+    if target is None:
+        return {one: slice(0, rows) for one in range(members)}
+    own: dict[int, slice] = {}
+    for index in target.addressable_devices_indices_map((members, rows)).values():
+        assert index is not None
+        whose, which = index
+        begin, end, _ = which.indices(rows)
+        for one in range(members)[whose]:
+            before = own.get(one, slice(begin, end))
+            own[one] = slice(min(before.start, begin), max(before.stop, end))
+    return dict(sorted(own.items()))
+
+
+def place_rows(
+    parts: dict[int, PyTree], own: dict[int, slice], members: int, rows: int, layout: Layout
+) -> PyTree:
+    """The members' batches on the devices, [members, rows, ...], each shard from its own rows.
+
+    Args:
+      parts: of every member in `own` those rows of its batch.
+      own: as `own_rows` says.
+      members: W of the group.
+      rows: of each member's whole batch.
+      layout: how members lie.
+    """
+    target = sharding(layout, "member", "data")
+    if target is None:
+        return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *parts.values())
+
+    def placed(*leaves: np.ndarray) -> jax.Array:
+        dtype = jax.dtypes.canonicalize_dtype(leaves[0].dtype)
+        by_member = dict(zip(parts, leaves, strict=True))
+
+        def shard(index: Any) -> np.ndarray:
+            begin, end, _ = index[1].indices(rows)
+            some = [
+                by_member[one][begin - own[one].start : end - own[one].start]
+                for one in range(members)[index[0]]
+            ]
+            return np.stack(some).astype(dtype, copy=False)
+
+        shape = (members, rows, *leaves[0].shape[1:])
+        return jax.make_array_from_callback(shape, target, shard)
+
+    return jax.tree.map(placed, *parts.values())
+
+
+def own(tree: PyTree) -> PyTree:
+    """Of a tree with a leading member axis those members that this host's devices hold, as numpy;
+    no other host is asked.
+    """
+
+    def parts(leaf: Any) -> np.ndarray:
+        if getattr(leaf, "is_fully_addressable", True):
+            return np.asarray(leaf)
+        shards = {shard.index[0].indices(len(leaf)): shard for shard in leaf.addressable_shards}
+        return np.concatenate([np.asarray(shards[index].data) for index in sorted(shards)])
+
+    return jax.tree.map(parts, tree)
 
 
 def fetch(tree: PyTree) -> PyTree:

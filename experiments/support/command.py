@@ -1,6 +1,7 @@
 """The command line of every script: flags are read and checked, errors become one line.
 
-What is wrong ends the command with exit status 2.
+What is wrong ends the command with exit status 2; SIGTERM ends it with 75 where it can be gone on
+with (see `jaxtickets.Preempted`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import jax
 import tyro
 from rich.console import Console
-from support import flags
+from support import flags, hosts
 
 import jaxtickets as jt
 from jaxtickets import evaluation
@@ -65,7 +67,13 @@ def main(
     """
     plain_streams()
     with one_line_errors():
-        work(parse(presets, description or ""))
+        config = parse(presets, description or "")
+        if getattr(config, "distributed", False):
+            hosts.join(config.wait)
+            work(config)
+            hosts.end()
+        else:
+            work(config)
 
 
 def parse(
@@ -143,10 +151,14 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(1) from None
     except USER_ERRORS as error:
         _fail(error)
-    except RuntimeError as error:  # JAX's own, where memory is short
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except RuntimeError as error:  # JAX's own, where memory is short or another host is gone
+        if "RESOURCE_EXHAUSTED" in str(error):
+            _fail(error)
+        if not jax.distributed.is_initialized() or not isinstance(
+            error, jax.errors.JaxRuntimeError
+        ):
             raise
-        _fail(error)
+        hosts.leave(error)
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command resumes from the last checkpoint.")
         raise SystemExit(130) from None
@@ -158,7 +170,9 @@ def _fail(error: BaseException) -> NoReturn:
         text = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
     elif isinstance(error, MemoryError):
         text = "memory is short; take a smaller network, batch or ensemble"
-    Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="", highlight=False)
+    where = f"host {jax.process_index()}: " if jax.distributed.is_initialized() else ""
+    kind = f"{where}[bold red]{type(error).__name__}[/]: "
+    Console(stderr=True).print(kind, end="", highlight=False)
     shown = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
     Console(stderr=True).print(shown, markup=False, highlight=False, soft_wrap=True)
     raise SystemExit(2) from None

@@ -11,8 +11,11 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jax
+
 import jaxtickets as jt
 from jaxtickets.files import paths
+from jaxtickets.members import member_mesh
 
 
 class FlagError(ValueError):
@@ -147,6 +150,13 @@ class Hardware:
     """How members lie on the hardware; auto chooses what was fastest for the backend."""
     checkpoint_every: Annotated[float, Within(0, 604_800)] = 60.0
     """Seconds between checkpoints."""
+    distributed: bool = False
+    """Run on several hosts, on each of which the same command is started: those that SLURM or Cloud
+    TPU names, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. Files lie where all
+    of them see them.
+    """
+    wait: Annotated[float, Within(1, 86_400)] = 300.0
+    """Seconds that --distributed waits for the other hosts."""
 
     def fit_kwargs(self, members: int) -> dict[str, Any]:
         """Arguments of `jt.fit` for a plan of so many members."""
@@ -155,7 +165,16 @@ class Hardware:
             "unroll": jt.Layout(members, "unroll"),
             "vmap": jt.Layout(members, "vmap"),
         }
+        if self.distributed:
+            layouts = {"one_by_one": _over_hosts(1), "vmap": _over_hosts(members)}
+            if self.layout == "unroll":
+                raise FlagError("--layout: of several hosts it is auto, vmap or one_by_one.")
         return {"layout": layouts.get(self.layout), "checkpoint_every": self.checkpoint_every}
+
+
+def _over_hosts(group: int) -> jt.Layout:
+    """So many members at a time, over the devices of all hosts."""
+    return jt.Layout(group, "vmap", mesh=member_mesh(group, jax.devices()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +200,14 @@ class SeedsConfig(Hardware):
         """The experiment with these flags, and with those named here that are set."""
         changes = {
             name: getattr(self, name)
-            for name in ("data_dir", "precision", "bins", "checkpoint_every", "layout")
+            for name in (
+                "data_dir",
+                "precision",
+                "bins",
+                "checkpoint_every",
+                "layout",
+                "distributed",
+            )
         } | {"seed": seed}
         changes |= {
             name: getattr(self, name)

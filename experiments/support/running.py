@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 from rich.console import Console
-from support import cifar, command
+from support import cifar, command, hosts
 from support.command import one_line_errors as one_line_errors
 from support.command import parse as parse
 from support.flags import Hardware
@@ -39,7 +39,7 @@ def run(config: cifar.Config) -> None:
         return
     out = command.out_folder(config.out or f"runs/{config.name}-{config.preset}-seed{config.seed}")
     dense = dense_counterpart(plan) if config.compare_dense else None
-    data = cifar.make_data(config)
+    data = hosts.together(lambda: cifar.make_data(config))
     probe = cifar.make_probe(config, data[1])
     run_and_report(
         config, config.name, plan, task, data, out, dense, start_from=config.start_from, probe=probe
@@ -119,7 +119,7 @@ def run_and_report(
         results["single_dense"] = rows["single dense"]
     write_results(config, task, data, out, results)
     console.print(report.results_table(rows))
-    figure = report.draw_run(out)
+    figure = report.draw_run(out) if hosts.writes() else None
     console.print(
         f"wrote {out / 'results.json'}, {out / 'tickets.safetensors'}"
         + (f", {figure}" if figure else ""),

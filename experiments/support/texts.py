@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
+from support import hosts
 from support.published import multi_ticket_diversity, multi_ticket_gain
 from support.text_flags import Config
 
@@ -77,14 +78,16 @@ def prepare(config: Config, console: Console) -> Given:
             jt.data.paraphrases("validation"),
             True,
         )
-    checkpoint = jt.read_checkpoint(config.model)
+    checkpoint = hosts.together(lambda: jt.read_checkpoint(config.model))
     splits = GLUE_TASKS[config.task].splits[:2]
-    datasets = jt.data.glue(
-        config.task,
-        config.tokenizer or config.model,
-        config.data_dir,
-        max_length=config.max_length,
-        splits=splits,
+    datasets = hosts.together(
+        lambda: jt.data.glue(
+            config.task,
+            config.tokenizer or config.model,
+            config.data_dir,
+            max_length=config.max_length,
+            splits=splits,
+        )
     )
     classes = len(GLUE_TASKS[config.task].class_names) or None
     task = jt.fine_tuning(checkpoint, classes, dtype=jnp.dtype(config.precision))
@@ -94,7 +97,7 @@ def prepare(config: Config, console: Console) -> Given:
 def pretrain(config: Config) -> Any:
     """The demo's checkpoint: a small BERT that guessed masked words for a minute; made once."""
     folder = config.folder / "pretrained"
-    if not (folder / "config.json").exists():
+    if not hosts.together((folder / "config.json").exists):
         plan = jt.dense(
             1,
             jt.Length(config.pretrain_steps, "steps"),
@@ -112,8 +115,14 @@ def pretrain(config: Config) -> Any:
             dataclasses.replace(synthetic_text.text(), augment=hide),
         )
         tickets = jt.fit(plan, task, text, key=config.seed, out=config.folder / "pretraining")
-        jt.models.save_pretrained(tickets.tickets[0], DEMO_SIZES, folder)
+        hosts.together(lambda: save(tickets.tickets[0], folder))
     return jt.models.read_checkpoint(folder)
+
+
+def save(ticket: jt.Ticket, folder: Path) -> None:
+    """Write the demo's checkpoint."""
+    if hosts.writes():
+        jt.models.save_pretrained(ticket, DEMO_SIZES, folder)
 
 
 def blank(config: Config) -> tuple[jt.Task, jt.Dataset]:

@@ -27,7 +27,7 @@ from jaxtickets.errors import DataError
 class ImageStream:
     """A stream of training pictures: random resized crops, mirrored half of the time.
 
-    Views are standardised. It is a `Stream`.
+    Views are standardised. It is a `SplitStream`.
 
     See `image_train`.
 
@@ -109,9 +109,20 @@ class ImageStream:
 
         The pictures before it are not decoded.
         """
+        return self.rows_from(seed, epoch, batch_size, first, slice(None))
+
+    def rows_from(
+        self, seed: int, epoch: int, batch_size: int, first: int, rows: slice
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Those rows of the batches of an epoch, from batch `first` on.
+
+        No other picture is decoded.
+        """
         order = np.random.default_rng((seed, epoch, 0)).permutation(len(self))
-        order = order[first * batch_size : len(self) // batch_size * batch_size]
-        return _read(_Views(self, seed, epoch, order), _workers(self.workers), batch_size)
+        batches = order[: len(self) // batch_size * batch_size].reshape(-1, batch_size)
+        own = batches[first:, rows]
+        views = _Views(self, seed, epoch, own.reshape(-1))
+        return _read(views, _workers(self.workers), own.shape[1])
 
     def view(self, index: int, seed: int, epoch: int) -> np.ndarray:
         """The view of picture `index` in an epoch, float32 [size, size, 3]."""

@@ -3,6 +3,6 @@
 Where data come from is `jaxtickets.data`'s.
 """
 
-from jaxtickets.dataset.types import Dataset, EvaluationStream, SeekableStream, Stream
+from jaxtickets.dataset.types import Dataset, EvaluationStream, SeekableStream, SplitStream, Stream
 
-__all__ = ["Dataset", "EvaluationStream", "SeekableStream", "Stream"]
+__all__ = ["Dataset", "EvaluationStream", "SeekableStream", "SplitStream", "Stream"]

@@ -168,6 +168,21 @@ class SeekableStream(Stream, Protocol):
 
 
 @runtime_checkable
+class SplitStream(SeekableStream, Protocol):
+    """A stream that can read some rows of its batches alone.
+
+    Of several processes each reads the rows that its own devices train on. Of a stream without this
+    each reads whole batches and drops the rest.
+    """
+
+    def rows_from(
+        self, seed: int, epoch: int, batch_size: int, first: int, rows: slice
+    ) -> Iterator[tuple[PyTree, np.ndarray]]:
+        """Of what `batches_from(seed, epoch, batch_size, first)` yields, those rows."""
+        ...
+
+
+@runtime_checkable
 class EvaluationStream(Protocol):
     """Labelled examples that do not fit, in a fixed order and prepared.
 

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxtickets.files import paths
 
 
 def write_json(path: str | Path, data: Any) -> None:
-    """JSON in one atomic step."""
+    """JSON in one atomic step. Of several hosts the first one writes it."""
+    if jax.distributed.is_initialized() and jax.process_index():
+        return
     with replacing(paths.given(path)) as temporary:
         temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
 

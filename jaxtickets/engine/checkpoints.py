@@ -109,7 +109,7 @@ class Checkpoints:
         Raises:
           RunError: it cannot be written, or the one before it could not.
         """
-        self._finish()
+        self.finish()
         self._saved = time.monotonic()
         number, self._next = self._next, self._next + 1
         try:
@@ -148,10 +148,14 @@ class Checkpoints:
         except Exception as error:
             raise self._failed(number, error) from None
         if self._writes and (self._folder / f".writing-{number}" / "state").exists():
-            self._finish()
+            self.finish()
 
-    def _finish(self) -> None:
-        """Wait for the last write, and name it."""
+    def finish(self) -> None:
+        """Wait for the last write, and name it.
+
+        Raises:
+          RunError: it could not be written.
+        """
         if self._pending is None:
             return
         (number, about, like), self._pending = self._pending, None
@@ -292,7 +296,7 @@ class Checkpoints:
     ) -> None:
         """Wait for the last write. Whether it fails matters only where nothing else has."""
         try:
-            self._finish()
+            self.finish()
         except Exception:
             if error is None:
                 raise

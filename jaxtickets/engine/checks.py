@@ -173,7 +173,16 @@ def check_key(key: Any, members: int) -> None:
 
 
 def check_layout(plan: Plan, layout: Layout) -> None:
-    """Raise `ValueError` unless the plan's lineages, and their children, fill the mesh."""
+    """Raise `ValueError` unless the plan's lineages, and their children, fill the mesh, and that
+    every host of several.
+    """
+    hosts = {} if layout.mesh is None else {one.process_index for one in layout.mesh.devices.flat}
+    if jax.process_count() > 1 and len(hosts) < jax.process_count():
+        raise ValueError(
+            f"layout: of {jax.process_count()} hosts each would train for itself, or not at all;"
+            " leave layout out, or give a mesh over the devices of all: Layout(group,"
+            " mesh=jaxtickets.members.member_mesh(group, jax.devices()))."
+        )
     for copies, what in ((plan.width, "lineages"), (plan.copies(len(plan.phases)), "children")):
         if layout.mesh is not None and copies > layout.group and copies % layout.group:
             raise ValueError(

@@ -5,18 +5,24 @@ from __future__ import annotations
 from jaxtickets.engine import pack_step as pack_step  # registers what Pack does
 from jaxtickets.engine import shrink_step as shrink_step  # and Shrink
 from jaxtickets.engine import training as training  # and Train
+from jaxtickets.engine.events import Began, Stepped
 from jaxtickets.engine.phase_steps import parents_of, run_phase
+from jaxtickets.engine.preemption import Notice
 from jaxtickets.engine.recorder import Recorder, find_group
 from jaxtickets.engine.run import Run
 from jaxtickets.engine.state import GroupState, Parents
 
 
-def drive(run: Run, recorder: Recorder) -> None:
+def drive(run: Run, recorder: Recorder, wanted_back: Notice) -> None:
     """Train everything that the newest checkpoint does not have yet.
 
     Args:
       run: the context.
       recorder: what is written down, and what an earlier process wrote.
+      wanted_back: whether the machine is, and the run to end here.
+
+    Raises:
+      Preempted: it was; the run is saved.
     """
     # Each state is named once only: what a name holds stays on the device.
     state: GroupState | Parents | None
@@ -39,6 +45,9 @@ def drive(run: Run, recorder: Recorder) -> None:
                 recorder.write(group, index, after, event)
                 state = after  # the one before may have been donated
                 del after
+                # These are the states that a checkpoint can hold.
+                if isinstance(event, Began | Stepped) and wanted_back():
+                    raise recorder.preempted(group, index, state, event.done)
             done = 0
         assert isinstance(state, GroupState)
         # Only what the next group needs is held while it trains.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import members
-from jaxtickets.dataset import Dataset, SeekableStream, Stream
+from jaxtickets.dataset import Dataset, SeekableStream, SplitStream, Stream
 from jaxtickets.dataset.buckets import lengths, trim
 from jaxtickets.engine.steps import BAG, ORDER
 from jaxtickets.errors import DataError
@@ -209,7 +209,7 @@ def _draw_order(keys: jax.Array, epoch: int, examples: int, rows: int) -> jax.Ar
 
 class HostFeed:
     """A `Stream`: every member reads its own, seeded by its key. The host reads ahead while the
-    device works.
+    device works. Of several hosts each reads what its own devices train on.
     """
 
     mapped = (True, True)
@@ -222,6 +222,7 @@ class HostFeed:
         self._stream, self._batch_size, self._layout = stream, batch_size, layout
         self._seeds: list[int] = []
         self._epoch, self._next = -1, 0
+        self._own: dict[int, slice] = {}  # the rows to read, by member
         self._iterators: list[Iterator[tuple[PyTree, np.ndarray]]] = []
 
     def for_members(self, keys: jax.Array, layout: Layout, bag: float = 1.0) -> Self:
@@ -234,6 +235,7 @@ class HostFeed:
             lambda key: jax.random.bits(jax.random.fold_in(key, ORDER), (), jnp.uint32)
         )(keys)
         feed._seeds = [int(seed) for seed in members.fetch(bits)]
+        feed._own = members.own_rows(layout, len(feed._seeds), self._batch_size)
         feed._epoch, feed._next, feed._iterators = -1, 0, []
         return feed
 
@@ -256,25 +258,40 @@ class HostFeed:
                 epoch,
                 position if isinstance(self._stream, SeekableStream) else 0,
             )
-            self._iterators = [self._open(seed) for seed in self._seeds]
+            self._iterators = [self._open(*one) for one in self._own.items()]
+        parts: dict[int, PyTree] = {}
         while self._next <= position:
-            batches = [self._read(iterator) for iterator in self._iterators]
+            read = zip(self._own.items(), self._iterators, strict=True)
+            parts = {one: self._read(iterator, rows) for (one, rows), iterator in read}
             self._next += 1
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-        return members.place(stacked, self._layout, "member", "data")
+        shape = (len(self._seeds), self._batch_size)
+        return members.place_rows(parts, self._own, *shape, self._layout)
 
     @staticmethod
     def advance(batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
         """Streams advance on the host, so they run one step per call."""
         raise NotImplementedError
 
-    def _open(self, seed: int) -> Iterator[tuple[PyTree, np.ndarray]]:
-        if isinstance(self._stream, SeekableStream):
-            return iter(self._stream.batches_from(seed, self._epoch, self._batch_size, self._next))
-        return iter(self._stream.batches(seed, self._epoch, self._batch_size))
+    def _open(self, member: int, rows: slice) -> Iterator[tuple[PyTree, np.ndarray]]:
+        stream, at = self._stream, (self._seeds[member], self._epoch, self._batch_size)
+        if self._reads_alone(rows):
+            assert isinstance(stream, SplitStream)
+            return iter(stream.rows_from(*at, self._next, rows))
+        if isinstance(stream, SeekableStream):
+            return iter(stream.batches_from(*at, self._next))
+        return iter(stream.batches(*at))
 
-    def _read(self, iterator: Iterator[tuple[PyTree, np.ndarray]]) -> tuple[PyTree, np.ndarray]:
+    def _reads_alone(self, rows: slice) -> bool:
+        """Whether the stream is asked for those rows only."""
+        return isinstance(self._stream, SplitStream) and rows != slice(0, self._batch_size)
+
+    def _read(
+        self, iterator: Iterator[tuple[PyTree, np.ndarray]], rows: slice
+    ) -> tuple[PyTree, np.ndarray]:
+        """The next batch, checked: those rows of it."""
         where = f"batch {self._next + 1} of epoch {self._epoch + 1} of {self._stream.name}"
+        alone = self._reads_alone(rows)
+        wanted = rows.stop - rows.start if alone else self._batch_size
         batch = next(iterator, None)
         if batch is None:
             raise DataError(
@@ -283,11 +300,11 @@ class HostFeed:
             )
         x, y = batch
         lengths = {len(leaf) for leaf in jax.tree.leaves(batch)}
-        if lengths != {self._batch_size}:
-            raise DataError(
-                f"{where} holds {sorted(lengths)} examples, not batch_size={self._batch_size}; drop"
-                " the last one if it is short."
-            )
+        if lengths != {wanted}:
+            why = f"batch_size={wanted}; drop the last one if it is short."
+            if alone:
+                why = f"the {wanted} from row {rows.start} on that rows_from was asked for."
+            raise DataError(f"{where} holds {sorted(lengths)} examples, not {why}")
         classes = self._stream.num_classes
         if classes is not None and (np.min(y) < 0 or np.max(y) >= classes):
             raise DataError(
@@ -295,7 +312,7 @@ class HostFeed:
                 f" to {classes - 1}."
             )
         self._check(x, where)
-        return x, y
+        return (x, y) if alone else jax.tree.map(lambda a: a[rows], (x, y))
 
 
 def _as_it_comes(batch: PyTree, key: jax.Array) -> tuple[PyTree, jax.Array]:

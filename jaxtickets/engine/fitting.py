@@ -7,14 +7,14 @@ import functools
 import math
 import numbers
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from jaxtickets import members
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.dataset.arrays import as_dataset
-from jaxtickets.engine import checks
+from jaxtickets.engine import checks, hosts
 from jaxtickets.engine.checkpoints import Checkpoints
 from jaxtickets.engine.driver import drive
 from jaxtickets.engine.feed import Feeds, hold_out, make_feed
@@ -22,14 +22,16 @@ from jaxtickets.engine.finite import check_prepared
 from jaxtickets.engine.given import given_network
 from jaxtickets.engine.identity import identity_of
 from jaxtickets.engine.network_units import UnitsOf
-from jaxtickets.engine.probes import make_probe
+from jaxtickets.engine.preemption import Notice, preemption
+from jaxtickets.engine.probes import Probe, make_probe
 from jaxtickets.engine.programs import Programs
 from jaxtickets.engine.progress import ProgressLine
 from jaxtickets.engine.recorder import Recorder
 from jaxtickets.engine.run import Run, groups_of
 from jaxtickets.engine.run_folder import RunFolder, out_folder
-from jaxtickets.engine.state import Weights, of_network
+from jaxtickets.engine.state import Network, Weights, of_network
 from jaxtickets.engine.ticket_log import TicketLog
+from jaxtickets.engine.traces import Traced
 from jaxtickets.engine.versions import versions
 from jaxtickets.files import paths
 from jaxtickets.members import Layout
@@ -99,9 +101,14 @@ def fit(
       ValueError: a `key` or `layout` that does not fit the plan; a `probe` without `out`, or not
         every so many whole epochs; a `checkpoint_every` that is no number of seconds.
       NonFiniteLoss: a loss became NaN or infinite; what was collected before is in `out/tickets`.
+      Preempted: SIGTERM came, which clouds and schedulers send before they take a machine: with
+        `out` the run is saved at its next step and goes on from there when it is called again. It
+        is a `SystemExit`: where nobody catches it, the process ends with status 75. A second
+        SIGTERM ends the process at once.
       RunError: `out` holds a run of another plan, network, data set, key or probe, or what is no
         run, or is in use by another process; it cannot be read or written (a full disk, say), in
-        one sentence that says how to go on.
+        one sentence that says how to go on. Of several hosts: one of them has another plan, data
+        set, key or code, failed, or does not see the folder.
 
     >>> import jaxtickets as jt
     >>> train, test = jt.data.pair("digits")
@@ -111,9 +118,64 @@ def fit(
     >>> tickets.predict_proba(test).shape
     (450, 10)
     """
-    # Until "nothing is wrong" below nothing is compiled, so that what is wrong is said at once.
-    _check_seconds(checkpoint_every)
     out = None if out is None else out_folder(out)
+
+    def check() -> _Checked:
+        _check_seconds(checkpoint_every)
+        return _check(plan, task, train, key, out, layout, start_from, probe, probe_every)
+
+    def about(checked: _Checked) -> dict[str, Any]:
+        return checked.about() | {"checkpoint_every": checkpoint_every}
+
+    # Here nothing is compiled, so that what is wrong is said at once, and by all hosts.
+    checked = hosts.everywhere(check, about)
+    with open_folder(out, checked.identity) as folder:
+        if folder is not None and folder.finished:
+            tickets = folder.load(task, plan.members)
+            folder.finish()
+            return tickets
+        log = TicketLog(task, checked.x_spec, plan, folder)
+        run = _run_of(plan, task, key, checked, log)
+        with preemption(kept=folder is not None) as wanted_back:
+            return _run(run, log, folder, checkpoint_every, progress, wanted_back)
+
+
+class _Checked(NamedTuple):
+    """What was given to `fit`, in which nothing is wrong, and what was found out about it."""
+
+    train: Dataset | Stream
+    held: Dataset | None
+    layout: Layout
+    example: PyTree
+    traced: Traced
+    given: Network | None
+    begins: Weights
+    units_of: UnitsOf
+    probe: Probe | None
+    identity: dict[str, Any] | None
+
+    @property
+    def x_spec(self) -> PyTree:
+        """Shape and dtype of one example."""
+        return self.traced.x_spec
+
+    def about(self) -> dict[str, Any]:
+        """What is the same on all hosts."""
+        return (self.identity or {}) | {"layout": str(self.layout)}
+
+
+def _check(
+    plan: Plan,
+    task: Task,
+    train: Any,
+    key: int | jax.Array,
+    out: Path | None,
+    layout: Layout | None,
+    start_from: Any,
+    probe: Any,
+    probe_every: int,
+) -> _Checked:
+    """What `fit` is given, checked; see there for what it raises."""
     start_from = (
         paths.given(start_from, "start_from") if isinstance(start_from, str | Path) else start_from
     )
@@ -136,44 +198,49 @@ def fit(
     checks.check_shrinks(plan, task, begins, units_of, x_spec)
     checks.check_packs(plan, task, begins, given, x_spec)
     probed = make_probe(probe, probe_every, out, task, x_spec)
-    # Nothing is wrong.
     if isinstance(fitted, Dataset):
         example = fitted.prepare(example)
     check_prepared(fitted, example)
     identity = None
-    if out is not None:
+    if out is not None or jax.process_count() > 1:
         identity = identity_of(plan, task, data, key, traced, given)
         identity |= {} if probed is None else {"probe": probed.identity()}
-    with open_folder(out, identity) as folder:
-        if folder is not None and folder.final.exists():
-            tickets = folder.load(task, plan.members)
-            folder.finish()
-            return tickets
-        log = TicketLog(task, x_spec, plan, folder)
-        # A stream's batches come prepared.
-        check = functools.partial(check_values, task, lambda x: x, params, model_state)
-        lying = members.for_members(layout, min(layout.group, plan.width))
-        run = Run(
-            plan=plan,
-            task=task,
-            feeds=Feeds(make_feed(fitted, plan.batch_size, lying, check)),
-            held=held,
-            example=example,
-            given=given,
-            begins=begins,
-            units_of=units_of,
-            x_spec=x_spec,
-            layout=layout,
-            groups=groups_of(plan, layout, members.member_keys(key, plan.width)),
-            programs=Programs(),
-            probe=probed,
-            masks_before=log.masks_before,
-        )
-        return _run(run, log, folder, checkpoint_every, progress)
+    return _Checked(
+        fitted, held, layout, example, traced, given, begins, units_of, probed, identity
+    )
+
+
+def _run_of(plan: Plan, task: Task, key: int | jax.Array, checked: _Checked, log: TicketLog) -> Run:
+    """The context of a run."""
+    layout, traced = checked.layout, checked.traced
+    # A stream's batches come prepared.
+    check = functools.partial(check_values, task, lambda x: x, traced.params, traced.model_state)
+    lying = members.for_members(layout, min(layout.group, plan.width))
+    return Run(
+        plan=plan,
+        task=task,
+        feeds=Feeds(make_feed(checked.train, plan.batch_size, lying, check)),
+        held=checked.held,
+        example=checked.example,
+        given=checked.given,
+        begins=checked.begins,
+        units_of=checked.units_of,
+        x_spec=checked.x_spec,
+        layout=layout,
+        groups=groups_of(plan, layout, members.member_keys(key, plan.width)),
+        programs=Programs(),
+        probe=checked.probe,
+        masks_before=log.masks_before,
+    )
 
 
 def _run(
-    run: Run, log: TicketLog, folder: RunFolder | None, checkpoint_every: float, progress: bool
+    run: Run,
+    log: TicketLog,
+    folder: RunFolder | None,
+    checkpoint_every: float,
+    progress: bool,
+    wanted_back: Notice,
 ) -> TicketEnsemble:
     """Train, and leave everything in its place."""
     steps = run.plan.all_steps(run.feeds.steps_per_epoch)
@@ -186,16 +253,19 @@ def _run(
             closing.push(checkpoints)
         closing.callback(line.close)
         recorder = Recorder(run, log, line, folder, checkpoints, checkpoint_every)
-        drive(run, recorder)
+        drive(run, recorder, wanted_back)
         total, compiling = recorder.seconds(), recorder.compile_seconds()
     tickets = TicketEnsemble(run.task, log.in_order(), run.x_spec, run.plan)
-    if folder is not None and folder.writes:
-        seconds = {"train": total - compiling, "compile": compiling, "total": total}
-        programs = run.programs.count
-        timing = {"seconds": seconds, "compilations": programs, "versions": versions()}
-        folder.save_timing(timing)
-        folder.save_final(tickets)
-        folder.finish()
+    seconds = {"train": total - compiling, "compile": compiling, "total": total}
+    timing = {"seconds": seconds, "compilations": run.programs.count, "versions": versions()}
+
+    def finish() -> None:
+        if folder is not None and folder.writes:
+            folder.save_timing(timing)
+            folder.save_final(tickets)
+            folder.finish()
+
+    hosts.everywhere(finish)  # none returns before all is written
     return tickets
 
 
@@ -205,7 +275,11 @@ def open_folder(
     """The run folder, or nothing where none is asked for."""
     if out is None or identity is None:
         return contextlib.nullcontext()
-    return RunFolder(out, identity)
+    return hosts.everywhere(
+        lambda: RunFolder(out, identity),
+        lambda folder: {"out": {"finished": folder.finished}},
+        first_alone=True,
+    )
 
 
 def _check_seconds(every: Any) -> None:

@@ -162,12 +162,15 @@ def _with() -> dict[str, str]:
     }
 
 
-def differences(found: dict[str, Any], wanted: dict[str, Any]) -> tuple[list[str], str]:
+def differences(
+    found: dict[str, Any], wanted: dict[str, Any], at: tuple[str, str] = ("there", "here")
+) -> tuple[list[str], str]:
     """What two runs differ in, in plain words.
 
     Args:
       found: an identity, as JSON; of an older version it may lack what is computed.
       wanted: this run's, as JSON.
+      at: where the one and the other are, in words.
 
     Returns:
       The differences. And what cannot be told, in one sentence: where versions or the backend are
@@ -182,14 +185,14 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> tuple[list[str
         with_before, with_now = before.pop("with", {}), now.pop("with", {})
         other = [name for name in _PARTS if before.get(name) != now.get(name)]
         there, here = _without_names(there), _without_names(here)
-        told = list(_unequal(there, here))
+        told = list(_unequal(there, here, at))
         if not other:
             return told, ""
-        words = _others(other, found, wanted)
+        words = _others(other, found, wanted, at)
         if with_before == with_now:
             return told + words, ""
         changed = [
-            f"{n} {with_before.get(n, '?')} there and {v} here"
+            f"{n} {with_before.get(n, '?')} {at[0]} and {v} {at[1]}"
             for n, v in with_now.items()
             if with_before.get(n) != v
         ]
@@ -200,10 +203,12 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> tuple[list[str
                 f" {_listed(other)}"
             ),
         )
-    return list(_unequal(there, here)), ""
+    return list(_unequal(there, here, at)), ""
 
 
-def _others(parts: list[str], found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def _others(
+    parts: list[str], found: dict[str, Any], wanted: dict[str, Any], at: tuple[str, str]
+) -> list[str]:
     """For every part that is another one: a sentence."""
     words = []
     for name in parts:
@@ -218,7 +223,7 @@ def _others(parts: list[str], found: dict[str, Any], wanted: dict[str, Any]) -> 
         named = _NAMES.get(name, ())
         there, here = (_at(run, named) for run in (found, wanted))
         if there != here:
-            words += _unequal(there, here, ".".join(named))
+            words += _unequal(there, here, at, ".".join(named))
         else:
             words.append(
                 f"{what} was {kind}".replace(", was", " was" if what.count(",") == 1 else ", was")
@@ -250,19 +255,20 @@ def _at(run: dict[str, Any], path: tuple[str, ...]) -> Any:
     return run if path else None
 
 
-def _unequal(found: Any, wanted: Any, where: str = "") -> Any:
+def _unequal(found: Any, wanted: Any, at: tuple[str, str], where: str = "") -> Any:
     if isinstance(found, dict) and isinstance(wanted, dict):
         for name in sorted(found.keys() | wanted.keys()):
             yield from _unequal(
                 found.get(name, "nothing"),
                 wanted.get(name, "nothing"),
+                at,
                 f"{where}.{name}" if where else name,
             )
     elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
         for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
-            yield from _unequal(a, b, f"{where}[{i}]")
+            yield from _unequal(a, b, at, f"{where}[{i}]")
     elif found != wanted:
-        yield f"{where} was {_short(found)} there and is {_short(wanted)} here"
+        yield f"{where} was {_short(found)} {at[0]} and is {_short(wanted)} {at[1]}"
 
 
 def _short(value: Any) -> str:

@@ -31,7 +31,7 @@ class ProgressLine:
         self._compiling = compiling
         self._compiled_before = compiling()
         self._console = console or Console(stderr=True)
-        self._total, self._done, self._show = total, 0, show
+        self._total, self._done, self.shows = total, 0, show
         self._started = time.monotonic()
         self._at_start = 0
         self._live = show and self._console.is_terminal
@@ -42,7 +42,7 @@ class ProgressLine:
 
     def say(self, text: str) -> None:
         """A line of its own."""
-        if self._show:
+        if self.shows:
             (self._bar.console if self._bar else self._console).print(text, highlight=False)
 
     def phase(self, name: str, steps: int, done: int = 0) -> None:
@@ -82,7 +82,7 @@ class ProgressLine:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, text=text)
         elif (
-            self._show
+            self.shows
             and not self._live
             and (now - self._logged > 10 or (force and step == self._steps))
         ):

@@ -12,9 +12,10 @@ from typing import Any
 from jaxtickets import members
 from jaxtickets.engine.abstract_state import abstract_state
 from jaxtickets.engine.best_network import ensemble_of
-from jaxtickets.engine.checkpoints import Checkpoints
+from jaxtickets.engine.checkpoints import Checkpoints, numbers
 from jaxtickets.engine.events import Began, Collected, Event, Message, Report, Stepped
 from jaxtickets.engine.finite import check_finite, is_finite
+from jaxtickets.engine.hosts import Turns, everywhere
 from jaxtickets.engine.meter import Meter, read_tally
 from jaxtickets.engine.probes import probe_files
 from jaxtickets.engine.progress import ProgressLine
@@ -22,7 +23,7 @@ from jaxtickets.engine.run import Group, Position, Run
 from jaxtickets.engine.run_folder import RunFolder
 from jaxtickets.engine.state import GroupState, Weights, shapes_of
 from jaxtickets.engine.ticket_log import TicketLog
-from jaxtickets.errors import RunError
+from jaxtickets.errors import Preempted, RunError
 
 
 class Recorder:
@@ -51,6 +52,8 @@ class Recorder:
         self._meter = Meter(lambda: run.programs.seconds)
         self._began, self._shown = time.monotonic(), 0.0
         self._before = Position()  # what earlier processes have taken
+        self._saved: tuple[int, int, int, int] | None = None  # where in the run
+        self._turns = Turns()
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -72,6 +75,7 @@ class Recorder:
         """
         found = None
         if self._checkpoints is not None:
+            everywhere(lambda: None, lambda _: {"out": {"checkpoints": self._there()}})
             found = self._checkpoints.newest(lambda position: self._parts(Position(**position)))
         if found is None:
             if self._folder is not None:
@@ -82,6 +86,7 @@ class Recorder:
         assert self._folder is not None
         at = (position.group, position.branch, position.phase, position.step)
         self._folder.metrics_log.truncate(at)
+        self._saved = at
         self._line.say(
             f"going on with {self._folder.path}: group {position.group + 1}, phase "
             f"{position.phase + 1}, step {position.step}, after {position.seconds:.0f} s"
@@ -89,6 +94,10 @@ class Recorder:
         self._say_if_rounded(position)
         self._tickets.read_back(position.collected)
         return position, state
+
+    def _there(self) -> list[int]:
+        """The checkpoints of the folder, as this host sees it."""
+        return [] if self._folder is None else numbers(self._folder.checkpoints)
 
     def _parts(self, position: Position) -> dict[str, Any]:
         """Shapes and shardings of what a checkpoint there holds; compiles and computes nothing.
@@ -165,13 +174,13 @@ class Recorder:
             if self._probe_is_due(step):
                 self._probe(group, state, self._run.steps_before(index) + step.done, step.epoch)
             self._meter.reset()
-        elif time.monotonic() - self._shown > 1:
+        elif self._line.shows and time.monotonic() - self._shown > 1:
             self._shown = time.monotonic()
-            losses, accuracies, _ = read_tally(state.tally)
+            losses, accuracies, _ = read_tally(members.own(state.tally))
             self._line.update(step.done, self._meter.numbers(losses, accuracies))
         if self._checkpoints is not None:
             self._checkpoints.poll()
-            if self._checkpoints.age() >= self._every:
+            if self._turns.due(self._checkpoints.age(), self._every):
                 self._save(group, index, state, step.done, self._checkpoints)
 
     def _report(
@@ -220,6 +229,25 @@ class Recorder:
             for name, arrays in probe_files(run.probe, tickets, group.networks, step, epoch):
                 folder.save_probe(name, arrays)
 
+    def preempted(self, group: Group, index: int, state: GroupState, done: int) -> Preempted:
+        """Save the run as it is, after `done` steps of phase `index`, and say how to go on."""
+        assert self._folder is not None
+        assert self._checkpoints is not None
+        here = (group.number, group.branch, index, done)
+        if self._saved != here:
+            self._save(group, index, state, done, self._checkpoints)
+        self._checkpoints.finish()
+        self._line.close()
+        where = f"{self._run.name(group, index)} step {done}"
+        how = (
+            "is saved"
+            if self._saved == here
+            else "is left, its weights being no numbers, not saved,"
+        )
+        text = f"SIGTERM: {self._folder.path} {how} at {where}; run the same again to go on."
+        self._line.say(text)
+        return Preempted(text)
+
     def _save(
         self, group: Group, index: int, state: GroupState, done: int, checkpoints: Checkpoints
     ) -> None:
@@ -244,6 +272,7 @@ class Recorder:
             parent_shapes=[] if parents is None else shapes_of(Weights(*parents.network[::2])),
         )
         checkpoints.save(parts, host, dataclasses.asdict(position))
+        self._saved = (group.number, group.branch, index, done)
 
 
 def find_group(run: Run, position: Position) -> Group | None:

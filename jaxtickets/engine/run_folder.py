@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,8 @@ from jaxtickets.tickets.ticket import Ticket
 
 # What systems put into any folder.
 _NOBODYS = frozenset({".DS_Store", "lost+found", ".ipynb_checkpoints"})
+# Seconds until every host sees what another one wrote.
+_NETWORK = 90.0
 # What a run that was killed leaves half written: names of ours, the process behind them.
 _HALF = {
     ".": re.compile(r"\.(config\.json|timing\.json|tickets\.safetensors|metrics\.jsonl)\.\d+"),
@@ -80,8 +83,8 @@ class RunFolder:
             if self.writes:
                 _check_ours(self.path)
                 self.path.mkdir(parents=True, exist_ok=True)
-            finished = self.final.exists()
-            self._lock = _lock(self.path) if self.writes and not finished else None
+            self.finished = self.final.exists()
+            self._lock = _lock(self.path) if self.writes and not self.finished else None
         try:
             with told(f"out={self.path} cannot be a run folder"):
                 recorded = self._check(identity)
@@ -90,7 +93,7 @@ class RunFolder:
                 self.run = digest_of(
                     {name: part for name, part in recorded.items() if name != "probe"}
                 )
-                if self.writes and not finished:
+                if self.writes and not self.finished:
                     self.tickets.mkdir(exist_ok=True)
                     self._tidy()
                     self._check_tickets()
@@ -114,6 +117,8 @@ class RunFolder:
     def _check(self, identity: dict[str, Any]) -> dict[str, Any]:
         """The identity that the folder's run began with; writes it down for a run that begins."""
         config = self.path / "config.json"
+        if not self.writes:
+            _await(config)
         if config.exists():
             try:
                 found = json.loads(read(config))["run"]
@@ -341,6 +346,21 @@ def _check_ours(path: Path) -> None:
             f"out={path} is not empty and holds no run: there is {', '.join(strange[:3])}{more}. "
             f"Give a folder that is empty or not there yet, such as out={str(path / 'run')!r}."
         )
+
+
+def _await(config: Path) -> None:
+    """Raise `RunError` unless what host 0 has written comes into sight: file systems over a network
+    take their time.
+    """
+    began = time.monotonic()
+    while not config.exists():
+        if time.monotonic() - began > _NETWORK:
+            raise RunError(
+                f"out={config.parent} is not the folder that host 0 writes to: there is no"
+                f" {config.name} here. Several hosts need an out folder on a file system that all"
+                " of them see."
+            )
+        time.sleep(0.2)
 
 
 def _lock(path: Path) -> IO[str] | None:
