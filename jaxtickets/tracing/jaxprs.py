@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +47,9 @@ def trace(function: Callable[..., Any], *args: Any) -> jex.Jaxpr:
 
 
 def subjaxprs(eqn: Any) -> list[jex.Jaxpr]:
-    """Every jaxpr among the parameters of an operation."""
+    """Every jaxpr among the parameters of an operation; of several platforms' forms, one."""
+    if (default := _platform_default(eqn)) is not None:
+        return [default]
     return _jaxprs(
         itertools.chain.from_iterable(
             v if isinstance(v, tuple | list) else (v,) for v in eqn.params.values()
@@ -55,17 +57,23 @@ def subjaxprs(eqn: Any) -> list[jex.Jaxpr]:
     )
 
 
-def is_call(eqn: Any, subs: list[jex.Jaxpr]) -> bool:
-    """Whether an operation runs one jaxpr once, as it is: jit, remat, a custom derivative.
+def called(eqn: Any, operands: Sequence[Any]) -> tuple[jex.Jaxpr, list[Any]] | None:
+    """The jaxpr that an operation runs once, as it is, and which of the operands it hands on.
 
-    The operands are handed on.
+    Of jit, remat and custom derivatives, and of `jax.lax.platform_dependent`; None of all others.
+    Of the forms for several platforms, which compute the same, the one without a platform's name
+    is read.
     """
+    if (default := _platform_default(eqn)) is not None:
+        return default, list(operands[1:])
+    subs = subjaxprs(eqn)
     if len(subs) != 1 or eqn.primitive.name in _NOT_ONCE:
-        return False
+        return None
     pairs = ((eqn.invars, subs[0].invars), (eqn.outvars, subs[0].outvars))
-    return all(
+    alike = all(
         len(outer) == len(inner) and all(map(_alike, outer, inner)) for outer, inner in pairs
     )
+    return (subs[0], list(operands)) if alike else None
 
 
 def read_scan(eqn: Any) -> Scan:
@@ -104,6 +112,12 @@ def read_shards(eqn: Any) -> tuple[jex.Jaxpr, int]:
         e if isinstance(e, tuple) else (e,) for e in entries if e is not None
     )
     return body, math.prod(_param(eqn, "mesh").shape[axis] for axis in set(axes))
+
+
+def _platform_default(eqn: Any) -> jex.Jaxpr | None:
+    """The form of a `jax.lax.platform_dependent` for all platforms that it does not name."""
+    platforms = eqn.params.get("branches_platforms") or ()
+    return read_branches(eqn)[platforms.index(None)] if None in platforms else None
 
 
 def _alike(outer: Any, inner: Any) -> bool:
