@@ -35,6 +35,7 @@ USER_ERRORS = (
     flags.FlagError,
     jt.CheckpointError,
     jt.DataError,
+    jt.ExportError,
     jt.MaskError,
     jt.PlanError,
     jt.RunError,

@@ -158,17 +158,17 @@ def _conv_jvp(strides, pads, primals, tangents):
     zero = jax.custom_derivatives.SymbolicZero
     known = tuple(None if isinstance(tangent, zero) else tangent for tangent in tangents)
 
-    def summed(x, kernel, dx, dkernel, of_image, of_kernel):
+    def summed(arrays, of_image, of_kernel):
+        x, kernel, dx, dkernel = arrays
         terms = [] if dx is None else [of_image(dx, kernel, strides, pads)]
         terms += [] if dkernel is None else [of_kernel(x, dkernel, strides, pads)]
         return sum(terms[1:], start=terms[0])
 
     def on_cpu(*arrays):
-        wide = jax.tree.map(_wide, arrays)
-        return summed(*wide, of_image, _fastest).astype(arrays[0].dtype)
+        return summed(jax.tree.map(_wide, arrays), of_image, _fastest).astype(arrays[0].dtype)
 
     def elsewhere(*arrays):
-        return summed(*arrays, _convolve, _convolve)
+        return summed(arrays, _convolve, _convolve)
 
     tangent = lax.platform_dependent(*primals, *known, cpu=on_cpu, default=elsewhere)
     return _conv(*primals, strides, pads), tangent

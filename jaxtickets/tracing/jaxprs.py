@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +15,7 @@ from jax.extend import core as jex
 
 # Operations that run a jaxpr more than once, or on parts of what they are given.
 _NOT_ONCE = frozenset({"scan", "while", "pallas_call", "shard_map"})
+_LIBRARIES = re.compile(r"[/\\](jax|jaxlib|flax|equinox|jaxtickets|jax2onnx)[/\\]|<frozen|<string>")
 
 
 class Scan(NamedTuple):
@@ -74,6 +78,63 @@ def called(eqn: Any, operands: Sequence[Any]) -> tuple[jex.Jaxpr, list[Any]] | N
         len(outer) == len(inner) and all(map(_alike, outer, inner)) for outer, inner in pairs
     )
     return (subs[0], list(operands)) if alike else None
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as plain operations: calls inlined, of several platforms' forms the default one.
+
+    For those who read jaxprs and know neither. Each operation is in a scope (`jax.named_scope`) of
+    the layer that it is of, or of the function and the line that wrote it.
+    """
+
+    def run(*args: Any) -> Any:
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+        outs = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shapes), outs)
+
+    return run
+
+
+def _evaluate(jaxpr: jex.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+    env = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, jex.Literal) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        operands = [read(v) for v in eqn.invars]
+        layer = str(eqn.source_info.name_stack)
+        if (inner := called(eqn, operands)) is not None:
+            with jax.named_scope(layer) if layer else contextlib.nullcontext():
+                outs = _evaluate(inner[0], _consts_of(eqn, inner[0]), inner[1])
+        else:
+            functions, params = eqn.primitive.get_bind_params(eqn.params)
+            with jax.named_scope(layer or written_at(eqn)):
+                outs = eqn.primitive.bind(*functions, *operands, **params)
+        outs = outs if isinstance(outs, list | tuple) else [outs]
+        env |= dict(zip(eqn.outvars, outs, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _consts_of(eqn: Any, jaxpr: jex.Jaxpr) -> Sequence[Any]:
+    """The constants that a jaxpr among the parameters of an operation brings along."""
+    values = itertools.chain.from_iterable(
+        v if isinstance(v, tuple | list) else (v,) for v in eqn.params.values()
+    )
+    return next((v.consts for v in values if getattr(v, "jaxpr", None) is jaxpr), ())
+
+
+def written_at(eqn: Any) -> str:
+    """The function and the line outside of libraries that an operation is from, or nothing."""
+    trace = eqn.source_info.traceback
+    frame = trace and trace.as_python_traceback()
+    found = ""
+    while frame:
+        code = frame.tb_frame.f_code
+        if not _LIBRARIES.search(code.co_filename):
+            found = f"{code.co_qualname} ({Path(code.co_filename).name}:{frame.tb_lineno})"
+        frame = frame.tb_next
+    return found or "unnamed"
 
 
 def read_scan(eqn: Any) -> Scan:
