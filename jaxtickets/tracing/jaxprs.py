@@ -89,13 +89,17 @@ def plain(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(*args: Any) -> Any:
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-        outs = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+        (jaxpr,) = _jaxprs([closed])
+        outs = _evaluate(jaxpr, closed.consts, jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shapes), outs)
 
     return run
 
 
-def _evaluate(jaxpr: jex.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+def _evaluate(
+    jaxpr: jex.Jaxpr, consts: Sequence[Any], args: Sequence[Any], named: bool = False
+) -> list[Any]:
+    """The values of a jaxpr; `named` says that these operations are in a layer's scope already."""
     env = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
 
     def read(atom: Any) -> Any:
@@ -104,14 +108,19 @@ def _evaluate(jaxpr: jex.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> l
     for eqn in jaxpr.eqns:
         operands = [read(v) for v in eqn.invars]
         layer = str(eqn.source_info.name_stack)
-        if (inner := called(eqn, operands)) is not None:
-            with jax.named_scope(layer) if layer else contextlib.nullcontext():
-                outs = _evaluate(inner[0], _consts_of(eqn, inner[0]), inner[1])
-        else:
-            functions, params = eqn.primitive.get_bind_params(eqn.params)
-            with jax.named_scope(layer or written_at(eqn)):
-                outs = eqn.primitive.bind(*functions, *operands, **params)
-        outs = outs if isinstance(outs, list | tuple) else [outs]
+        inner = called(eqn, operands)
+        if not layer and not named and inner is None:
+            layer = _written_at(eqn)
+        with jax.named_scope(layer) if layer else contextlib.nullcontext():
+            if inner is not None:
+                consts = _consts_of(eqn, inner[0])
+                outs = _evaluate(inner[0], consts, inner[1], named or bool(layer))
+            elif eqn.primitive.name == "platform_index":  # what chooses between forms
+                outs = [None]
+            else:
+                params = eqn.primitive.get_bind_params(eqn.params)
+                outs = eqn.primitive.bind(*operands, **params)
+                outs = outs if eqn.primitive.multiple_results else [outs]
         env |= dict(zip(eqn.outvars, outs, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
@@ -121,11 +130,11 @@ def _consts_of(eqn: Any, jaxpr: jex.Jaxpr) -> Sequence[Any]:
     values = itertools.chain.from_iterable(
         v if isinstance(v, tuple | list) else (v,) for v in eqn.params.values()
     )
-    return next((v.consts for v in values if getattr(v, "jaxpr", None) is jaxpr), ())
+    return next((v.consts for v in values if getattr(v, "jaxpr", v) is jaxpr), ())
 
 
-def written_at(eqn: Any) -> str:
-    """The function and the line outside of libraries that an operation is from, or nothing."""
+def _written_at(eqn: Any) -> str:
+    """The function and the line outside of libraries that an operation is from, or ""."""
     trace = eqn.source_info.traceback
     frame = trace and trace.as_python_traceback()
     found = ""
@@ -134,7 +143,7 @@ def written_at(eqn: Any) -> str:
         if not _LIBRARIES.search(code.co_filename):
             found = f"{code.co_qualname} ({Path(code.co_filename).name}:{frame.tb_lineno})"
         frame = frame.tb_next
-    return found or "unnamed"
+    return found
 
 
 def read_scan(eqn: Any) -> Scan:
