@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import jax
+from jax import lax
 
 from jaxtickets.errors import ExportError
 from jaxtickets.files.whole import whole_file
@@ -97,7 +98,8 @@ def _model(exporting: Exporting) -> Any:
             # traced with JAX's own functions: of its replacements some take fewer arguments
             with _swapped(before):
                 weights = exporting.function.weights
-                return plain(lambda *x: exporting.of_leaves(weights, x))(*leaves)
+                run = plain(lambda *x: exporting.of_leaves(weights, x), {"pad": _padded})
+                return run(*leaves)
 
         batch = "batch" if exporting.batch == "any" else exporting.batch
         inputs: Any = [
@@ -117,6 +119,19 @@ def _model(exporting: Exporting) -> Any:
                 f"{exporting.about['task']} cannot be exported to ONNX: {_layer(error)}"
                 f"{told(error)} Export StableHLO, or write the layer with other operations."
             ) from error
+
+
+def _padded(x: jax.Array, value: jax.Array, *, padding_config: Any) -> jax.Array:
+    """`lax.pad` by concatenation: jax2onnx 0.17 does not write one of a batch of any size."""
+    if any(low < 0 or high < 0 or inside for low, high, inside in padding_config):
+        return lax.pad(x, value, padding_config)
+    for axis, (low, high, _) in enumerate(padding_config):
+        edges = [
+            [lax.broadcast(value, (*x.shape[:axis], width, *x.shape[axis + 1 :]))] * (width > 0)
+            for width in (low, high)
+        ]
+        x = lax.concatenate([*edges[0], x, *edges[1]], axis)
+    return x
 
 
 def _layer(error: BaseException) -> str:

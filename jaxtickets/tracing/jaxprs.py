@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,24 +80,35 @@ def called(eqn: Any, operands: Sequence[Any]) -> tuple[jex.Jaxpr, list[Any]] | N
     return (subs[0], list(operands)) if alike else None
 
 
-def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+def plain(
+    function: Callable[..., Any], instead: Mapping[str, Callable[..., Any]] | None = None
+) -> Callable[..., Any]:
     """`function` as plain operations: calls inlined, of several platforms' forms the default one.
 
     For those who read jaxprs and know neither. Each operation is in a scope (`jax.named_scope`) of
     the layer that it is of, or of the function and the line that wrote it.
+
+    Args:
+      function: of arrays.
+      instead: what is run in place of operations, by their names; it takes their operands, and
+        their parameters by name.
     """
 
     def run(*args: Any) -> Any:
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
         (jaxpr,) = _jaxprs([closed])
-        outs = _evaluate(jaxpr, closed.consts, jax.tree.leaves(args))
+        outs = _evaluate(jaxpr, closed.consts, jax.tree.leaves(args), instead or {})
         return jax.tree.unflatten(jax.tree.structure(shapes), outs)
 
     return run
 
 
 def _evaluate(
-    jaxpr: jex.Jaxpr, consts: Sequence[Any], args: Sequence[Any], named: bool = False
+    jaxpr: jex.Jaxpr,
+    consts: Sequence[Any],
+    args: Sequence[Any],
+    instead: Mapping[str, Callable[..., Any]],
+    named: bool = False,
 ) -> list[Any]:
     """The values of a jaxpr; `named` says that these operations are in a layer's scope already."""
     env = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
@@ -114,12 +125,13 @@ def _evaluate(
         with jax.named_scope(layer) if layer else contextlib.nullcontext():
             if inner is not None:
                 consts = _consts_of(eqn, inner[0])
-                outs = _evaluate(inner[0], consts, inner[1], named or bool(layer))
+                outs = _evaluate(inner[0], consts, inner[1], instead, named or bool(layer))
             elif eqn.primitive.name == "platform_index":  # what chooses between forms
                 outs = [None]
             else:
                 params = eqn.primitive.get_bind_params(eqn.params)
-                outs = eqn.primitive.bind(*operands, **params)
+                run = instead.get(eqn.primitive.name, eqn.primitive.bind)
+                outs = run(*operands, **params)
                 outs = outs if eqn.primitive.multiple_results else [outs]
         env |= dict(zip(eqn.outvars, outs, strict=True))
     return [read(v) for v in jaxpr.outvars]
