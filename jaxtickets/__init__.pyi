@@ -19,6 +19,7 @@ from .dataset import Stream as Stream
 from .engine import fit as fit
 from .errors import CheckpointError as CheckpointError
 from .errors import DataError as DataError
+from .errors import ExportError as ExportError
 from .errors import MaskError as MaskError
 from .errors import NonFiniteLoss as NonFiniteLoss
 from .errors import PlanError as PlanError
@@ -60,6 +61,7 @@ from .task import Task as Task
 from .tickets import Ticket as Ticket
 from .tickets import TicketEnsemble as TicketEnsemble
 from .tickets import load as load
+from .tickets import load_exported as load_exported
 from .tickets import pack as pack
 from .tickets import shrink as shrink
 from .tickets import unpack as unpack

@@ -78,6 +78,12 @@ class TicketFileError(_AboutFiles):
     """A ticket file that is damaged, was tampered with, or belongs to another network."""
 
 
+class ExportError(_AboutFiles):
+    """An ensemble that cannot be exported as asked, or a file that holds no exported one; says
+    what is allowed.
+    """
+
+
 class CheckpointError(_AboutFiles):
     """A pretrained checkpoint that is not there, is damaged, or is of another network; names the
     file and the tensor.

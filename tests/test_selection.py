@@ -162,10 +162,14 @@ def test_with_a_count_per_leaf_it_is_one_selection_per_leaf():
 
 
 def test_other_backends_count_without_the_cpus_detour(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     values = jnp.asarray(SCORES["tied"])
-    jaxpr = str(jax.make_jaxpr(lambda v: keep_largest(v, 60))(values))
-    assert "u8" not in jaxpr
+    traced = jax.jit(lambda v: keep_largest(v, 60)).trace(values)
+    texts = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda", "tpu")}
+    assert ["ui8" in text for text in texts.values()] == [True, False, False]
+    assert " conditional(" not in traced.lower().compile().as_text()
+    monkeypatch.setattr(
+        jax.lax, "platform_dependent", lambda *args, default, **forms: default(*args)
+    )
     np.testing.assert_array_equal(
         jax.jit(lambda v: keep_largest(v, 60))(values), by_sorting(values, 60)
     )

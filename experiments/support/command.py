@@ -37,6 +37,7 @@ USER_ERRORS = (
     flags.FlagError,
     jt.CheckpointError,
     jt.DataError,
+    jt.ExportError,
     jt.MaskError,
     jt.PlanError,
     jt.RunError,

@@ -2,11 +2,12 @@
 
 Elsewhere most are plain operations of `jax.lax`.
 
-The backend is asked for while tracing (`jax.default_backend()`). On a CPU XLA is good at some
-formulations of a convolution and bad at others, so each shape gets the formulation that was
-fastest. All are exactly one convolution or matrix product with the multiply-adds of the textbook,
-differentiable in both modes, to any order, and vmap (4 members with kernels of their own cost 1.3
-to 1.5 times as much per member as one).
+The platform that a program is lowered for chooses (`lax.platform_dependent`), so one trace serves
+every platform, and what is exported on a CPU for a GPU is what the GPU wants; lowering drops the
+other form. On a CPU XLA is good at some formulations of a convolution and bad at others, so each
+shape gets the formulation that was fastest. All are exactly one convolution or matrix product with
+the multiply-adds of the textbook, differentiable in both modes, to any order, and vmap (4 members
+with kernels of their own cost 1.3 to 1.5 times as much per member as one).
 
 Numbers beside the rules are milliseconds of CPU time, batch 128, float32, 2-core AMD EPYC, jax
 0.10.2; PyTorch 2.13 in brackets.
@@ -39,10 +40,7 @@ def conv2d(
     pads = (
         ((h // 2, (h - 1) // 2), (w // 2, (w - 1) // 2)) if padding == "SAME" else ((0, 0), (0, 0))
     )
-    if jax.default_backend() != "cpu":
-        return _convolve(x, kernel, strides, pads)
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    return _conv_cpu(x.astype(wide), kernel.astype(wide), strides, pads).astype(x.dtype)
+    return _conv(x, kernel, strides, pads)
 
 
 def _convolve(
@@ -129,35 +127,59 @@ def _fastest(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, S
     return _via_eigen(x, kernel, strides, pads)
 
 
-_conv_cpu = jax.custom_jvp(_fastest, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _conv(x: jax.Array, kernel: jax.Array, strides: int, pads: tuple[Sides, Sides]) -> jax.Array:
+    """The convolution: of the fastest form on a CPU, lax's elsewhere."""
+
+    def on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _fastest(_wide(x), _wide(kernel), strides, pads).astype(x.dtype)
+
+    def elsewhere(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _convolve(x, kernel, strides, pads)
+
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
 
 
-def _conv_cpu_jvp(strides, pads, primals, tangents):
+def _conv_jvp(strides, pads, primals, tangents):
     """The tangent of a convolution: it is linear in the image and in the kernel.
 
-    Training never runs these, only their *transposes*, so the image's form is the one whose
-    transpose is fastest. Gradient with respect to the image, stride 2, 3x3, 64 -> 128 on 32x32: 229
-    by `_via_eigen`, 113 by lax, 92 by `_polyphase` (52). Unpadded 5x5, 64 -> 128 on 14x14: 115 by
-    `_via_eigen`, 76 by `_rows_to_channels`, which multiplies fewer zeros (53).
+    Training never runs these, only their *transposes*, so on a CPU the image's form is the one
+    whose transpose is fastest. Gradient with respect to the image, stride 2, 3x3, 64 -> 128 on
+    32x32: 229 by `_via_eigen`, 113 by lax, 92 by `_polyphase` (52). Unpadded 5x5, 64 -> 128 on
+    14x14: 115 by `_via_eigen`, 76 by `_rows_to_channels`, which multiplies fewer zeros (53).
     """
-    (x, kernel), (dx, dkernel) = primals, tangents
-    h, w, channels, _ = kernel.shape
+    h, w, channels, _ = primals[1].shape
+    if h == w == 1 or channels <= 4:
+        of_image = _fastest
+    elif strides > 1:
+        of_image = _polyphase
+    else:
+        of_image = _via_eigen if any(map(any, pads)) else _rows_to_channels
     zero = jax.custom_derivatives.SymbolicZero
-    terms = []
-    if not isinstance(dx, zero):
-        if h == w == 1 or channels <= 4:
-            form = _fastest
-        elif strides > 1:
-            form = _polyphase
-        else:
-            form = _via_eigen if any(map(any, pads)) else _rows_to_channels
-        terms.append(form(dx, kernel, strides, pads))
-    if not isinstance(dkernel, zero):
-        terms.append(_fastest(x, dkernel, strides, pads))
-    return _conv_cpu(x, kernel, strides, pads), sum(terms[1:], start=terms[0])
+    known = tuple(None if isinstance(tangent, zero) else tangent for tangent in tangents)
+
+    def summed(arrays, of_image, of_kernel):
+        x, kernel, dx, dkernel = arrays
+        terms = [] if dx is None else [of_image(dx, kernel, strides, pads)]
+        terms += [] if dkernel is None else [of_kernel(x, dkernel, strides, pads)]
+        return sum(terms[1:], start=terms[0])
+
+    def on_cpu(*arrays):
+        return summed(jax.tree.map(_wide, arrays), of_image, _fastest).astype(arrays[0].dtype)
+
+    def elsewhere(*arrays):
+        return summed(arrays, _convolve, _convolve)
+
+    tangent = lax.platform_dependent(*primals, *known, cpu=on_cpu, default=elsewhere)
+    return _conv(*primals, strides, pads), tangent
 
 
-_conv_cpu.defjvp(_conv_cpu_jvp, symbolic_zeros=True)
+_conv.defjvp(_conv_jvp, symbolic_zeros=True)
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    """At least float32: XLA has no fast convolution of less on a CPU."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:

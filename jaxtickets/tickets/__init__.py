@@ -6,21 +6,29 @@ prunable leaves the mask, eight weights a byte. Batch statistics are stored whol
 one JSON text under the key "jaxtickets": format, the task's name, the tree of the input, plan,
 info, of shrunk and packed tickets the shapes that are not the task's, and a SHA-256 over all
 tensors and the rest of the metadata. The same ensemble gives the same bytes.
+
+An exported ensemble (`program_file`, `onnx_file`) is a program with its weights, which needs none
+of this package's networks.
 """
 
 from jaxtickets.tickets.ensemble import TicketEnsemble, load
+from jaxtickets.tickets.function import PredictiveFunction
 from jaxtickets.tickets.packing import pack, unpack
+from jaxtickets.tickets.program_file import ExportedFunction, load_exported
 from jaxtickets.tickets.reading import about
 from jaxtickets.tickets.shrinking import shrink
 from jaxtickets.tickets.stored import StoredTickets
 from jaxtickets.tickets.ticket import Ticket
 
 __all__ = [
+    "ExportedFunction",
+    "PredictiveFunction",
     "StoredTickets",
     "Ticket",
     "TicketEnsemble",
     "about",
     "load",
+    "load_exported",
     "pack",
     "shrink",
     "unpack",

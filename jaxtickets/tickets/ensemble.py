@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,17 @@ from jaxtickets.dataset import Dataset, EvaluationStream
 from jaxtickets.dataset.arrays import as_dataset
 from jaxtickets.dataset.buckets import lengths, trim
 from jaxtickets.dataset.conversion import as_inputs
-from jaxtickets.errors import DataError, TicketError
+from jaxtickets.errors import DataError, ExportError, TicketError
 from jaxtickets.files import paths
 from jaxtickets.masks.packing import tables_in, unpacked
 from jaxtickets.messages import checks
 from jaxtickets.plan import Plan
 from jaxtickets.task import Task, mean_of_heads
+from jaxtickets.tickets.exporting import prepare_export, prepare_of
+from jaxtickets.tickets.function import PredictiveFunction, predictive_function
 from jaxtickets.tickets.inputs import check_inputs
+from jaxtickets.tickets.onnx_file import write_onnx
+from jaxtickets.tickets.program_file import write_program
 from jaxtickets.tickets.reading import read
 from jaxtickets.tickets.ticket import Ticket
 from jaxtickets.tickets.writing import write
@@ -317,6 +321,96 @@ class TicketEnsemble:
         metadata. Atomic.
         """
         write(paths.given(path), self.task, self.tickets, self.x_spec, self.plan)
+
+    def function(self, data: Dataset | None = None, *, members: bool = False) -> PredictiveFunction:
+        """The ensemble as a pure function of a batch of raw inputs, to be compiled, derived or
+        exported with other JAX code.
+
+        Args:
+          data: the data set whose raw inputs (pixels, token ids) the function takes: its `prepare`,
+            the normalisation, becomes a part of it. None: it takes inputs as the network does.
+          members: probabilities of every member, [M, B, C], instead of their mean, [B, C].
+
+        Returns:
+          A `PredictiveFunction`: `f(x)` closes over the weights, `f.apply(f.weights, x)` takes
+          them.
+
+        Raises:
+          ExportError: `data` that is no data set.
+
+        >>> import jaxtickets as jt
+        >>> test = jt.data.load("digits", "test")
+        >>> task = jt.classification(jt.models.LeNet("S"))
+        >>> x = test.prepare(test.x[:1])
+        >>> params, state = task.init(jax.random.key(0), x)
+        >>> ticket = Ticket(params, masks.ones(params, task.prunable), state, {})
+        >>> spec = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        >>> predict = TicketEnsemble(task, (ticket,), spec).function(test)
+        >>> jax.jit(predict)(test.x[:5]).shape
+        (5, 10)
+        """
+        if not isinstance(members, bool):
+            raise ExportError(f"members is True or False; got {checks.shown(members)}.")
+        return predictive_function(self.task, self.tickets, self.x_spec, prepare_of(data), members)
+
+    @in_32_bits
+    def export(
+        self,
+        path: str | Path,
+        data: Any = None,
+        *,
+        platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+        batch: int | Literal["any"] = "any",
+        members: bool = False,
+        format: Literal["stablehlo", "onnx"] | None = None,
+        tolerance: float = 1e-4,
+    ) -> dict[str, Any]:
+        """Write `function` to a file that runs without this package's networks.
+
+        StableHLO runs in JAX, by `jaxtickets.load_exported`, on the platforms that it was lowered
+        for, which need not be here; JAX reads what it wrote for six months. ONNX runs in ONNX
+        Runtime and many others; it needs the extra `export`.
+
+        What is made is run on a few inputs, on this machine, and compared with `predict_proba`; the
+        largest difference is written into the file. An ensemble that is off is not written, and a
+        file that was there before stays until the new one is whole.
+
+        Masks do not make the file smaller nor its predictions faster: zeros are stored and
+        multiplied by like other numbers. Networks whose units were cut out (`Shrink`, `shrink`)
+        are smaller. The file says how many of its numbers are zeros.
+
+        Args:
+          path: where to; an earlier export is replaced, another file is not.
+          data: the data set whose raw inputs the exported function takes, normalisation inside, and
+            on whose first examples it is checked; or arrays as the network takes them, to check it
+            on. None: as the network takes them, checked on drawn ones.
+          platforms: of StableHLO: what it is lowered for, of "cpu", "cuda", "rocm" and "tpu".
+          batch: examples at a time, or "any".
+          members: write probabilities of every member, [M, B, C], instead of their mean, [B, C].
+          format: "stablehlo" or "onnx"; None: ONNX where the path ends in .onnx, else StableHLO.
+          tolerance: how far probabilities may be off, above 0; of a regression as a share of the
+            largest prediction. Rounding in another order moves those of a float32 network by some
+            1e-7; one that computes in bfloat16 needs 1e-2.
+
+        Returns:
+          What the file says of itself, the check among it; see `ExportedFunction.about`.
+
+        Raises:
+          ExportError: an argument that cannot be, a network that cannot be exported (names the
+            layer, where ONNX lacks it), or what was made is off by more than `tolerance`.
+          DataError: `data` of another shape or dtype than the network was trained on.
+          ImportError: ONNX without the extra `export`.
+          OSError: it cannot be written.
+        """
+        where = paths.given(path)
+        if format is None:
+            format = "onnx" if where.suffix == ".onnx" else "stablehlo"
+        if format not in ("stablehlo", "onnx"):
+            raise ExportError(f'format is "stablehlo", "onnx" or None; got {checks.shown(format)}.')
+        exporting = prepare_export(self, data, batch, members, tolerance)
+        if format == "onnx":
+            return write_onnx(exporting, where)
+        return write_program(exporting, where, platforms)
 
     def _check(self, x: PyTree, prepare: Any) -> None:
         check_inputs(x, prepare, self.x_spec, f"{self.task.name} was trained on")

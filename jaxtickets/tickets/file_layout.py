@@ -21,6 +21,8 @@ from jaxtickets.tracing.precision import in_32_bits
 
 PyTree = Any
 FORMAT = 1
+METADATA = "jaxtickets"
+"""Under which name of a safetensors file a ticket file's metadata is."""
 
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL"} | {
     f"{kind}int{bits}": f"{letter}{bits}"
@@ -85,6 +87,31 @@ def digest(
         found.update(f"{name}{dtype}{shape}".encode())
         found.update(np.ascontiguousarray(tensor(name)).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
+
+
+def header(
+    sizes: dict[str, tuple[np.dtype[Any], tuple[int, ...]]], key: str, about: dict[str, Any]
+) -> bytes:
+    """The beginning of a safetensors file: the length of a JSON text, and the text, filled up with
+    spaces to eight bytes; `about` is the metadata `key`.
+
+    Written here and not by the library, which wants all tensors in memory.
+    """
+    # One metadata key only: safetensors does not order them, and equal ensembles are to give equal
+    # bytes.
+    described: dict[str, Any] = {"__metadata__": {key: json.dumps(about, sort_keys=True)}}
+    at = 0
+    for name, (dtype, shape) in sizes.items():
+        end = at + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        described[name] = {
+            "dtype": DTYPES[dtype.name],
+            "shape": list(shape),
+            "data_offsets": [at, end],
+        }
+        at = end
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def spec_to_json(spec: PyTree) -> Any:

@@ -23,6 +23,16 @@ def check_inputs(x: PyTree, prepare: Any, x_spec: PyTree, wants: str, name: str 
       wants: the words before that in an error.
       name: what an error calls x.
     """
+    check_shapes(x, prepare, x_spec, wants, name)
+    for leaf in jax.tree.leaves(x):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+            raise DataError(
+                f"{name} holds NaN or infinite values; predictions of them mean nothing."
+            )
+
+
+def check_shapes(x: PyTree, prepare: Any, x_spec: PyTree, wants: str, name: str = "x") -> None:
+    """`check_inputs` as far as shapes and dtypes tell, which are known while tracing."""
     leaves = jax.tree.leaves(x)
     if not leaves or any(np.ndim(leaf) == 0 for leaf in leaves) or leaves[0].shape[0] == 0:
         lists = (
@@ -46,7 +56,8 @@ def check_inputs(x: PyTree, prepare: Any, x_spec: PyTree, wants: str, name: str 
         got = jax.eval_shape(prepare, stored)
     except Exception as error:  # the caller's function, which may raise anything
         raise DataError(
-            f"{name} is {_spec(stored, 1)} per example, which its `prepare` does not take: {error}"
+            f"{name} is {described(stored, 1)} per example, which its `prepare` does not take:"
+            f" {error}"
         ) from error
     same_tree = jax.tree.structure(got) == jax.tree.structure(x_spec)
     if not same_tree or any(
@@ -54,14 +65,9 @@ def check_inputs(x: PyTree, prepare: Any, x_spec: PyTree, wants: str, name: str 
         for g, s in zip(jax.tree.leaves(got), jax.tree.leaves(x_spec))
     ):
         raise DataError(
-            f"{name} is {_spec(got, 1)} per example; {wants} {_spec(x_spec, 0)}."
+            f"{name} is {described(got, 1)} per example; {wants} {described(x_spec, 0)}."
             f" {_fix(got, x_spec)}"
         )
-    for leaf in leaves:
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
-            raise DataError(
-                f"{name} holds NaN or infinite values; predictions of them mean nothing."
-            )
 
 
 def _fix(got: PyTree, x_spec: PyTree) -> str:
@@ -76,7 +82,8 @@ def _fix(got: PyTree, x_spec: PyTree) -> str:
     )
 
 
-def _spec(tree: PyTree, batch_axes: int) -> str:
+def described(tree: PyTree, batch_axes: int) -> str:
+    """Dtypes and shapes of a tree of arrays, without so many first axes, for a message."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     named = (
         (f"{jax.tree_util.keystr(path)}: " if len(leaves) > 1 else "", leaf)

@@ -24,6 +24,7 @@ from jaxtickets.task import Task
 from jaxtickets.tickets.file_layout import (
     CODES,
     FORMAT,
+    METADATA,
     digest,
     named,
     one_example,
@@ -137,7 +138,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         opened = safe_open(path, framework="numpy")
     with opened as file:
         with _as_file(path):
-            metadata = json.loads((file.metadata() or {})["jaxtickets"])
+            metadata = json.loads((file.metadata() or {})[METADATA])
         yield file, metadata
 
 

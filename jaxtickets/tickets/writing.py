@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +14,10 @@ from jaxtickets import masks
 from jaxtickets.plan import Plan
 from jaxtickets.task import Task
 from jaxtickets.tickets.file_layout import (
-    DTYPES,
     FORMAT,
+    METADATA,
     digest,
+    header,
     named,
     spec_to_json,
     specs,
@@ -74,7 +74,7 @@ def write(
         with temporary.open("wb") as file:
             # Wide numbers first, as the format's own writer puts them, so that all are aligned.
             names = sorted(sizes, key=lambda name: (-sizes[name][0].itemsize, *_number_first(name)))
-            file.write(_header({name: sizes[name] for name in names}, about))
+            file.write(header({name: sizes[name] for name in names}, METADATA, about))
             for name in names:
                 file.write(np.ascontiguousarray(of(name)[name]).reshape(-1).view(np.uint8).data)
             file.flush()
@@ -121,31 +121,6 @@ def _tensors(i: int, ticket: Ticket) -> dict[str, np.ndarray]:
         # (ascontiguousarray would give a number an axis)
         tensors[f"{i}/state/{name}"] = np.array(leaf, order="C").view(stored(leaf.dtype))
     return tensors
-
-
-def _header(
-    sizes: dict[str, tuple[np.dtype[Any], tuple[int, ...]]], about: dict[str, Any]
-) -> bytes:
-    """The beginning of a safetensors file: the length of a JSON text, and the text, filled up with
-    spaces to eight bytes.
-
-    Written here and not by the library, which wants all tensors in memory.
-    """
-    # One metadata key only: safetensors does not order them, and equal ensembles are to give equal
-    # bytes.
-    header: dict[str, Any] = {"__metadata__": {"jaxtickets": json.dumps(about, sort_keys=True)}}
-    at = 0
-    for name, (dtype, shape) in sizes.items():
-        end = at + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        header[name] = {
-            "dtype": DTYPES[dtype.name],
-            "shape": list(shape),
-            "data_offsets": [at, end],
-        }
-        at = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def _own_shapes(ticket: Ticket, usual: dict[str, tuple[int, ...]]) -> dict[str, list[int]]:

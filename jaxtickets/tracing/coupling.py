@@ -30,7 +30,7 @@ from jaxtickets.tracing.coupling_labels import (
     stays,
 )
 from jaxtickets.tracing.coupling_reshapes import concatenate, rearranged
-from jaxtickets.tracing.jaxprs import is_call, subjaxprs, trace
+from jaxtickets.tracing.jaxprs import called, trace
 
 PyTree = Any
 
@@ -147,9 +147,8 @@ class _Walk:
 
     def eqn(self, eqn: Any, ins: list[Value]) -> list[Value]:
         name = eqn.primitive.name
-        subs = subjaxprs(eqn)
-        if is_call(eqn, subs):
-            return self.jaxpr(subs[0], ins)
+        if (inner := called(eqn, ins)) is not None:
+            return self.jaxpr(*inner)
         if name in _OPERANDWISE and len(ins) == len(eqn.outvars):
             return ins
         labels = rearranged(self.forest, eqn, name, ins)

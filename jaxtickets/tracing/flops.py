@@ -24,7 +24,7 @@ import numpy as np
 from jax.extend import core as jex
 
 from jaxtickets.tracing.jaxprs import (
-    is_call,
+    called,
     read_branches,
     read_scan,
     read_shards,
@@ -323,6 +323,10 @@ class _Walk:
             return [_concatenate(ins, [math.prod(v.aval.shape) for v in eqn.invars])]
         if name in _OPERANDWISE and width == len(ins):
             return ins
+        if (inner := called(eqn, ins)) is not None:
+            outs, inner_tally = self.jaxpr(*inner)
+            tally.add(inner_tally)
+            return outs
         if name == "cond":
             runs = [self.jaxpr(branch, ins[1:]) for branch in read_branches(eqn)]
             tally.add(max((t for _, t in runs), key=_Tally.total))
@@ -356,14 +360,9 @@ class _Walk:
             outs, inner = self.jaxpr(body, ins)
             tally.add(inner, shards)
             return outs
-        subs = subjaxprs(eqn)
-        if is_call(eqn, subs):
-            outs, called = self.jaxpr(subs[0], ins)
-            tally.add(called)
-            return outs
         joined = _join(ins)
         # a kernel or a solver: it is not known how often this runs, nor on which operand
-        for sub in subs:
+        for sub in subjaxprs(eqn):
             tally.add_bound(name, self.jaxpr(sub, [_blend(joined)] * len(sub.invars))[1])
         return [joined] * width
 

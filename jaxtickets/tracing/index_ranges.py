@@ -238,13 +238,10 @@ class _Reader:
         subs = jaxprs.subjaxprs(eqn)
         if name == "scan":
             return self._scan(jaxprs.read_scan(eqn), operands)
-        if jaxprs.is_call(eqn, subs):
+        if (inner := jaxprs.called(eqn, operands)) is not None:
             closed_jaxprs = [v for v in eqn.params.values() if isinstance(v, jex.ClosedJaxpr)]
-            return self.read(
-                subs[0],
-                [_known(const) for const in (closed_jaxprs[0].consts if closed_jaxprs else ())],
-                operands,
-            )
+            consts = closed_jaxprs[0].consts if closed_jaxprs else ()
+            return self.read(inner[0], [_known(const) for const in consts], inner[1])
         if subs:
             return []
         if name in ("gather", "dynamic_slice"):

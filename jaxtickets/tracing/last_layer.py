@@ -16,7 +16,7 @@ from jax.extend import core as jex
 
 from jaxtickets.messages.pytrees import leaf_paths
 from jaxtickets.tracing.jaxprs import (
-    is_call,
+    called,
     read_branches,
     read_scan,
     read_while,
@@ -97,6 +97,8 @@ def _operation(eqn: Any, ins: list[_Value]) -> list[_Value]:
         weights = frozenset().union(*(v.leaves for v in ins if not v.data))
         out = _Value(True, weights) if weights and any(v.data for v in ins) else _together(ins)
         return [out] * len(eqn.outvars)
+    if (inner := called(eqn, ins)) is not None:
+        return _follow(*inner)
     if name == "cond":
         return [
             _together(outs)
@@ -112,8 +114,6 @@ def _operation(eqn: Any, ins: list[_Value]) -> list[_Value]:
         loop = read_while(eqn)
         start = loop.test_consts + loop.body_consts
         return _loop(loop.body, ins[loop.test_consts : start], ins[start:], [])
-    if is_call(eqn, subs):
-        return _follow(subs[0], ins)
     # a kernel of which it is not known how it uses what: all its weights may be the last
     if subs and any(v.data for v in ins):
         return [_Value(True, frozenset().union(*(v.leaves for v in ins)))] * len(eqn.outvars)

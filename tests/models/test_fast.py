@@ -1,8 +1,10 @@
 """The fast formulations are `jax.lax`'s convolution: outputs, both gradients, every derivative mode, vmap and multiply-adds."""
 
 import functools
+import re
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +12,16 @@ from jax import lax
 from jax.extend.core import jaxprs_in_params
 from others import others
 
-from jaxtickets.models import fast
+import jaxtickets as jt
+from jaxtickets.models import (
+    DenseNet,
+    LeNet,
+    ResNet,
+    TextClassifier,
+    TransformerConfig,
+    WideResNet,
+    fast,
+)
 
 
 def reference(x, kernel, strides, padding):
@@ -107,7 +118,7 @@ def test_vmap_over_members_is_a_loop(side, channels, strides):
         )
 
 
-def multiply_adds(jaxpr):
+def multiply_adds(jaxpr, platform):
     total = 0
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "conv_general_dilated":
@@ -123,30 +134,165 @@ def multiply_adds(jaxpr):
             total += eqn.outvars[0].aval.size * int(
                 np.prod([eqn.invars[0].aval.shape[i] for i in contract])
             )
-        for inner in jaxprs_in_params(eqn.params):
-            total += multiply_adds(inner)
+        inner = list(jaxprs_in_params(eqn.params))
+        if eqn.primitive.name == "cond":  # of the forms by platform, that one
+            forms = eqn.params["branches_platforms"]
+            inner = [inner[forms.index((platform,) if (platform,) in forms else None)]]
+        total += sum(multiply_adds(one, platform) for one in inner)
     return total
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize(("height", "width", "side", "channels", "strides", "padding"), CASES)
 def test_the_forward_pass_has_the_multiply_adds_of_the_textbook(
-    height, width, side, channels, strides, padding
+    height, width, side, channels, strides, padding, platform
 ):
     x, kernel = arrays(height, width, side, channels)
     jaxpr = jax.make_jaxpr(lambda x, k: fast.conv2d(x, k, strides, padding))(x, kernel)
     positions = reference(x, kernel, strides, padding).size
-    assert multiply_adds(jaxpr.jaxpr) == positions * side * side * channels
+    assert multiply_adds(jaxpr.jaxpr, platform) == positions * side * side * channels
 
 
-def test_an_accelerator_gets_the_plain_convolution(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    x, kernel = arrays(8, 8, 3, 5)
-    jaxpr = jax.make_jaxpr(lambda x, k: fast.conv2d(x, k, 2))(x, kernel)
-    assert [eqn.primitive.name for eqn in jaxpr.eqns] == ["conv_general_dilated"]
-    assert jaxpr.eqns[0].params["lhs_dilation"] == (1, 1)
-    np.testing.assert_allclose(
-        fast.conv2d(x, kernel, 2), reference(x, kernel, 2, "SAME"), rtol=1e-5, atol=1e-5
+def as_on(platform, function):
+    """`function` with the forms of that platform, run here: lowered for it, they are plain operations."""
+
+    def run(*args):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                lax,
+                "platform_dependent",
+                lambda *args, default, **forms: forms.get(platform, default)(*args),
+            )
+            return function(*args)
+
+    return run
+
+
+@pytest.mark.parametrize(("height", "width", "side", "channels", "strides", "padding"), CASES)
+def test_an_accelerators_form_and_its_gradients_are_lax(
+    height, width, side, channels, strides, padding
+):
+    x, kernel = arrays(height, width, side, channels)
+
+    def both(conv, x, kernel):
+        y, pull = jax.vjp(lambda x, k: conv(x, k, strides, padding), x, kernel)
+        return y, pull(jnp.sin(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    # The same operations in the same order: the same bits.
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        as_on("tpu", lambda: both(fast.conv2d, x, kernel))(),
+        both(reference, x, kernel),
     )
+
+
+DETOUR = re.compile(r"lhs_dilate = \[2, 1\]")
+
+
+def lowered(function, platform, *args):
+    """The text of a program that is lowered here for another machine."""
+    return jax.jit(function).trace(*args).lower(lowering_platforms=(platform,)).as_text()
+
+
+NETWORKS = {
+    "lenet": lambda: LeNet("S"),
+    "wide resnet": lambda: WideResNet(10, 1),
+    "resnet": lambda: ResNet(18, width=8),
+    "densenet": lambda: DenseNet((2, 2, 2, 2), growth=4),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_detour_is_in_what_is_lowered_for_a_cpu_only(name):
+    task = jt.classification(NETWORKS[name]())
+    x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    params, state = jax.eval_shape(task.init, jax.random.key(0), x)
+
+    def predict(params, state, x):
+        return task.apply(params, state, x, False, None)[0]
+
+    def gradient(params, state, x):
+        return jax.grad(lambda p: jnp.sum(task.apply(p, state, x, True, jax.random.key(0))[0]))(
+            params
+        )
+
+    for function in (predict, gradient):
+        texts = {
+            platform: lowered(function, platform, params, state, x)
+            for platform in ("cpu", "cuda", "tpu")
+        }
+        found = {platform: len(DETOUR.findall(text)) for platform, text in texts.items()}
+        assert found["cpu"] > 0
+        assert found["cuda"] == found["tpu"] == 0
+        # and with the detour goes all of it: only convolutions, each as it is written
+        assert texts["cuda"].count("stablehlo.convolution") >= found["cpu"]
+
+
+def test_bert_is_lowered_alike_for_every_platform():
+    config = TransformerConfig(
+        vocabulary=50, layers=2, width=16, heads=2, intermediate=32, positions=16
+    )
+    task = jt.classification(TextClassifier(config, 3))
+    x = {name: jax.ShapeDtypeStruct((2, 8), jnp.int32) for name in ("input_ids", "attention_mask")}
+    params, state = jax.eval_shape(task.init, jax.random.key(0), x)
+
+    def predict(params, state, x):
+        return task.apply(params, state, x, False, None)[0]
+
+    counts = [
+        lowered(predict, platform, params, state, x).count("stablehlo.dot_general")
+        for platform in ("cpu", "cuda", "tpu")
+    ]
+    assert len(set(counts)) == 1
+    assert counts[0] > 0
+
+
+def test_a_compiled_program_holds_no_branch():
+    x, kernel = arrays(8, 8, 3, 5)
+
+    def loss(x, k):
+        return jnp.sum(jnp.sin(fast.conv2d(fast.conv2d(x, k), k[..., :5, :].swapaxes(2, 3), 2)))
+
+    forms = {
+        "plain": loss,
+        "gradient": jax.grad(loss, (0, 1)),
+        "of members": jax.vmap(jax.grad(loss, (0, 1)), (None, 0)),
+        "rematerialised": jax.grad(jax.checkpoint(loss), (0, 1)),
+        "scanned": lambda x, k: lax.scan(lambda c, _: (c - loss(x, c) * c, None), k, length=2)[0],
+    }
+    for name, form in forms.items():
+        given = kernel[None].repeat(2, 0) if name == "of members" else kernel
+        program = jax.jit(form).lower(x, given).compile().as_text()
+        assert " conditional(" not in program, name
+
+
+def test_one_function_is_exported_for_every_platform():
+    x, kernel = arrays(8, 8, 3, 5)
+
+    def gradients(x, k):
+        return jax.grad(lambda x, k: jnp.sum(jnp.sin(fast.conv2d(x, k, 2))), (0, 1))(x, k)
+
+    exported = jax.export.export(jax.jit(gradients), platforms=("cpu", "cuda", "tpu"))(x, kernel)
+    jax.tree.map(
+        np.testing.assert_array_equal, exported.call(x, kernel), jax.jit(gradients)(x, kernel)
+    )
+    program = jax.jit(exported.call).lower(x, kernel).compile().as_text()
+    assert " conditional(" not in program
+
+
+@pytest.mark.parametrize("outer", [jax.checkpoint, jax.jit])
+def test_gradients_through_loops_and_checkpoints_are_lax(outer):
+    x, kernel = arrays(6, 6, 3, 6)
+
+    def loss(conv):
+        @outer
+        def run(k):
+            return lax.scan(lambda y, _: (jnp.tanh(conv(y, k, 1, "SAME")), None), x, length=3)[0]
+
+        return jax.jit(jax.grad(lambda k: jnp.sum(jnp.sin(run(k)))))(kernel)
+
+    # Three convolutions of sums of 54 products, added in another order.
+    np.testing.assert_allclose(loss(fast.conv2d), loss(reference), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 7, 9, 3)])
