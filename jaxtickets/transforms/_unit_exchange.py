@@ -85,8 +85,8 @@ def exchange_units(
       loss: params to the mean loss of a batch; for growth "gradient".
 
     Raises:
-      MaskError: a mask that does not fit the params or leaves layers dense; another network's units;
-        a beginning that is narrower than the network; another growth, or no loss for it.
+      MaskError: a mask that does not fit the params or leaves layers dense; units of another
+        network; a beginning narrower than the network; another growth, or no loss for it.
 
     >>> from jaxtickets.masks.units import find_units, unit_mask
     >>> def mlp(params, state, x, train, key):

@@ -205,21 +205,22 @@ def test_the_ledger_by_hand():
 
 @pytest.mark.parametrize("distribution", ["uniform", "erk"])
 def test_a_network_comes_out_as_wide_as_the_ledger_says(distribution):
-    """But for the last unit of a layer: which of several that tie fits in, the draw decides."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(64, 16, 16, 1)).astype(np.float32), rng.integers(0, 10, 64)
     of = jt.classification(jt.models.LeNet((16, 32, 64, 48), num_classes=10))
     start = Start(1, 0.7, distribution, structure=Units())
     train = jt.Dataset(x, y, 10, name="noise")
-    (ticket,) = fit(plan(start, Shrink(1), Collect()), train, of=of)
+    whole = plan(start, Shrink(1), Train(Length(1, "steps")), Collect())
+    (ticket,) = fit(whole, train, of=of)
+    assert jt.cost(whole, of, train).density == pytest.approx(ticket.info["density"], abs=1e-9)
     params, state = jax.eval_shape(of.init, jax.eval_shape(lambda: jax.random.key(0)), x[:1])
     spec = jax.ShapeDtypeStruct(x.shape[1:], jnp.float32)
     units = UnitsOf(of, spec)(Weights(params, state))
     budgets = layer_budgets(prunable_shapes(params, of.prunable), 0.7, distribution)
     said = widths_that_fit(units, sum(budgets.values()), budgets)
     leaves = dict(zip(masks.leaf_paths(ticket.params), jax.tree.leaves(ticket.params), strict=True))
-    found = [leaves[group[0]].shape[-1] for group in units.groups]
-    assert max(abs(a - b) for a, b in zip(said, found, strict=True)) <= 1
+    found = tuple(leaves[group[0]].shape[-1] for group in units.groups)
+    assert said == found
     # Of equal densities all layers lose the same share; by ERK small ones keep more.
     shares = np.divide(found, units.sizes)
     assert (shares.max() - shares.min() < 0.1) == (distribution == "uniform")
