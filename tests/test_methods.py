@@ -130,7 +130,7 @@ OPTIONS = {
         lambda plan: {phase.which for phase in plan.phases if isinstance(phase, Collect)},
     ),
     "channels": (0.3, lambda plan: getattr(trains(plan)[0].evolve, "channels", 0.0)),
-    "structure": (Units(), lambda plan: (plan.start.structure, trains(plan)[0].evolve.structure)),
+    "structure": (Units(), lambda plan: set(plan.structures)),
     "validation": (50, lambda plan: plan.validation),
     "bag": (0.7, lambda plan: trains(plan)[-1].bag),
 }

@@ -48,8 +48,7 @@ class UnitsOf:
     def left(self, weights: Weights, begins: Weights) -> int:
         """How many units a network has that began with others.
 
-        A layer that was cut down to one could lose none, and is not found any more: it has that
-        one.
+        A layer that was cut down to one could lose none, so that it is not found: it has that one.
         """
         whole = self(begins)
         try:

@@ -115,13 +115,14 @@ def widths_that_fit(
       budgets: how many weights every prunable layer should have: of the group that it writes such a
         share lives, as it stands to those of others. None for the same share of all.
     """
-    shares = np.concatenate([(np.arange(size) + 1) / size for size in units.sizes])
+    rank = np.concatenate([np.arange(size) for size in units.sizes])
     group = np.repeat(np.arange(len(units.sizes)), units.sizes)
+    shares = (rank + 1) / np.asarray(units.sizes)[group]
     if budgets is not None:
         shares = shares / np.maximum(group_densities(units, budgets), 1e-9)[group]
-    in_order = group[np.lexsort((np.arange(len(group)), shares.astype(np.float32)))]
-    first = len(units.sizes)  # of every group one, whatever it has
-    in_order = np.concatenate([np.arange(first), in_order[first:]])
+    # Of every group one, whatever it has; then in turn.
+    in_order = group[np.lexsort((group, shares.astype(np.float32), rank > 0))]
+    first = len(units.sizes)
 
     def widths(lives: int) -> list[int]:
         return np.bincount(in_order[:lives], minlength=first).tolist()

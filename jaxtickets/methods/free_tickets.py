@@ -80,7 +80,8 @@ def dst(
         tickets are smaller networks.
       structure: what masks may look like; with `jaxtickets.masks.Units()` whole units go and come
         (see `jaxtickets.plan.Evolve`), and the tickets of the last iterates are the smaller
-        networks of those that live in the end.
+        networks of those that live in the end. Take the distribution "uniform" with them, the same
+        share of every layer: by ERK, which is made for single weights, wide layers keep few units.
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.
@@ -168,7 +169,8 @@ def edst(
         refinements go on without: the run explores wide, and refines small networks.
       structure: what masks may look like; with `jaxtickets.masks.Units()` whole units go and come,
         in escapes too. The tickets are as wide as the run, whose units they share:
-        `jaxtickets.shrink` makes each the smaller network that it is.
+        `jaxtickets.shrink` makes each the smaller network that it is. As for the distribution, see
+        `dst`.
       batch_size: examples per step.
       collect: the "last" iterate of each refinement, or the "best" on `validation` held-out
         examples.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtickets.errors import MaskError
+from jaxtickets.masks import trees
 from jaxtickets.masks.scores import gradient, magnitude
 from jaxtickets.masks.unit_exchange import (
     active_units,
@@ -84,36 +85,50 @@ def exchange_units(
       loss: params to the mean loss of a batch; for growth "gradient".
 
     Raises:
-      MaskError: a mask that leaves layers dense; a beginning that is narrower than the network;
-        another growth, or no loss for it.
+      MaskError: a mask that does not fit the params or leaves layers dense; units of another
+        network; a beginning narrower than the network; another growth, or no loss for it.
+
+    >>> from jaxtickets.masks.units import find_units, unit_mask
+    >>> def mlp(params, state, x, train, key):
+    ...     return jnp.tanh(x @ params["w1"]) @ params["w2"], state
+    >>> params = {"w1": jnp.array([[3.0, 1.0, 0.0]]), "w2": jnp.array([[2.0], [5.0], [0.0]])}
+    >>> units = find_units(mlp, params, {}, jax.ShapeDtypeStruct((1,), jnp.float32))
+    >>> mask = unit_mask(units, jnp.array([True, True, False]))
+    >>> fresh = lambda key: (jax.tree.map(lambda p: jnp.full(p.shape, 7.0), params), {})
+    >>> new = exchange_units(units, mask, params, {}, 0.5, jax.random.key(0), fresh)
+    >>> new.params["w1"].tolist(), new.params["w2"].tolist()
+    ([[3.0, 0.0, 7.0]], [[2.0], [0.0], [0.0]])
 
     References:
       Chen et al., 2016, arXiv:1511.05641 (widening keeps the function); Evci et al., 2022,
       arXiv:2201.05125 (GradMax: outgoing gradients say which units to grow).
 
     Differs:
-      GradMax sets incoming weights to 0 and optimises the outgoing ones by an SVD, or starts from
-      random candidates; here all units that could come are candidates, with the fresh weights that
-      they come with, and one more gradient of the loss ranks them. Between two units that come in
-      the same update the weight is fresh: it is zero nowhere but in front of units that stay and of
-      the outputs. Fresh weights are drawn for all inputs of a unit, as the network's first weights
-      were, pruned ones among them; of a network that was cut (`Shrink`) as the whole one's.
+      GradMax computes, by an SVD, the weights whose gradient is largest; here all units that could
+      come are candidates, with the fresh weights that they would come with, and one more gradient
+      of the loss, by their outgoing weights, ranks them. Between two units that come in the same
+      update the weight is fresh: it is 0 nowhere but in front of units that stay and of the
+      outputs. Fresh weights are drawn for all inputs of a unit, pruned ones among them, as the
+      network's first weights were; of a network that was cut (`jaxtickets.plan.Shrink`) as the
+      whole one's.
     """
     check.choice("growth", growth, UNIT_GROWTHS)
     check.fraction("drop_fraction", drop_fraction, "a share of the active units, ")
     check.key("key", key)
+    trees.check(mask, params)
     leaves, tree = jax.tree.flatten(params)
     masks = jax.tree.leaves(mask)
+    states, state_tree = jax.tree.flatten(model_state)
+    growth_key, fresh_key = jax.random.split(key)
+    begins, begins_state = fresh(fresh_key)
+    new = _like(units.params, begins, leaves)
+    new_states = _like(units.model_state, begins_state, states)
     for leaf, m in zip(units.params, masks, strict=True):
         if leaf.prunable and jnp.shape(m) != leaf.shape:
             raise MaskError(
                 f"units come and go under masks of all layers, and the mask leaves {leaf.path}"
                 " dense: give it an array of True."
             )
-    growth_key, fresh_key = jax.random.split(key)
-    begins, begins_state = fresh(fresh_key)
-    new = _like(units.params, begins, leaves)
-
     covered = [i for i, leaf in enumerate(units.params) if leaf.prunable]
     written = [units.params[i] for i in covered]
     flags = [masks[i] for i in covered]
@@ -135,8 +150,6 @@ def exchange_units(
     comes = coming(units, active, scores, count)
 
     params_, masks_, survivors = _with(units, leaves, masks, new, stays, comes)
-    states, state_tree = jax.tree.flatten(model_state)
-    new_states = _like(units.model_state, begins_state, states)
     reset = [
         jnp.where(lines_of(leaf, comes).own, n, s)
         for leaf, n, s in zip(units.model_state, new_states, states, strict=True)

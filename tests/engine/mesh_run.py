@@ -16,6 +16,7 @@ if __name__ == "__main__":
     from tiny_task import dst, edst, fit, ltr, pat, shrunk
 
     from jaxtickets.engine.checkpoints import Checkpoints
+    from jaxtickets.masks import Units
     from jaxtickets.members import Layout, default_layout, member_mesh
 
     assert default_layout(2, "gpu", jax.devices()).mesh is not None
@@ -41,6 +42,7 @@ if __name__ == "__main__":
             ("pat", pat(4), 9),
             ("ltr", ltr(4), 16),
             ("shrunk", shrunk(4), 9),
+            ("units", dst(4, structure=Units()), 9),
         ):
             real, left = Checkpoints.save, iter(range(saves - 1, -1, -1))
 

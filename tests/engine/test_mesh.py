@@ -10,6 +10,7 @@ import pytest
 from tiny_task import dst, edst, fit, leaves, ltr, pat, shrunk, task
 
 import jaxtickets as jt
+from jaxtickets.masks import Units
 
 SCRIPT = Path(__file__).parent / "mesh_run.py"
 
@@ -48,7 +49,8 @@ def check(folder, process=0):
 def test_four_devices_train_as_one(tmp_path, compile_cache):
     finish(start(tmp_path, compile_cache, 4))
     check(tmp_path)
-    for name, plan in (("pat", pat(4)), ("ltr", ltr(4)), ("shrunk", shrunk(4))):
+    units = dst(4, structure=Units())
+    for name, plan in (("pat", pat(4)), ("ltr", ltr(4)), ("shrunk", shrunk(4)), ("units", units)):
         assert_close(jt.load(tmp_path / name / "tickets.safetensors", task()), fit(plan))
 
 

@@ -15,7 +15,9 @@ from jaxtickets.engine.network_units import UnitsOf
 from jaxtickets.engine.state import Weights
 from jaxtickets.engine.steps import GROWTH
 from jaxtickets.errors import PlanError
+from jaxtickets.ledger.layers import widths_that_fit
 from jaxtickets.masks import NM, Units
+from jaxtickets.masks.sparsity import layer_budgets, prunable_shapes
 from jaxtickets.members import member_keys
 from jaxtickets.plan import (
     SGD,
@@ -205,13 +207,23 @@ def test_the_ledger_by_hand():
 def test_a_network_comes_out_as_wide_as_the_ledger_says(distribution):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(64, 16, 16, 1)).astype(np.float32), rng.integers(0, 10, 64)
-    train = jt.Dataset(x, y, 10, name="noise")
     of = jt.classification(jt.models.LeNet((16, 32, 64, 48), num_classes=10))
     start = Start(1, 0.7, distribution, structure=Units())
+    train = jt.Dataset(x, y, 10, name="noise")
     whole = plan(start, Shrink(1), Train(Length(1, "steps")), Collect())
     (ticket,) = fit(whole, train, of=of)
-    ledger = jt.cost(whole, of, train)
-    assert ledger.density == pytest.approx(ticket.info["density"], abs=1e-9)
+    assert jt.cost(whole, of, train).density == pytest.approx(ticket.info["density"], abs=1e-9)
+    params, state = jax.eval_shape(of.init, jax.eval_shape(lambda: jax.random.key(0)), x[:1])
+    spec = jax.ShapeDtypeStruct(x.shape[1:], jnp.float32)
+    units = UnitsOf(of, spec)(Weights(params, state))
+    budgets = layer_budgets(prunable_shapes(params, of.prunable), 0.7, distribution)
+    said = widths_that_fit(units, sum(budgets.values()), budgets)
+    leaves = dict(zip(masks.leaf_paths(ticket.params), jax.tree.leaves(ticket.params), strict=True))
+    found = tuple(leaves[group[0]].shape[-1] for group in units.groups)
+    assert said == found
+    # Of equal densities all layers lose the same share; by ERK small ones keep more.
+    shares = np.divide(found, units.sizes)
+    assert (shares.max() - shares.min() < 0.1) == (distribution == "uniform")
 
 
 # -- shares that leave a layer hardly a unit ---------------------------------------------------------
