@@ -193,6 +193,46 @@ def test_a_part_of_the_test_set_says_so(folder, tmp_path):
     assert found["rows"][0]["evaluation"]["examples"] == 50
 
 
+def test_single_networks_stand_beside_their_ensemble(folder, predictions, tmp_path):
+    """Their scores are those of the first member; their cost is not the run's."""
+    (whole,) = evaluated(folder, out=tmp_path)["rows"]
+    found = evaluated(folder, predictions, first=1, out=tmp_path)
+    ours, theirs = found["rows"]
+    assert (ours["name"], ours["tickets"], ours["part"], ours["run"]) == (
+        "edst, first",
+        1,
+        True,
+        None,
+    )
+    assert ours["density"] == pytest.approx(0.05, abs=1e-3)
+    assert ours["evaluation"]["ensemble"] == whole["evaluation"]["members"][0]
+    assert (
+        theirs["evaluation"]["ensemble"]["accuracy"]
+        == whole["evaluation"]["members"][0]["accuracy"]
+    )
+    with pytest.raises(ReportError, match="--first 3: .* has 2"):
+        evaluated(folder, first=3, out=tmp_path)
+    done = script("report.py", folder, tmp_path / "evaluation.json", "-o", tmp_path / "r.html")
+    assert "1 evaluation" in done.stdout
+
+
+def test_correlations_by_method():
+    """Two methods of three rows; a third has too few."""
+    import evaluate
+
+    def row(method, mean, ensemble):
+        scores = {"members": [{}, {}], "members_mean": {"accuracy": mean}}
+        return {"method": method, "evaluation": scores | {"ensemble": {"accuracy": ensemble}}}
+
+    rows = [row("edst", m, e) for m, e in ((0.1, 0.2), (0.2, 0.1), (0.3, 0.3))]
+    rows += [row("dst", m, m) for m in (0.1, 0.2, 0.3)] + [row("ltr", 0.5, 0.5)]
+    found = evaluate.by_method(rows)
+    assert {name: round(one["spearman"], 9) for name, one in found.items()} == {
+        "edst": 0.5,
+        "dst": 1.0,
+    }
+
+
 WRONG = {
     "nothing": (lambda run, npz: config(), r"nothing to evaluate"),
     "no file": (lambda run, npz: config("nowhere"), r"nowhere: there is no such file"),

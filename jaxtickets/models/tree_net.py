@@ -19,8 +19,8 @@ class TreeNet(Heads):
     Params are `trunk/...` and `branch0/...`, `branch1/...`, with the network's own names below.
 
     Args:
-      net: a `WideResNet`, `ResNet` or `LeNet`; any Linen module with `stages` (names in order) that runs some
-        of them when called with `stages=`.
+      net: a `WideResNet`, `ResNet` or `LeNet`; any Linen module with `stages` (names in order)
+        that runs some of them when called with `stages=`.
       members: M, how many branches.
       branch_at: the stage that the branches begin with; by default the one after three quarters of
         the stages. For WRN-28-10 that is "group3_block2": with M = 3 a training step, and a
