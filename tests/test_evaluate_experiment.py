@@ -210,7 +210,7 @@ def test_single_networks_stand_beside_their_ensemble(folder, predictions, tmp_pa
         theirs["evaluation"]["ensemble"]["accuracy"]
         == whole["evaluation"]["members"][0]["accuracy"]
     )
-    with pytest.raises(ReportError, match="--first 3: .* has 2"):
+    with pytest.raises(ReportError, match=r"--first 3: .* has 2"):
         evaluated(folder, first=3, out=tmp_path)
     done = script("report.py", folder, tmp_path / "evaluation.json", "-o", tmp_path / "r.html")
     assert "1 evaluation" in done.stdout
