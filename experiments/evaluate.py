@@ -6,6 +6,7 @@
     python experiments/evaluate.py runs/edst --data-dir DIR --suite ood,adversarial --first 1
     python experiments/evaluate.py runs/imagenet-edst --data-dir DIR \\
         --suite corrupted,shifted --shifted DIR/imagenet-a
+    python experiments/evaluate.py runs/pat --suite landscape --plane 15 --parent PARENT.safetensors
     python experiments/evaluate.py t.safetensors --dataset digits --model my_networks.py:make
 
 A source is a run folder (what --out of an experiment was), a folder of run folders, a ticket file,

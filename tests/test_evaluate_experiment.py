@@ -216,6 +216,32 @@ def test_single_networks_stand_beside_their_ensemble(folder, predictions, tmp_pa
     assert "1 evaluation" in done.stdout
 
 
+def test_a_parent_and_two_children_have_a_plane(folder, tmp_path):
+    """The parent is the first corner; two tickets without it have none."""
+    script("baselines_cifar.py", "--preset", "demo", "--epochs", 1, "--out", tmp_path / "parent")
+    parent = tmp_path / "parent" / "tickets.safetensors"
+    how = {
+        "suite": "landscape",
+        "plane": 2,
+        "examples": 40,
+        "figures": True,
+        "out": tmp_path / "out",
+    }
+    (row,) = evaluated(folder, parent=parent, **how)["rows"]
+    found = row["evaluation"]["parts"]["landscape"]
+    assert (found["parent"], len(found["lines"]), len(found["plane"]["loss"])) == (True, 2, 2)
+    test = jt.data.load("digits", "test").take(slice(40))
+    tickets = jt.load(parent, jt.classification(jt.models.WideResNet(10, 1)))
+    assert found["plane"]["corners"][0]["accuracy"] == jt.evaluate(tickets, test).ensemble.accuracy
+    assert found["lines"][0]["loss"][0] == pytest.approx(found["plane"]["corners"][0]["loss"])
+    for name in ("plane", "line"):
+        assert (tmp_path / "out" / "edst" / f"{name}.png").is_file()
+    (row,) = evaluated(folder, **how)["rows"]
+    assert "plane" not in row["evaluation"]["parts"]["landscape"]
+    with pytest.raises(ReportError, match="--plane and --parent are of --suite landscape"):
+        evaluated(folder, plane=3, out=tmp_path / "out")
+
+
 def test_correlations_by_method():
     """Two methods of three rows; a third has too few."""
     import evaluate

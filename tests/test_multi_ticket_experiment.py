@@ -175,7 +175,7 @@ def test_two_tasks_stand_beside_each_other_in_a_figure(demo, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
     lines = (tmp_path / "gains.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * 5 * 2  # data sets, schemes, sizes 1 and 2
-    assert lines[-1].startswith("glue/stsb,RANDOM-LT,2,")
+    assert lines[-1].startswith("glue/stsb,pearson,RANDOM-LT,2,")
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,15 @@ class Config:
     radius: Annotated[float, Within(above=0, high=1)] = 8 / 255
     """Radius of pgd."""
     recalibrate: bool = False
-    """Estimate batch statistics anew, from training images, along the lines of landscape."""
+    """Estimate batch statistics anew, from training images, at every place of landscape."""
+    plane: Annotated[int, Within(0, 1000)] = 0
+    """Places along each side of a map of the loss on the plane through three networks, of
+    landscape: the first three tickets, or --parent and the first two; 0: no map.
+    """
+    parent: Annotated[Path | None, There("ticket file")] = None
+    """Ticket file of the network that the tickets are children of: lines and plane of landscape
+    begin there.
+    """
     batch_size: Annotated[int, Count] = 500
     """Images predicted at a time; memory, not results."""
     seed: Annotated[int, Seed] = 0
@@ -106,6 +114,8 @@ class Config:
                 f"--suite: got {unknown[0]!r}; parts are {', '.join(PARTS)}, with commas"
                 " between them, or all."
             )
+        if (self.plane or self.parent) and not {"landscape", "all"} & set(names):
+            raise ReportError("--plane and --parent are of --suite landscape; add it.")
         if ("shifted" in names) != bool(self.shifted):
             raise ReportError(
                 "--shifted names the folders of the part shifted: give both, or neither."

@@ -13,7 +13,7 @@ from support.evaluation_flags import Config
 from support.sources import Source
 
 import jaxtickets as jt
-from jaxtickets import engine, evaluation, masks, report
+from jaxtickets import engine, evaluation, masks, report, tickets
 from jaxtickets.data import ImageTest
 from jaxtickets.errors import ReportError
 
@@ -163,9 +163,14 @@ class Row:
             "shifted": [str(folder.absolute()) for folder in config.shifted],
             "ood": [config.ood, config.noise, config.seed],
             "adversarial": [config.attack, config.step, config.steps, config.radius],
-            "landscape": [config.recalibrate],
+            "landscape": [config.recalibrate, *self._plane()],
         }
         return json.loads(json.dumps(settings.get(name, [])))
+
+    def _plane(self) -> list[Any]:
+        config = self.config
+        parent = config.parent and tickets.about(config.parent)["sha256"]
+        return [config.plane, parent] if config.plane or config.parent else []
 
     def _subsets(self) -> dict[str, Any] | None:
         """Accuracy of all ensembles of 1 to all members.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,8 +152,10 @@ def make_parts(
         ),
         "diversity": evaluation.Diverse,
         "features": evaluation.Features,
-        "landscape": lambda: Lines(
-            jt.data.load(test_name(test), "train", config.data_dir) if config.recalibrate else None
+        "landscape": lambda: Landscape(
+            jt.data.load(test_name(test), "train", config.data_dir) if config.recalibrate else None,
+            config.plane,
+            config.parent,
         ),
     }
     return {name: makers[name]() for name in names}
@@ -228,25 +231,41 @@ def other_sets(config: Config, test: Any) -> dict[str, jt.Dataset]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lines:
-    """The part "landscape": loss and accuracy on straight lines between tickets.
+class Landscape:
+    """The part "landscape": loss and accuracy between tickets.
 
-    From the first ticket to each other one.
+    On straight lines from the first ticket, or the parent's, to each other one; and on the plane
+    through the first three.
     """
 
     recalibrate: jt.Dataset | None = None
+    plane: int = 0
+    parent: Path | None = None
     name = "landscape"
 
     def __call__(
         self, tickets: Any, test: jt.Dataset, *, batch_size: int, **_: Any
     ) -> dict[str, Any]:
         """Scores along the lines from the first ticket; none where there is one ticket."""
+        if self.parent is not None:
+            parent = jt.load(self.parent, tickets.task).tickets
+            if len(parent) != 1:
+                raise evaluation.EvaluationError(
+                    f"--parent {self.parent}: {len(parent)} tickets, and a parent is one network."
+                )
+            tickets = dataclasses.replace(tickets, tickets=(*parent, *tickets.tickets))
         ways = range(1, min(len(tickets), 8))
         options = {"recalibrate": self.recalibrate, "batch_size": batch_size}
-        return {
+        found = {
             "recalibrated": self.recalibrate is not None,
+            "parent": self.parent is not None,
             "lines": [evaluation.line(tickets, 0, j, test, **options) for j in ways],
         }
+        if self.plane and len(tickets) > 2:
+            found["plane"] = evaluation.plane(
+                tickets, 0, 1, 2, test, points=max(self.plane, 2), **options
+            )
+        return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -169,10 +169,20 @@ def draw_gains(
         figure.subplots(1, len(records), squeeze=False)[0], records, strict=True
     ):
         rows = _gains_by_size(record)
-        name = {} if len(records) == 1 else {"data": record["dataset"]["name"]}
-        data += [name | row for row in rows]
-        _draw_gains(axes, record, rows)
+        if len(records) > 1:
+            named = {"data": record["dataset"]["name"], "metric": record["metric"]}
+            data += [named | dict(zip(SEVERAL, row.values(), strict=True)) for row in rows]
+        else:
+            data += rows
+        title = _title(record)
+        _draw_gains(
+            axes, record, rows, title.replace(" on ", "\non ") if len(records) > 1 else title
+        )
     return save_figure(figure, file, data)
+
+
+SEVERAL = ("scheme", "members", "score (of 1)", "points above one baseline member")
+"""Columns of the data of gains, where they are of several metrics."""
 
 
 def _gains_by_size(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -187,16 +197,18 @@ def _gains_by_size(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _draw_gains(axes: Any, record: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
+def _draw_gains(
+    axes: Any, record: Mapping[str, Any], rows: list[dict[str, Any]], title: str
+) -> None:
     *_, gain = rows[0]
-    for number, title in enumerate(dict.fromkeys(row["scheme"] for row in rows)):
+    for number, scheme in enumerate(dict.fromkeys(row["scheme"] for row in rows)):
         style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-        points = [(row["members"], row[gain]) for row in rows if row["scheme"] == title]
-        axes.plot(*zip(*points, strict=True), **style, lw=1.8, ms=6, label=title)
+        points = [(row["members"], row[gain]) for row in rows if row["scheme"] == scheme]
+        axes.plot(*zip(*points, strict=True), **style, lw=1.8, ms=6, label=scheme)
     axes.axhline(0, color="0.7", lw=0.8, zorder=0)
     axes.set(xlabel="members of an ensemble", ylabel=f"{record['metric']}, {gain}")
     axes.set_xticks(sorted({row["members"] for row in rows}))
-    axes.set_title(_title(record), loc="left", fontsize="medium")
+    axes.set_title(title, loc="left", fontsize="medium")
     axes.legend(frameon=False, fontsize="small")
 
 
