@@ -172,6 +172,7 @@ def test_two_tasks_stand_beside_each_other_in_a_figure(demo, tmp_path):
     found = json.loads((out / "results.json").read_text())
     other = found | {"dataset": found["dataset"] | {"name": "glue/stsb"}, "metric": "pearson"}
     picture = report.draw_gains([found, other], tmp_path / "gains.png")
+    assert picture is not None
     assert picture.read_bytes().startswith(b"\x89PNG")
     lines = (tmp_path / "gains.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * 5 * 2  # data sets, schemes, sizes 1 and 2

@@ -80,7 +80,7 @@ def line(
     >>> line(two, 0, 1, (x, np.array([0, 1])), points=3)["accuracy"]  # half way classes are equal
     [1.0, 0.5, 0.0]
     """
-    ends = joined(tickets, i=i, j=j)
+    first, last = joined(tickets, i=i, j=j)
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
         raise EvaluationError(
             f"points: got {points!r}, wanted an integer of 2 or more: the ends are two."
@@ -89,7 +89,7 @@ def line(
     way = np.linspace(0, 1, points)
     losses, accuracies, densities = [], [], []
     for t in way:
-        point = _between(*ends, float(t))
+        point = _between(first, last, float(t))
         point_loss, point_accuracy = score(point)
         losses.append(point_loss)
         accuracies.append(point_accuracy)
