@@ -3,6 +3,10 @@
     python experiments/evaluate.py runs/edst runs/dst --suite clean,diversity
     python experiments/evaluate.py runs/edst t.safetensors p.npz --dataset cifar10 --data-dir DIR
     python experiments/evaluate.py runs/edst --data-dir DIR --suite all
+    python experiments/evaluate.py runs/edst --data-dir DIR --suite ood,adversarial --first 1
+    python experiments/evaluate.py runs/imagenet-edst --data-dir DIR \\
+        --suite corrupted,shifted --shifted DIR/imagenet-a
+    python experiments/evaluate.py runs/pat --suite landscape --plane 15 --parent PARENT.safetensors
     python experiments/evaluate.py t.safetensors --dataset digits --model my_networks.py:make
 
 A source is a run folder (what --out of an experiment was), a folder of run folders, a ticket file,
@@ -53,6 +57,8 @@ def evaluate(config: Config) -> dict[str, Any]:
     source_list = sources.name_apart(
         [source for path in config.sources for source in sources.read(path, networks)]
     )
+    if config.first is not None:
+        source_list = [sources.only_first(source, config.first) for source in source_list]
     test = suites.test_set(config, source_list)
     part_by_name = suites.make_parts(config, test, parts)
     config = dataclasses.replace(
@@ -62,7 +68,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     running.share_programs(config.out / "programs")
     console.print(
         f"{len(source_list)} sources on {test.name}, {len(test):,} examples:"
-        f" {', '.join(('clean', *parts))}",
+        f" {', '.join(('clean', *part_by_name))}",
         highlight=False,
     )
     rows = [Row(config, source, test) for source in source_list]
@@ -92,6 +98,7 @@ def evaluate(config: Config) -> dict[str, Any]:
             "test": {"name": test.name, "examples": len(test), "fingerprint": test.fingerprint()},
             "rows": (results := [row.result() for row in rows]),
             "correlation": correlation(results),
+            "correlations": by_method(results),
         }
     )
     engine.write_json(config.out / "evaluation.json", result)
@@ -131,6 +138,15 @@ def correlation(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         for predictor in ("members_mean", "ensemble")
     )
     return evaluation.accuracy_correlation(means, ensembles).to_dict()
+
+
+def by_method(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same over the rows of each method that has three or more, by its name."""
+    methods = dict.fromkeys(str(row["method"]) for row in rows if row["method"] is not None)
+    found = {
+        method: correlation([row for row in rows if row["method"] == method]) for method in methods
+    }
+    return {method: value for method, value in found.items() if value is not None}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ Pretrained Model, 2022, arXiv:2205.11833.
     python experiments/multi_ticket_glue.py --preset paper --task mrpc \\
         --model bert-base-uncased --scheme random_lt
     python experiments/multi_ticket_glue.py --preset paper --cost  # what it would take
+    python experiments/multi_ticket_glue.py --preset paper_roberta_stsb
+    python experiments/multi_ticket_glue.py --preset paper_stsb \\
+        --beside runs/multi-ticket-mrpc-paper  # the paper's figure 3
     python experiments/multi_ticket_glue.py --scheme random_lt --tau-sweep 1e-6 1e-5 1e-4
 
 Each scheme has a run folder of its own under --out: what is finished is loaded, what was
@@ -31,6 +34,7 @@ from support.text_flags import PRESETS, SCHEMES, Config
 
 import jaxtickets as jt
 from jaxtickets import engine, evaluation, report
+from jaxtickets.errors import ReportError
 from jaxtickets.methods.imp_tickets import Scheme
 from jaxtickets.plan import Plan
 
@@ -43,6 +47,7 @@ def main() -> None:
 def run_and_report(config: Config) -> None:
     """Check the flags and plans, then show the costs, sweep the penalty or run the schemes."""
     check(config)
+    neighbours(config)
     if not config.cost:
         command.out_folder(
             config.folder,
@@ -88,6 +93,24 @@ def check(config: Config) -> None:
             "--task: paraphrases is the demo's task and its only one; take --preset small or paper"
             " for GLUE."
         )
+
+
+def neighbours(config: Config) -> list[dict[str, Any]]:
+    """The results of the runs that stand beside this one's in its figure.
+
+    Raises:
+      ReportError: a folder without results of this script.
+    """
+    records = []
+    for folder in config.beside:
+        record = running.read_json(folder / "results.json")
+        if record is None or not {"rows", "metric", "groups"} <= record.keys():
+            raise ReportError(
+                f"--beside {folder}: no results.json of this script; give what --out of a finished"
+                " run was."
+            )
+        records.append(record)
+    return records
 
 
 def plans(config: Config) -> dict[Scheme, Plan]:
@@ -164,7 +187,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     figures = ()
     if hosts.writes():
         figures = (
-            report.draw_gains(record, folder / "gains.png"),
+            report.draw_gains([*neighbours(config), record], folder / "gains.png"),
             report.draw_overlaps(record, folder / "overlaps.png"),
         )
     console.print(

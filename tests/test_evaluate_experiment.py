@@ -193,6 +193,72 @@ def test_a_part_of_the_test_set_says_so(folder, tmp_path):
     assert found["rows"][0]["evaluation"]["examples"] == 50
 
 
+def test_single_networks_stand_beside_their_ensemble(folder, predictions, tmp_path):
+    """Their scores are those of the first member; their cost is not the run's."""
+    (whole,) = evaluated(folder, out=tmp_path)["rows"]
+    found = evaluated(folder, predictions, first=1, out=tmp_path)
+    ours, theirs = found["rows"]
+    assert (ours["name"], ours["tickets"], ours["part"], ours["run"]) == (
+        "edst, first",
+        1,
+        True,
+        None,
+    )
+    assert ours["density"] == pytest.approx(0.05, abs=1e-3)
+    assert ours["evaluation"]["ensemble"] == whole["evaluation"]["members"][0]
+    assert (
+        theirs["evaluation"]["ensemble"]["accuracy"]
+        == whole["evaluation"]["members"][0]["accuracy"]
+    )
+    with pytest.raises(ReportError, match=r"--first 3: .* has 2"):
+        evaluated(folder, first=3, out=tmp_path)
+    done = script("report.py", folder, tmp_path / "evaluation.json", "-o", tmp_path / "r.html")
+    assert "1 evaluation" in done.stdout
+
+
+def test_a_parent_and_two_children_have_a_plane(folder, tmp_path):
+    """The parent is the first corner; two tickets without it have none."""
+    script("baselines_cifar.py", "--preset", "demo", "--epochs", 1, "--out", tmp_path / "parent")
+    parent = tmp_path / "parent" / "tickets.safetensors"
+    how = {
+        "suite": "landscape",
+        "plane": 2,
+        "examples": 40,
+        "figures": True,
+        "out": tmp_path / "out",
+    }
+    (row,) = evaluated(folder, parent=parent, **how)["rows"]
+    found = row["evaluation"]["parts"]["landscape"]
+    assert (found["parent"], len(found["lines"]), len(found["plane"]["loss"])) == (True, 2, 2)
+    test = jt.data.load("digits", "test").take(slice(40))
+    tickets = jt.load(parent, jt.classification(jt.models.WideResNet(10, 1)))
+    assert found["plane"]["corners"][0]["accuracy"] == jt.evaluate(tickets, test).ensemble.accuracy
+    assert found["lines"][0]["loss"][0] == pytest.approx(found["plane"]["corners"][0]["loss"])
+    for name in ("plane", "line"):
+        assert (tmp_path / "out" / "edst" / f"{name}.png").is_file()
+    (row,) = evaluated(folder, **how)["rows"]
+    assert "plane" not in row["evaluation"]["parts"]["landscape"]
+    with pytest.raises(ReportError, match="--plane and --parent are of --suite landscape"):
+        evaluated(folder, plane=3, out=tmp_path / "out")
+
+
+def test_correlations_by_method():
+    """Two methods of three rows; a third has too few."""
+    import evaluate
+
+    def row(method, mean, ensemble):
+        scores = {"members": [{}, {}], "members_mean": {"accuracy": mean}}
+        return {"method": method, "evaluation": scores | {"ensemble": {"accuracy": ensemble}}}
+
+    rows = [row("edst", m, e) for m, e in ((0.1, 0.2), (0.2, 0.1), (0.3, 0.3))]
+    rows += [row("dst", m, m) for m in (0.1, 0.2, 0.3)] + [row("ltr", 0.5, 0.5)]
+    found = evaluate.by_method(rows)
+    assert {name: round(one["spearman"], 9) for name, one in found.items()} == {
+        "edst": 0.5,
+        "dst": 1.0,
+    }
+
+
 WRONG = {
     "nothing": (lambda run, npz: config(), r"nothing to evaluate"),
     "no file": (lambda run, npz: config("nowhere"), r"nowhere: there is no such file"),

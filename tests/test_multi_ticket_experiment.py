@@ -137,9 +137,52 @@ def test_costs_are_said_first():
     assert "theoretical" in done.stdout
 
 
+def test_each_table_of_the_paper_has_a_preset():
+    """Kobayashi et al., 2022, tables 1 and 3: BERT and RoBERTa, MRPC and STS-B, with a regression's network."""
+    done = run("--preset", "paper_roberta_stsb", "--cost", "--scheme", "base_lt")
+    assert "base_lt: 20 tickets" in done.stdout
+    # 5749 examples in batches of 32: 179 steps an epoch, four trainings of three epochs, 20 seeds.
+    assert "42,960" in done.stdout
+
+
+def test_the_papers_settings_differ_in_task_and_model_alone(experiments_are_importable):
+    import dataclasses
+
+    from support.published import multi_ticket_gain
+    from support.text_flags import PRESETS
+
+    wanted = {
+        "paper": ("mrpc", "bert-base-uncased", 84.98),
+        "paper_stsb": ("stsb", "bert-base-uncased", 89.16),
+        "paper_roberta": ("mrpc", "roberta-base", 88.25),
+        "paper_roberta_stsb": ("stsb", "roberta-base", 90.07),
+    }
+    for name, (task, model, ensemble) in wanted.items():
+        same = dataclasses.replace(PRESETS["paper"], preset=name, task=task, model=model)
+        assert PRESETS[name] == same
+        told = multi_ticket_gain("roberta" if "roberta" in model else "bert", task, "base_lt")
+        assert told is not None
+        assert told["ensemble"] == ensemble
+
+
+def test_two_tasks_stand_beside_each_other_in_a_figure(demo, tmp_path):
+    from jaxtickets import report
+
+    out, _ = demo
+    found = json.loads((out / "results.json").read_text())
+    other = found | {"dataset": found["dataset"] | {"name": "glue/stsb"}, "metric": "pearson"}
+    picture = report.draw_gains([found, other], tmp_path / "gains.png")
+    assert picture is not None
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    lines = (tmp_path / "gains.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 5 * 2  # data sets, schemes, sizes 1 and 2
+    assert lines[-1].startswith("glue/stsb,pearson,RANDOM-LT,2,")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (("--beside", "."), "--beside .: no results.json of this script"),
         (("--groups", "2"), "3 seeds do not divide into 2 groups"),
         (("--sizes", "4"), "sizes of ensembles are from 2 to 3, the seeds of a group"),
         (("--tau-sweep", "0.1"), "--scheme random_lt or active_lt; got all"),

@@ -51,6 +51,10 @@ CAPTIONS = {
             " between basins."
         ),
     ),
+    "plane": (
+        "The plane through three networks",
+        "Loss on the plane through the weights of the first three: whether they share a basin.",
+    ),
     "layers": (
         "Weights that remain, by layer",
         "The tickets' mean, and a line from the least to the most.",
@@ -117,8 +121,13 @@ def draw_row(row: Mapping[str, Any], source: Source, folder: Path) -> list[Path 
                     values, file, title=f"{title}: {name}", label=label, percent=percent
                 )
             )
-    if lines := scores["parts"].get("landscape", {}).get("lines"):
-        pairs = [line | {"name": f"0 to {j}"} for j, line in enumerate(lines, start=1)]
+    landscape = scores["parts"].get("landscape", {})
+    if lines := landscape.get("lines"):
+        start = "parent" if landscape.get("parent") else "0"
+        pairs = [
+            line | {"name": f"{start} to {j}"}
+            for j, line in enumerate(lines, start=0 if landscape.get("parent") else 1)
+        ]
         pictures.append(
             report.draw_paths(
                 pairs,
@@ -126,6 +135,10 @@ def draw_row(row: Mapping[str, Any], source: Source, folder: Path) -> list[Path 
                 title=f"On the straight line between two members: {name}",
             )
         )
+    if plane := landscape.get("plane"):
+        names = ("parent", "child 0", "child 1") if landscape.get("parent") else None
+        title = f"Loss on the plane through three networks: {name}"
+        pictures.append(report.draw_plane(plane, folder / "plane.png", title=title, names=names))
     if not source.stored and comparable(source.tickets):
         pictures.append(
             report.draw_layers(

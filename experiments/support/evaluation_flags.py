@@ -11,7 +11,16 @@ from support.flags import Bins, Count, Different, Seed, There, Within
 
 from jaxtickets.errors import ReportError
 
-PARTS = ("clean", "corrupted", "ood", "adversarial", "diversity", "features", "landscape")
+PARTS = (
+    "clean",
+    "corrupted",
+    "shifted",
+    "ood",
+    "adversarial",
+    "diversity",
+    "features",
+    "landscape",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +30,13 @@ class Config:
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
     """Run folders, folders of run folders, ticket files, .npz files of predictions."""
     suite: str = "clean,diversity"
-    """Parts, with commas between them: clean (always made), corrupted, ood, adversarial, diversity,
-    features, landscape; or all.
+    """Parts, with commas between them: clean (always made), corrupted, shifted, ood, adversarial,
+    diversity, features, landscape; or all that the data can have.
     """
-    dataset: Literal["digits", "cifar10", "cifar100"] | None = None
-    """Test set; that of the runs if not given."""
+    dataset: Literal["digits", "cifar10", "cifar100", "imagenet", "folders"] | None = None
+    """Test set; that of the runs if not given. imagenet, folders: pictures in val/CLASS of
+    --data-dir, read as they are predicted; folders: of whatever data set.
+    """
     model: Annotated[
         tuple[str, ...], Different(empty=True), tyro.conf.arg(metavar="MODULE:FACTORY")
     ] = ()
@@ -34,7 +45,15 @@ class Config:
     trained, or a network for jt.classification. The file's code is run.
     """
     data_dir: Annotated[Path | None, There("folder")] = None
-    """Where the data sets lie: CIFAR, CIFAR-10-C, SVHN."""
+    """Where the data sets lie: CIFAR, CIFAR-10-C, SVHN; ImageNet's train and val, ImageNet-C."""
+    shifted: Annotated[tuple[Path, ...], There("folder"), Different(empty=True)] = ()
+    """Folders of more pictures of the classes, or of some of them, in class folders, such as
+    imagenet-a: of the part shifted, each scored over the classes that it has.
+    """
+    workers: Annotated[int | None, Within(1, 1024)] = None
+    """Threads that decode pictures; one per available core, at most 16, if not given."""
+    first: Annotated[int | None, Count] = None
+    """Only the first so many tickets of every source; 1 for single networks."""
     examples: Annotated[int | None, Count] = None
     """Only the first so many test images, for a quick look; the tables say so."""
     combine: Literal["proba", "logits", "vote"] = "proba"
@@ -66,7 +85,15 @@ class Config:
     radius: Annotated[float, Within(above=0, high=1)] = 8 / 255
     """Radius of pgd."""
     recalibrate: bool = False
-    """Estimate batch statistics anew, from training images, along the lines of landscape."""
+    """Estimate batch statistics anew, from training images, at every place of landscape."""
+    plane: Annotated[int, Within(0, 1000)] = 0
+    """Places along each side of a map of the loss on the plane through three networks, of
+    landscape: the first three tickets, or --parent and the first two; 0: no map.
+    """
+    parent: Annotated[Path | None, There("ticket file")] = None
+    """Ticket file of the network that the tickets are children of: lines and plane of landscape
+    begin there.
+    """
     batch_size: Annotated[int, Count] = 500
     """Images predicted at a time; memory, not results."""
     seed: Annotated[int, Seed] = 0
@@ -81,10 +108,16 @@ class Config:
         """Names of the suite's parts that are asked for beside the clean scores."""
         names = [part.strip() for part in self.suite.split(",") if part.strip()]
         if "all" in names:
-            return PARTS[1:]
+            return tuple(part for part in PARTS[1:] if part != "shifted" or self.shifted)
         if unknown := [part for part in names if part not in PARTS]:
             raise ReportError(
                 f"--suite: got {unknown[0]!r}; parts are {', '.join(PARTS)}, with commas"
                 " between them, or all."
+            )
+        if (self.plane or self.parent) and not {"landscape", "all"} & set(names):
+            raise ReportError("--plane and --parent are of --suite landscape; add it.")
+        if ("shifted" in names) != bool(self.shifted):
+            raise ReportError(
+                "--shifted names the folders of the part shifted: give both, or neither."
             )
         return tuple(part for part in PARTS[1:] if part in names)

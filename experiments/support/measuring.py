@@ -13,7 +13,8 @@ from support.evaluation_flags import Config
 from support.sources import Source
 
 import jaxtickets as jt
-from jaxtickets import engine, evaluation, report
+from jaxtickets import engine, evaluation, masks, report, tickets
+from jaxtickets.data import ImageTest
 from jaxtickets.errors import ReportError
 
 NO_NETWORKS = "predictions are all that there is of it"
@@ -22,7 +23,7 @@ NO_NETWORKS = "predictions are all that there is of it"
 class Row:
     """The measurements of one source, kept in a file as they come."""
 
-    def __init__(self, config: Config, source: Source, test: jt.Dataset) -> None:
+    def __init__(self, config: Config, source: Source, test: jt.Dataset | ImageTest) -> None:
         self.config, self.source, self.test = config, source, test
         self.left_out: dict[str, str] = {}
         identity = {
@@ -127,9 +128,19 @@ class Row:
             "model": source.model,
             "tickets": len(source.tickets),
             "evaluation": clean | {"parts": parts},
-            "run": source.run,
+            "run": None if source.part else source.run,
             "subsets": subsets,
+            **self._part(),
         }
+
+    def _part(self) -> dict[str, Any]:
+        """What the row of a part of a run's tickets tells in place of the run."""
+        source = self.source
+        if not source.part or source.stored:
+            return {}
+        density = [masks.density(mask) for mask in source.tickets.masks]
+        plan = None if source.run is None else source.run.get("plan")
+        return {"part": True, "density": float(np.mean(density)), "plan": plan}
 
     def _asked(self, corrupted_set: Mapping[str, Any]) -> bool:
         return corrupted_set["severity"] in self.config.severities and (
@@ -149,11 +160,17 @@ class Row:
         config = self.config
         settings: Mapping[str, list[Any]] = {
             "corrupted": [generated, config.seed],
+            "shifted": [str(folder.absolute()) for folder in config.shifted],
             "ood": [config.ood, config.noise, config.seed],
             "adversarial": [config.attack, config.step, config.steps, config.radius],
-            "landscape": [config.recalibrate],
+            "landscape": [config.recalibrate, *self._plane()],
         }
         return json.loads(json.dumps(settings.get(name, [])))
+
+    def _plane(self) -> list[Any]:
+        config = self.config
+        parent = config.parent and tickets.about(config.parent)["sha256"]
+        return [config.plane, parent] if config.plane or config.parent else []
 
     def _subsets(self) -> dict[str, Any] | None:
         """Accuracy of all ensembles of 1 to all members.

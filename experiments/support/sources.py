@@ -52,6 +52,7 @@ class Source:
       method: the plan's name.
       model: the network's name.
       code: digest of the file that a network of the user's own is from; None for the package's.
+      part: whether it is a part of the run's tickets, whose cost is not the run's.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Source:
     method: str | None = None
     model: str = "not told"
     code: str | None = None
+    part: bool = False
 
     @property
     def stored(self) -> bool:
@@ -121,6 +123,25 @@ def name_apart(sources: list[Source]) -> list[Source]:
         number = sum(other.name == name or other.name.startswith(f"{name} (") for other in named)
         named.append(dataclasses.replace(source, name=f"{name} ({number + 1})" if number else name))
     return named
+
+
+def only_first(source: Source, count: int) -> Source:
+    """The source's first so many tickets, or predictions, as a source of its own.
+
+    Raises:
+      ReportError: it has fewer.
+    """
+    tickets = source.tickets
+    if count > len(tickets):
+        raise ReportError(f"--first {count}: {source.path} has {len(tickets)}.")
+    part = (
+        Predictions(tickets.member_log_proba(None)[:count], tickets.y)
+        if isinstance(tickets, Predictions)
+        else tickets[:count]
+    )
+    name = f"{source.name}, first" + (f" {count}" if count > 1 else "")
+    digest = f"{source.digest}[:{count}]"
+    return dataclasses.replace(source, name=name, tickets=part, digest=digest, part=True)
 
 
 def _task(file: Path, name: str, models: Sequence[OwnNetwork]) -> tuple[jt.Task, str | None]:

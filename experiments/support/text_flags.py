@@ -21,10 +21,13 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 class Config(Hardware):
     """Flags of the text experiment: which schemes, on what, from how many seeds."""
 
-    preset: Literal["demo", "small", "paper"] = "demo"
+    preset: Literal[
+        "demo", "small", "paper", "paper_stsb", "paper_roberta", "paper_roberta_stsb"
+    ] = "demo"
     """What the other flags start from. demo: a made-up language, and a small BERT pretrained on it
     for a minute. small: MRPC with a small pretrained model and a larger learning rate, one pruning,
-    hours on a CPU. paper: BERT-base, 20 seeds.
+    hours on a CPU. paper: BERT-base on MRPC, 20 seeds; paper_stsb: the same on STS-B (table 1);
+    paper_roberta, paper_roberta_stsb: RoBERTa-base (table 3).
     """
     scheme: Annotated[
         tuple[Literal["all", "baseline", "bagging", "base_lt", "active_lt", "random_lt"], ...],
@@ -77,6 +80,10 @@ class Config(Hardware):
     """Share of the training examples that a member of bagging sees."""
     rewind_head: bool = True
     """The task's head goes back to its first weights as well, in every round."""
+    beside: Annotated[tuple[Path, ...], There("folder"), Different(empty=True)] = ()
+    """Folders of finished runs of this script, whose gains stand beside these in gains.png: the
+    paper's figure 3 has MRPC and STS-B.
+    """
     resamples: Annotated[int, Within(0, 1_000_000)] = 1000
     """Resamples of the bootstrap over validation examples; 0 for none."""
     export: bool = False
@@ -135,4 +142,12 @@ DEMO = Config(
     tau=3e-3,
     max_length=17,
 )
-PRESETS = {"demo": DEMO, "small": SMALL, "paper": PAPER}
+ROBERTA = dataclasses.replace(PAPER, preset="paper_roberta", model="roberta-base")
+PRESETS = {
+    "demo": DEMO,
+    "small": SMALL,
+    "paper": PAPER,
+    "paper_stsb": dataclasses.replace(PAPER, preset="paper_stsb", task="stsb"),
+    "paper_roberta": ROBERTA,
+    "paper_roberta_stsb": dataclasses.replace(ROBERTA, preset="paper_roberta_stsb", task="stsb"),
+}

@@ -54,6 +54,7 @@ from jaxtickets.evaluation.parameters import (
     mask_overlap,
     weight_cosine_matrix,
 )
+from jaxtickets.evaluation.plane import plane
 from jaxtickets.evaluation.protocol import EnsembleGain, TTest, ensemble_gain, student_t
 from jaxtickets.evaluation.scores import ClassAccuracy, Diversity, Evaluation, Scores
 from jaxtickets.evaluation.subsets import subset_means, subset_scores
@@ -122,6 +123,7 @@ __all__ = [
     "pairwise_kl",
     "pearson",
     "pgd",
+    "plane",
     "prediction_disagreement",
     "reliability",
     "restrict",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -80,27 +81,19 @@ def line(
     >>> line(two, 0, 1, (x, np.array([0, 1])), points=3)["accuracy"]  # half way classes are equal
     [1.0, 0.5, 0.0]
     """
-    ends = _ends(tickets, i, j)
+    first, last = joined(tickets, i=i, j=j)
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
         raise EvaluationError(
             f"points: got {points!r}, wanted an integer of 2 or more: the ends are two."
         )
-    if tickets.task.num_classes is None:
-        raise EvaluationError(
-            f"tickets: {tickets.task.name} is a regression, which has no accuracy."
-        )
-    x, y = _parts(test)
-    labels = check_labels(y, len(y), tickets.task.num_classes)
+    score = scorer(tickets, test, recalibrate, batch_size)
     way = np.linspace(0, 1, points)
     losses, accuracies, densities = [], [], []
     for t in way:
-        point = _between(*ends, float(t))
-        alone = dataclasses.replace(tickets, tickets=(point,))
-        if recalibrate is not None:
-            alone = alone.recalibrate(recalibrate)
-        log_p = mean_log_proba(alone.member_log_proba(x, batch_size=batch_size))
-        losses.append(nll(log_p, labels))
-        accuracies.append(accuracy(log_p, labels))
+        point = _between(first, last, float(t))
+        point_loss, point_accuracy = score(point)
+        losses.append(point_loss)
+        accuracies.append(point_accuracy)
         densities.append(masks.density(point.mask))
     loss, error = np.array(losses), 1 - np.array(accuracies)
     return {
@@ -114,13 +107,51 @@ def line(
     }
 
 
-def _ends(tickets: TicketEnsemble, i: int, j: int) -> tuple[Ticket, Ticket]:
-    for name, which in (("i", i), ("j", j)):
+def scorer(
+    tickets: TicketEnsemble, test: Any, recalibrate: Dataset | None, batch_size: int
+) -> Callable[[Ticket], tuple[float, float]]:
+    """A function of a network of that task: its loss (NLL in nats) and accuracy on the test set.
+
+    Raises:
+      EvaluationError: a regression; labels that cannot be evaluated.
+    """
+    if tickets.task.num_classes is None:
+        raise EvaluationError(
+            f"tickets: {tickets.task.name} is a regression, which has no accuracy."
+        )
+    x, y = _parts(test)
+    labels = check_labels(y, len(y), tickets.task.num_classes)
+
+    def score(network: Ticket) -> tuple[float, float]:
+        alone = dataclasses.replace(tickets, tickets=(network,))
+        if recalibrate is not None:
+            alone = alone.recalibrate(recalibrate)
+        log_p = mean_log_proba(alone.member_log_proba(x, batch_size=batch_size))
+        return nll(log_p, labels), accuracy(log_p, labels)
+
+    return score
+
+
+def joined(tickets: TicketEnsemble, **numbers: int) -> tuple[Ticket, ...]:
+    """The tickets of those numbers, if weights between them are weights of one network.
+
+    Raises:
+      EvaluationError: a ticket that there is not, or networks of different shapes.
+    """
+    for name, which in numbers.items():
         if isinstance(which, bool) or not isinstance(which, int) or not 0 <= which < len(tickets):
             raise EvaluationError(
                 f"{name}: got {which!r}, wanted a ticket's number, 0 to {len(tickets) - 1}."
             )
-    ends = unpacked(tickets.tickets[i]), unpacked(tickets.tickets[j])
+    i, *others = numbers.values()
+    networks = {number: unpacked(tickets.tickets[number]) for number in (i, *others)}
+    for j in others:
+        _check_shapes(networks, i, j)
+    return tuple(networks[number] for number in (i, *others))
+
+
+def _check_shapes(networks: Mapping[int, Ticket], i: int, j: int) -> None:
+    ends = networks[i], networks[j]
     first, other = ({"params": ticket.params, "model_state": ticket.model_state} for ticket in ends)
     if jax.tree.structure(first) != jax.tree.structure(other):
         raise EvaluationError(
@@ -134,7 +165,6 @@ def _ends(tickets: TicketEnsemble, i: int, j: int) -> tuple[Ticket, Ticket]:
                 f"tickets: {path} has the shape {list(np.shape(a))} in {i} and {list(np.shape(b))}"
                 f" in {j}; no line joins them. Take them as they were before shrink."
             )
-    return ends
 
 
 def _parts(test: Any) -> tuple[Any, Any]:

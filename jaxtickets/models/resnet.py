@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -138,10 +139,49 @@ class ResNet(nn.Module):
         check_count(self, "width", " (64 is usual)", checks.MOST)
         super().__post_init__()
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the network's stages in order; each can be run on its own.
+
+        "conv" ends with the stem's max-pool, where there is one.
+        """
+        return ("conv", *self._blocks, "classifier")
+
+    @property
+    def _blocks(self) -> dict[str, tuple[int, int]]:
+        counts = BOTTLENECK[self.depth] if self.depth in BOTTLENECK else BASIC[self.depth]
+        return {
+            f"group{group}_block{block}": (group, block)
+            for group, blocks in enumerate(counts, 1)
+            for block in range(1, blocks + 1)
+        }
+
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps images [B, H, W, channels] to logits [B, C], float32."""
+    def __call__(self, x: jax.Array, train: bool, stages: Sequence[str] | None = None) -> jax.Array:
+        """Maps images [B, H, W, channels] to logits [B, C], float32.
+
+        With `stages`, what comes into them to what comes out.
+        """
         check_images(x, "ResNet")
+        bottleneck = self.depth in BOTTLENECK
+        for stage in self.stages if stages is None else stages:
+            if stage == "conv":
+                x = self._stem(x, train)
+            elif stage == "classifier":
+                x = jnp.mean(x, (1, 2), dtype=jnp.float32)
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+                x = Dense(self.num_classes, name="classifier")(x)
+            else:
+                group, block = self._blocks[stage]
+                strides = 2 if group > 1 and block == 1 else 1
+                features = self.width * 2 ** (group - 1)
+                projects = block == 1 and (group > 1 or bottleneck)
+                x = Block(
+                    features, strides, bottleneck, projects, self.dropout, self.dtype, name=stage
+                )(x, train)
+        return x
+
+    def _stem(self, x: jax.Array, train: bool) -> jax.Array:
         size, strides = (3, 1) if self.stem == "cifar" else (7, 2)
         x = Conv(
             self.width,
@@ -155,24 +195,4 @@ class ResNet(nn.Module):
         x = nn.relu(BatchNorm(dtype=self.dtype, name="bn")(x, train))
         if self.stem == "imagenet":
             x = fast.max_pool_3x3(x)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        bottleneck = self.depth in BOTTLENECK
-        for group, blocks in enumerate(
-            BOTTLENECK[self.depth] if bottleneck else BASIC[self.depth], 1
-        ):
-            for block in range(1, blocks + 1):
-                strides = 2 if group > 1 and block == 1 else 1
-                features = self.width * 2 ** (group - 1)
-                projects = block == 1 and (group > 1 or bottleneck)
-                x = Block(
-                    features,
-                    strides,
-                    bottleneck,
-                    projects,
-                    self.dropout,
-                    self.dtype,
-                    name=f"group{group}_block{block}",
-                )(x, train)
-        x = jnp.mean(x, (1, 2), dtype=jnp.float32)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return Dense(self.num_classes, name="classifier")(x)
+        return nn.Dropout(self.dropout, deterministic=not train)(x)

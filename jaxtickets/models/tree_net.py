@@ -19,8 +19,8 @@ class TreeNet(Heads):
     Params are `trunk/...` and `branch0/...`, `branch1/...`, with the network's own names below.
 
     Args:
-      net: a `WideResNet` or `LeNet`; any Linen module with `stages` (names in order) that runs some
-        of them when called with `stages=`.
+      net: a `WideResNet`, `ResNet` or `LeNet`; any Linen module with `stages` (names in order)
+        that runs some of them when called with `stages=`.
       members: M, how many branches.
       branch_at: the stage that the branches begin with; by default the one after three quarters of
         the stages. For WRN-28-10 that is "group3_block2": with M = 3 a training step, and a
@@ -53,7 +53,7 @@ class TreeNet(Heads):
         stages = getattr(self.net, "stages", None)
         if stages is None:
             raise TypeError(
-                "TreeNet: net must have stages, as WideResNet and LeNet do, got"
+                "TreeNet: net must have stages, as WideResNet, ResNet and LeNet do, got"
                 f" {type(self.net).__name__}."
             )
         if not isinstance(self.branches_at, str) or self.branches_at not in stages[1:]:

@@ -15,6 +15,7 @@ from jaxtickets.report.pictures import draw_depth as draw_depth
 from jaxtickets.report.pictures import draw_layers as draw_layers
 from jaxtickets.report.pictures import draw_matrix as draw_matrix
 from jaxtickets.report.pictures import draw_paths as draw_paths
+from jaxtickets.report.pictures import draw_plane as draw_plane
 from jaxtickets.report.pictures import draw_reliability as draw_reliability
 from jaxtickets.report.pictures import draw_severities as draw_severities
 from jaxtickets.report.pictures import draw_subsets as draw_subsets

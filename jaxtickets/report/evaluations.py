@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -58,6 +59,15 @@ def evaluation_table(found: Row, *, ood: str = "max_probability") -> ScoreTable:
             (Column("cAcc", "%", 100, 2, "higher"), _part("corrupted", "mean", "accuracy")),
             (Column("cNLL", "", 1, 3, "lower"), _part("corrupted", "mean", "nll")),
             (Column("cECE", "%", 100, 2, "lower"), _part("corrupted", "mean", "ece")),
+        ]
+    for name in dict.fromkeys(
+        it for row in _with(rows, "shifted") for it in _parts(row)["shifted"]
+    ):
+        read = functools.partial(_part, "shifted", name, "ensemble")
+        columns += [
+            (Column(f"{name} accuracy", "%", 100, 2, "higher"), read("accuracy")),
+            (Column(f"{name} NLL", "", 1, 3, "lower"), read("nll")),
+            (Column(f"{name} ECE", "%", 100, 2, "lower"), read("ece")),
         ]
     sets = dict.fromkeys(name for row in _with(rows, "ood") for name in _parts(row)["ood"])
     columns += [
@@ -148,6 +158,12 @@ def _notes(record: Row, ood: str, costs: Costs) -> tuple[str, ...]:
         counts = " or ".join(sorted({str(len(part["sets"])) for part in corrupted}, key=int))
         generated = " that were generated" if any(part["generated"] for part in corrupted) else ""
         notes.append(f"cAcc, cNLL, cECE: means over {counts} corrupted sets{generated}.")
+    if shifted := [_parts(row)["shifted"] for row in _with(rows, "shifted")]:
+        of = [
+            f"{name} of {scores['examples']:,} examples and {scores['classes']:,} classes"
+            for name, scores in shifted[0].items()
+        ]
+        notes.append(f"{', '.join(of)}: predictions are restricted to the classes that are there.")
     if _with(rows, "ood"):
         notes.append(
             f"AUROC: how well {ood.replace('_', ' ')} tells test examples from those of another"
@@ -161,16 +177,22 @@ def _notes(record: Row, ood: str, costs: Costs) -> tuple[str, ...]:
             f"adv.: accuracy under {attacks} crafted on one member: the least, the mean and the"
             " most over the members."
         )
-    if record.get("correlation"):
-        correlation = record["correlation"]
+    correlations = {"": record.get("correlation")} | (record.get("correlations") or {})
+    if any(correlations.values()):
+        told = [_correlation(method, found) for method, found in correlations.items() if found]
         notes.append(
-            f"Accuracy of the members' mean and of the ensemble over {correlation['runs']} rows:"
-            f" Pearson {_shown(correlation['pearson'])}"
-            f" (p {_shown(correlation['pearson_pvalue'])}),"
-            f" Spearman {_shown(correlation['spearman'])}"
-            f" (p {_shown(correlation['spearman_pvalue'])})."
+            f"Accuracy of the members' mean and of the ensemble over {'; over '.join(told)}."
         )
     return (*notes, *([f"{costs.note} {MEASURED}"] if costs.note else []))
+
+
+def _correlation(method: str, found: Row) -> str:
+    of = f" of {method}" if method else ""
+    return (
+        f"{found['runs']} rows{of}: Pearson {_shown(found['pearson'])}"
+        f" (p {_shown(found['pearson_pvalue'])}), Spearman {_shown(found['spearman'])}"
+        f" (p {_shown(found['spearman_pvalue'])})"
+    )
 
 
 def _shown(number: float | None) -> str:

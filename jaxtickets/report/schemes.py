@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,49 +155,68 @@ def notes(schemes: Mapping[str, Any] | Record) -> str:
     )
 
 
-def draw_gains(found: Mapping[str, Any], file: str | Path) -> Path | None:
+def draw_gains(
+    found: Mapping[str, Any] | Sequence[Mapping[str, Any]], file: str | Path
+) -> Path | None:
     """Figure 3: ensembles' scores by their size, relative to the mean single baseline member.
 
+    Args:
+      found: what `multi_ticket_glue.py` writes; of several, each has a panel.
+      file: the picture to write; its data go into the .csv beside it.
+
     Returns:
-      The picture's path, the numbers in the .csv beside it; None where matplotlib is not installed.
+      The picture's path; None where matplotlib is not installed.
     """
-    figure = new_figure((6.5, 4.2))
+    records = [found] if isinstance(found, Mapping) else list(found)
+    figure = new_figure((6.5 if len(records) == 1 else 5 * len(records), 4.2))
     if figure is None:
         return None
-    axes = figure.subplots()
-    rows = found["rows"]
-    zero = next(
-        (row["gain"]["single"] for row in rows if row["scheme"] == "baseline"),
-        rows[0]["gain"]["single"],
-    )
-    for number, row in enumerate(rows):
-        scores = {1: row["gain"]["single"]} | {
-            int(size): score for size, score in row["gain"]["ensemble"].items()
-        }
-        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-        axes.plot(
-            list(scores),
-            [100 * (score - zero) for score in scores.values()],
-            **style,
-            lw=1.8,
-            ms=6,
-            label=row["title"],
+    data: list[dict[str, Any]] = []
+    for axes, record in zip(
+        figure.subplots(1, len(records), squeeze=False)[0], records, strict=True
+    ):
+        rows = _gains_by_size(record)
+        if len(records) > 1:
+            named = {"data": record["dataset"]["name"], "metric": record["metric"]}
+            data += [named | dict(zip(SEVERAL, row.values(), strict=True)) for row in rows]
+        else:
+            data += rows
+        title = _title(record)
+        _draw_gains(
+            axes, record, rows, title.replace(" on ", "\non ") if len(records) > 1 else title
         )
-    axes.axhline(0, color="0.7", lw=0.8, zorder=0)
-    axes.set(
-        xlabel="members of an ensemble",
-        ylabel=f"{found['metric']}, points above one {rows[0]['title']} member",
-    )
-    axes.set_xticks(sorted({1} | {int(size) for row in rows for size in row["gain"]["ensemble"]}))
-    axes.set_title(_title(found), loc="left", fontsize="medium")
-    axes.legend(frameon=False, fontsize="small")
-    data = [
-        {"scheme": row["title"], "members": int(size), f"{found['metric']} (of 1)": score}
+    return save_figure(figure, file, data)
+
+
+SEVERAL = ("scheme", "members", "score (of 1)", "points above one baseline member")
+"""Columns of the data of gains, where they are of several metrics."""
+
+
+def _gains_by_size(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The score of every scheme's ensembles of each size, and what it is above one baseline."""
+    rows = record["rows"]
+    zero = next((row for row in rows if row["scheme"] == "baseline"), rows[0])["gain"]["single"]
+    return [
+        {"scheme": row["title"], "members": int(size), f"{record['metric']} (of 1)": score}
         | {f"points above one {rows[0]['title']} member": 100 * (score - zero)}
         for row in rows
         for size, score in {"1": row["gain"]["single"], **row["gain"]["ensemble"]}.items()
     ]
-    return save_figure(figure, file, data)
+
+
+def _draw_gains(
+    axes: Any, record: Mapping[str, Any], rows: list[dict[str, Any]], title: str
+) -> None:
+    *_, gain = rows[0]
+    for number, scheme in enumerate(dict.fromkeys(row["scheme"] for row in rows)):
+        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+        points = [(row["members"], row[gain]) for row in rows if row["scheme"] == scheme]
+        axes.plot(*zip(*points, strict=True), **style, lw=1.8, ms=6, label=scheme)
+    axes.axhline(0, color="0.7", lw=0.8, zorder=0)
+    axes.set(xlabel="members of an ensemble", ylabel=f"{record['metric']}, {gain}")
+    axes.set_xticks(sorted({row["members"] for row in rows}))
+    axes.set_title(title, loc="left", fontsize="medium")
+    axes.legend(frameon=False, fontsize="small")
 
 
 def draw_overlaps(found: Mapping[str, Any], file: str | Path, most: int = 5) -> Path | None:

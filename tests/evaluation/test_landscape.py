@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 
 import jaxtickets as jt
 from jaxtickets.dataset import Dataset
-from jaxtickets.evaluation import EvaluationError, evaluate, line
+from jaxtickets.evaluation import EvaluationError, evaluate, line, plane
 
 IN, CLASSES = 6, 3
 
@@ -187,3 +187,60 @@ def test_networks_that_no_line_joins_are_told():
             1,
             data(),
         )
+
+
+def test_a_plane_goes_through_its_three_tickets():
+    """Everywhere the network is its affine combination of the three, by numpy; statistics as long as that is a mixture."""
+    test = data()
+    found = plane(TICKETS, 2, 0, 1, test, points=4, margin=0.0)
+    w = {n: np.asarray(TICKETS.tickets[n].params["w"], np.float64) for n in range(3)}
+    mean = {n: np.asarray(TICKETS.tickets[n].model_state["mean"]) for n in range(3)}
+    u, v = w[0] - w[2], w[1] - w[2]
+    first = u / np.linalg.norm(u)
+    second = v - np.vdot(v, first) * first
+    second /= np.linalg.norm(second)
+    for corner, number in zip(found["corners"], (2, 0, 1), strict=True):
+        assert corner["ticket"] == number
+        np.testing.assert_allclose(
+            w[2] + corner["x"] * first + corner["y"] * second, w[number], atol=1e-6
+        )
+        assert (corner["loss"], corner["accuracy"]) == pytest.approx(
+            by_numpy(w[number], mean[number], test), rel=1e-5
+        )
+    assert found["x"][0] == min(corner["x"] for corner in found["corners"])
+    assert found["y"][-1] == pytest.approx(found["corners"][2]["y"])
+    for row, y in enumerate(found["y"]):
+        for column, x in enumerate(found["x"]):
+            weights = w[2] + x * first + y * second
+            shares, *_ = np.linalg.lstsq(
+                np.stack([u.ravel(), v.ravel()], 1), (weights - w[2]).ravel(), rcond=None
+            )
+            within = np.maximum([1 - shares.sum(), *shares], 0)
+            within /= within.sum()
+            centre = within[0] * mean[2] + within[1] * mean[0] + within[2] * mean[1]
+            loss, right = by_numpy(weights, centre, test)
+            assert found["loss"][row][column] == pytest.approx(loss, rel=1e-4)
+            assert found["accuracy"][row][column] == pytest.approx(right)
+    json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "how", "says"),
+    [
+        ((0, 1, 1), {}, "wanted three tickets"),
+        ((0, 1, 3), {}, "k: got 3, wanted a ticket's number"),
+        ((0, 1, 2), {"points": 1}, "points: got 1"),
+        ((0, 1, 2), {"margin": -0.1}, "margin: got -0.1"),
+    ],
+)
+def test_what_has_no_plane_is_told(numbers, how, says):
+    with pytest.raises(EvaluationError, match=says):
+        plane(TICKETS, *numbers, data(), **how)
+
+
+def test_three_on_one_line_have_no_plane():
+    first, second, _ = TICKETS.tickets
+    middle = first._replace(params={"w": (first.params["w"] + second.params["w"]) / 2})
+    three = dataclasses.replace(TICKETS, tickets=(first, second, middle))
+    with pytest.raises(EvaluationError, match="lie on one line"):
+        plane(three, 0, 1, 2, data())

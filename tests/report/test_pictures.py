@@ -287,3 +287,27 @@ def test_series_differ_in_more_than_colour():
     styles = [canvas.series_style(i) for i in range(30)]
     assert len({(style["marker"], style["ls"]) for style in styles}) == 30  # in grey too
     assert len({style["marker"] for style in styles[:10]}) == 10
+
+
+def test_a_plane(tmp_path):
+    grid = [[0.1, 0.2, 4.0], [0.2, None, 2.0]]  # of an infinite loss nothing is drawn
+    found = {
+        "x": [-1.0, 0.0, 1.0],
+        "y": [0.0, 2.0],
+        "loss": grid,
+        "accuracy": [[0.9, 0.8, 0.1], [0.8, 0.5, 0.2]],
+        "corners": [
+            {"ticket": n, "x": x, "y": y, "loss": 0.2, "accuracy": 0.8}
+            for n, (x, y) in enumerate([(0.0, 0.0), (1.0, 0.0), (0.0, 2.0)])
+        ],
+    }
+    picture = report.draw_plane(found, tmp_path / "plane.png", names=("parent", "a", "b"))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    with picture.with_suffix(".csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["loss (nats)"] or "nan") for row in rows][:3] == grid[0]
+    assert [(row["x"], row["y"]) for row in rows][3] == ("-1.0", "2.0")
+    with pytest.raises(ReportError, match="names: got 1, wanted one for each of 3"):
+        report.draw_plane(found, tmp_path / "plane.png", names=("parent",))
+    with pytest.raises(ReportError, match="2 places of 2"):
+        report.draw_plane(found | {"x": [0.0, 1.0]}, tmp_path / "plane.png")

@@ -42,6 +42,11 @@ def evaluation_section(record: Record, number: int | None = None) -> Section:
     ]
     if (correlation := record.maybe("correlation")) is not None:
         facts.append(("members' mean and ensemble", _correlation(correlation)))
+    if (by_method := record.maybe("correlations")) is not None:
+        facts += [
+            (f"members' mean and ensemble, {printable(name)}", _correlation(by_method.part(name)))
+            for name in by_method.data
+        ]
     evaluations = [(row.text("name"), row.part("evaluation")) for row in rows]
     tables = [
         _clean(evaluations),
@@ -49,6 +54,7 @@ def evaluation_section(record: Record, number: int | None = None) -> Section:
         _reliability(evaluations),
         _corrupted(_with(evaluations, "corrupted")),
         _by_corruption(_with(evaluations, "corrupted")),
+        _shifted(_with(evaluations, "shifted")),
         _ood(_with(evaluations, "ood")),
         _adversarial(_with(evaluations, "adversarial")),
         _diversity(evaluations),
@@ -182,6 +188,19 @@ def _by_corruption(rows: Rows) -> ScoreTable:
     lines: Lines = [(kind, [means[kind].get(name) for name, _ in rows]) for kind in kinds]
     title = "Accuracy by corruption and by severity, %"
     return table_of(title, columns, lines, corner="mean over")
+
+
+def _shifted(rows: Rows) -> ScoreTable:
+    columns = (Column("set", words=True), ACCURACY, NLL, ECE, MEMBERS_ACCURACY, EXAMPLES)
+    lines: Lines = []
+    for name, part in rows:
+        for pictures in part.data:
+            scores = part.part(pictures)
+            cells = clean_scores(scores.part("ensemble"), "accuracy", "nll", "ece")
+            members = scores.part("members_mean").number("accuracy")
+            lines.append((name, (printable(pictures), *cells, members, scores.number("examples"))))
+    note = "Predictions are restricted to the classes that a set has."
+    return table_of("More pictures of the classes", columns, lines, note)
 
 
 def _ood(rows: Rows) -> ScoreTable:

@@ -67,7 +67,7 @@ def our_rows(inputs: ReportInputs) -> list[OurRow]:
         for row in _evaluated(inputs):
             # of a part there is no paper
             all_of_it = row.part("evaluation").number("examples") == run.results.number("examples")
-            if all_of_it and _is_of(row, run):
+            if all_of_it and not row.flag("part") and _is_of(row, run):
                 scores |= evaluated_scores(row.part("evaluation"))
                 used_rows.add(id(row.data))
         key = (run.method, run.model, run.dataset, len(run.results.parts("members")), run.plan)
@@ -107,6 +107,11 @@ def evaluated_scores(evaluation: Record) -> dict[str, float]:
     if corrupted is not None and not corrupted.flag("generated"):
         mean = corrupted.part("mean")
         scores |= {f"corrupted_{name}": mean.number(name) for name in ("accuracy", "nll", "ece")}
+    shifted = parts.maybe("shifted") if parts else None
+    if shifted is not None:
+        for name in shifted.data:
+            ensemble = shifted.part(name).part("ensemble")
+            scores |= {f"{name}_{it}": ensemble.number(it) for it in ("accuracy", "nll", "ece")}
     ood = parts.maybe("ood") if parts else None
     for name in ood.data if ood is not None else ():
         scores["ood_" + re.sub("[^a-z0-9]", "", name.lower())] = (
@@ -130,6 +135,9 @@ def _scores_of(results: Record, plan: Plan | None) -> dict[str, float]:
         scores["members_accuracy"] = results.part("members_mean").number("accuracy")
     if plan is not None:
         scores["training_runs"] = plan.training_runs
+    if (imagenet_a := results.maybe("imagenet_a")) is not None:
+        ensemble = imagenet_a.part("ensemble")
+        scores |= {f"imagenet_a_{it}": ensemble.number(it) for it in ("accuracy", "nll", "ece")}
     return {name: value for name, value in scores.items() if value is not None}
 
 
@@ -195,8 +203,11 @@ def _epochs(plan: Plan | None) -> float | None:
 def _evaluated_row(row: Record, test: Record) -> OurRow:
     """A row of an evaluation whose run is not reported itself."""
     run, model = row.maybe("run"), row.text("model")
-    plan = plan_of(run) if run is not None and "plan" in run else None
-    density = run.part("cost").number("density") if run is not None and "cost" in run else None
+    told = row if run is None else run
+    plan = plan_of(told) if "plan" in told else None
+    density = row.number("density")
+    if run is not None and "cost" in run:
+        density = run.part("cost").number("density")
     method = method_of(plan, model) if plan is not None else row.text("method", "unknown")
     scores, sparsity = (
         evaluated_scores(row.part("evaluation")),
