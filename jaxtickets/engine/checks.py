@@ -328,8 +328,8 @@ def check_packs(
                 f"phase {index + 1}, {describe(phase)}: nothing is pruned by then; put a phase"
                 f" before it that prunes with structure={phase.structure}."
             )
-        network = (task.apply, *weights, x_spec, task.prunable)
-        why = packable(*network, phase.structure)
+        params, state = weights
+        why = packable(task.apply, params, state, x_spec, task.prunable, phase.structure)
         if "" not in why.values():
             layers = (
                 "; ".join(f"{path}: {reason}" for path, reason in why.items())

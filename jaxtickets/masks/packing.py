@@ -225,7 +225,8 @@ def check_packed(params: PyTree, mask: PyTree, model_state: PyTree) -> None:
     leaves = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
     kept = dict(zip(leaf_paths(params), jax.tree.leaves(mask), strict=True))
     for path, table in tables_in(model_state).items():
-        shape, table = np.shape(leaves.get(path)), np.asarray(table)
+        shape = np.shape(leaves[path]) if path in leaves else ()
+        table = np.asarray(table)
         if len(shape) != 4 or table.ndim != 2 or table.dtype != bool:
             raise MaskError(
                 f"{path} is packed by a table {table.dtype}{list(table.shape)} and is of shape"

@@ -62,7 +62,8 @@ def _multiply(
         return method(*args, **kwargs)
     stored = layer.get_variable(COLLECTION, TABLE)
     if ours:
-        return block_product(*args, stored, **kwargs)
+        x, kernel = args
+        return block_product(x, kernel, stored)
     if layer.dot_general is not None or layer.dot_general_cls is not None:
         raise ValueError(f"{layer.name} has a dot_general of its own")
     (x,) = args
