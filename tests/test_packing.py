@@ -123,6 +123,10 @@ NETWORKS = {
         jt.models.BatchEnsemble(jt.models.LeNet((4, 4, 32, 16), num_classes=3), 2),
         np.zeros((2, 16, 16, 1), np.float32),
     ),
+    "mc_dropout": (
+        jt.models.MCDropout(jt.models.LeNet((4, 4, 32, 16), num_classes=3, dropout=0.3), 2),
+        np.zeros((2, 16, 16, 1), np.float32),
+    ),
 }
 
 
@@ -193,6 +197,25 @@ def test_of_bert_the_dense_layers_are_packed():
     tables = packing.tables_in(jt.pack(tickets, FOUR, 0.9).tickets[0].model_state)
     assert "encoder/layer_1/intermediate/kernel" in tables
     assert "encoder/layer_0/output/kernel" in tables
+
+
+def test_features_are_those_of_the_masked_network():
+    tickets, x = masked(*NETWORKS["lenet"])
+    small = jt.pack(tickets, FOUR, 0.9)
+    features = tickets.task.features
+    assert features is not None
+    own, theirs = (features(t.params, t.model_state, x) for t in (*small, *tickets))
+    assert list(own) == list(theirs)
+    for name, of in theirs.items():
+        np.testing.assert_allclose(own[name], of, atol=1e-5)
+
+
+def test_a_packed_bert_is_written_as_the_masked_one(tmp_path):
+    tickets, _ = masked(*NETWORKS["bert"])
+    for name, of in (("masked", tickets), ("packed", jt.pack(tickets, FOUR, 0.9))):
+        jt.save_pretrained(of.tickets[0], CONFIG, tmp_path / name)
+    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("masked", "packed"))
+    assert a == b
 
 
 def test_half_precision_stays_half_precision():

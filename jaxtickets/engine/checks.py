@@ -321,8 +321,8 @@ def check_packs(
     """
     sparse = given is not None and any(m.ndim for m in jax.tree.leaves(given.mask))
     for index, phase in enumerate(plan.phases):
-        if not isinstance(phase, Pack):
-            continue
+        if not isinstance(phase, Pack) or any(p.shrinks for p in plan.phases[:index]):
+            continue  # nobody knows yet how wide layers are after a Shrink
         if not (sparse or plan.masked_at(index)):
             raise PlanError(
                 f"phase {index + 1}, {describe(phase)}: nothing is pruned by then; put a phase"
