@@ -330,15 +330,15 @@ def check_packs(
     """
     sparse = given is not None and any(m.ndim for m in jax.tree.leaves(given.mask))
     for index, phase in enumerate(plan.phases):
-        if not isinstance(phase, Pack):
-            continue
+        if not isinstance(phase, Pack) or any(p.shrinks for p in plan.phases[:index]):
+            continue  # nobody knows yet how wide layers are after a Shrink
         if not (sparse or plan.masked_at(index)):
             raise PlanError(
                 f"phase {index + 1}, {describe(phase)}: nothing is pruned by then; put a phase"
                 f" before it that prunes with structure={phase.structure}."
             )
-        network = (task.apply, *weights, x_spec, task.prunable)
-        why = packable(*network, phase.structure)
+        params, state = weights
+        why = packable(task.apply, params, state, x_spec, task.prunable, phase.structure)
         if "" not in why.values():
             layers = (
                 "; ".join(f"{path}: {reason}" for path, reason in why.items())

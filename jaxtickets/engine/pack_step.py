@@ -55,8 +55,8 @@ def pack(
 ) -> Steps:
     """Every network of the group packed, in one shape."""
     task, weights = run.task, of_one(state.lineage.weights)
-    network = (task.apply, *weights, run.x_spec, task.prunable, phase.structure)
-    why = packable(*network)
+    params, model_state = weights
+    why = packable(task.apply, params, model_state, run.x_spec, task.prunable, phase.structure)
     mask, tables = members.fetch((state.lineage.mask, packing.tables_in(state.lineage.model_state)))
     before = [members.member(tables, i) for i in range(len(group))]
     masks = [packing.unpacked(members.member(mask, i), before[i]) for i in range(len(group))]

@@ -72,14 +72,11 @@ def packings(
     shapes: Shapes = {}
     why: dict[str, str] = {}
     for path in paths:
-        own = [_table(leaf[path], structure) for leaf in leaves]
-        if not any(leaf[path].ndim for leaf in leaves):
+        own = [leaf[path] for leaf in leaves]
+        if not all(mask.ndim for mask in own):
             why[path] = "nothing is pruned"
             continue
-        found = [table for table in own if table is not None]
-        if len(found) < len(own):
-            why[path] = f"its mask is not made of whole {structure}"
-            continue
+        found = [packing.table_of(mask, structure.rows, structure.columns) for mask in own]
         count, length = packing.fewest([table.sum(0) for table in found])
         if count * length > at_most * found[0].size:
             share = count * length / found[0].size
@@ -89,11 +86,6 @@ def packings(
         for table, one in zip(found, tables, strict=True):
             one[path] = table
     return [Packing(names, one, shapes) for one in tables], why
-
-
-def _table(mask: Any, structure: Blocks) -> np.ndarray | None:
-    """Of a layer that is marked dense nothing may be packed beside one that is not."""
-    return packing.table_of(mask, structure.rows, structure.columns) if mask.ndim else None
 
 
 def _no_blocks(path: str, shape: tuple[int, ...], structure: Blocks) -> str:

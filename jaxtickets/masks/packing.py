@@ -1,4 +1,4 @@
-"""Packing: of a kernel made of whole blocks, those that exist and nothing else.
+"""Packing: of a kernel made of blocks, those that keep any weight and nothing else.
 
 A kernel of R x C blocks of r x c weights, [R r, C c], becomes [S, K, r, c]: S strips of K blocks. A
 strip is of one column of blocks, a column has as many strips as its blocks fill, and columns follow
@@ -107,14 +107,10 @@ def fewest(counts: Sequence[np.ndarray]) -> tuple[int, int]:
     return needed(best), best
 
 
-def table_of(mask: Any, rows: int, columns: int) -> np.ndarray | None:
-    """Which blocks a mask [R r, C c] keeps, bool [R, C]; None where it keeps some in part."""
-    mask = np.asarray(mask)
-    if mask.ndim != 2 or mask.shape[0] % rows or mask.shape[1] % columns:
-        return None
-    blocks = mask.reshape(mask.shape[0] // rows, rows, -1, columns)
-    kept = blocks.any((1, 3))
-    return kept if (kept == blocks.all((1, 3))).all() else None
+def table_of(mask: Any, rows: int, columns: int) -> np.ndarray:
+    """Which blocks a mask [R r, C c] keeps weights of, bool [R, C]."""
+    blocks = np.asarray(mask).reshape(mask.shape[0] // rows, rows, -1, columns)
+    return blocks.any((1, 3))
 
 
 class Packing(NamedTuple):
@@ -225,7 +221,8 @@ def check_packed(params: PyTree, mask: PyTree, model_state: PyTree) -> None:
     leaves = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
     kept = dict(zip(leaf_paths(params), jax.tree.leaves(mask), strict=True))
     for path, table in tables_in(model_state).items():
-        shape, table = np.shape(leaves.get(path)), np.asarray(table)
+        shape = np.shape(leaves[path]) if path in leaves else ()
+        table = np.asarray(table)
         if len(shape) != 4 or table.ndim != 2 or table.dtype != bool:
             raise MaskError(
                 f"{path} is packed by a table {table.dtype}{list(table.shape)} and is of shape"

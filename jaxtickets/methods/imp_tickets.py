@@ -74,7 +74,7 @@ def imp(
       scope: one threshold for all layers ("global"), or the same share in each ("layerwise").
       structure: what the mask may look like; with `jaxtickets.masks.Units()` whole units are pruned
         (of BERT heads and feed-forward units), and cut out at once: what follows trains the smaller
-        network.
+        network. (Blocks stay masked; see `jaxtickets.plan.Pack`.)
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.

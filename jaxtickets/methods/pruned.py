@@ -64,7 +64,8 @@ def ltr(
       update_every: steps between prunings.
       scope: one threshold for all layers ("global"), or the same share in each ("layerwise").
       structure: what the mask may look like; with `jaxtickets.masks.Units()` whole units go and are
-        cut out at once, and what follows trains the smaller network.
+        cut out at once, and what follows trains the smaller network. (Blocks stay masked: put a
+        `jaxtickets.plan.Pack` after what prunes them.)
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.
@@ -153,7 +154,8 @@ def prune_finetune(
       optimizer: what updates the weights; its moments live on.
       scope: one threshold for all layers ("global"), or the same share in each ("layerwise").
       structure: what the mask may look like; with `jaxtickets.masks.Units()` whole units go and are
-        cut out at once, and what follows trains the smaller network.
+        cut out at once, and what follows trains the smaller network. (Blocks stay masked: put a
+        `jaxtickets.plan.Pack` after what prunes them.)
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.

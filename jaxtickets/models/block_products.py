@@ -1,7 +1,7 @@
 """Dense layers that run packed: the blocks that exist, gathered inputs, and one batched product.
 
-Linen's `Dense` and ours have a kernel [inputs, outputs]. Where it is packed
-(`jaxtickets.masks.packing`) an interceptor multiplies in their place.
+`jaxtickets.models.layers.Dense` multiplies so where its kernel is packed
+(`jaxtickets.masks.packing`); in the place of Linen's own `Dense` an interceptor does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from flax import linen
 from jax import lax
 
 from jaxtickets.masks.packing import COLLECTION, KERNEL, TABLE, strips
-from jaxtickets.models.layers import Dense
 
 
 def block_product(
@@ -46,7 +45,7 @@ def block_product(
 
 
 def packed_layers(packed: bool) -> contextlib.AbstractContextManager[None]:
-    """While it is open, layers whose kernel is packed multiply by blocks."""
+    """While it is open, Linen's dense layers whose kernel is packed multiply by blocks."""
     return linen.intercept_methods(_multiply) if packed else contextlib.nullcontext()
 
 
@@ -54,15 +53,12 @@ def _multiply(
     method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
 ) -> Any:
     """Interceptor. Subclasses may multiply in a way of their own, and are left alone."""
-    layer, name = context.module, context.method_name
-    ours, linens = type(layer) is Dense, type(layer) is linen.Dense
-    if not ((ours and name == "multiply") or (linens and name == "__call__")):
+    layer = context.module
+    if type(layer) is not linen.Dense or context.method_name != "__call__":
         return method(*args, **kwargs)
     if not layer.has_variable(COLLECTION, TABLE):
         return method(*args, **kwargs)
     stored = layer.get_variable(COLLECTION, TABLE)
-    if ours:
-        return block_product(*args, stored, **kwargs)
     if layer.dot_general is not None or layer.dot_general_cls is not None:
         raise ValueError(f"{layer.name} has a dot_general of its own")
     (x,) = args

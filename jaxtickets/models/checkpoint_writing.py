@@ -27,6 +27,7 @@ from jaxtickets.models.checkpoint_names import (
     word_bias,
 )
 from jaxtickets.models.transformer_config import TransformerConfig
+from jaxtickets.tickets.packing import unpacked
 from jaxtickets.tickets.ticket import Ticket
 
 PyTree = Any
@@ -80,7 +81,7 @@ def save_pretrained(
         )
     folder = paths.given(folder, "save_pretrained: folder")
     params = (
-        masks.apply(*jax.device_get((network.mask, network.params)))
+        masks.apply(*jax.device_get(unpacked(network)[1::-1]))
         if isinstance(network, Ticket)
         else jax.device_get(network)
     )

@@ -11,6 +11,8 @@ import jax
 from flax import linen
 
 from jaxtickets.masks import KERNELS, is_matrix
+from jaxtickets.masks.packing import COLLECTION
+from jaxtickets.models.block_products import packed_layers
 from jaxtickets.models.heads import Heads
 from jaxtickets.models.modes import in_mode, linen_mode
 
@@ -66,9 +68,10 @@ class LinenFeatures:
             return is_kernel_layer
 
         variables, mode = {"params": params, **model_state}, linen_mode(self.model, False)
-        _, captured = in_mode(self.model, False).apply(
-            variables, x, **mode, capture_intermediates=is_layer, mutable=["intermediates"]
-        )
+        with packed_layers(COLLECTION in model_state):
+            _, captured = in_mode(self.model, False).apply(
+                variables, x, **mode, capture_intermediates=is_layer, mutable=["intermediates"]
+            )
         outputs, times = {}, collections.Counter()
         for path in called:
             scope: Any = captured.get("intermediates", {})

@@ -1,7 +1,8 @@
 """Convolution, dense layer and batch normalisation as Linen modules over `jaxtickets.models.fast`.
 
 A layer is as wide as the parameters that it is given: its width says how wide they are made. So one
-module also runs networks whose dead units were cut away (`jaxtickets.shrink`).
+module also runs networks whose dead units were cut away (`jaxtickets.shrink`), and packed ones
+(`jaxtickets.pack`).
 
 `Conv` and `Dense` multiply and shift in methods of their own, `multiply(x, kernel)` and `shift(y)`,
 so that `BatchEnsemble` can step in between (`flax.linen.intercept_methods`).
@@ -17,8 +18,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from jaxtickets.masks.packing import COLLECTION, TABLE
 from jaxtickets.messages import checks
 from jaxtickets.models import fast
+from jaxtickets.models.block_products import block_product
 
 Dtype = Any
 Initializer = nn.initializers.Initializer
@@ -184,7 +187,9 @@ class Dense(nn.Module):
         return self.shift(self.multiply(x.astype(self.dtype), kernel.astype(self.dtype)))
 
     def multiply(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """The product alone, without the bias."""
+        """The product alone, without the bias; of a packed kernel by its blocks."""
+        if self.has_variable(COLLECTION, TABLE):
+            return block_product(x, kernel, self.get_variable(COLLECTION, TABLE))
         return fast.dense(x, kernel)
 
     def shift(self, y: jax.Array) -> jax.Array:

@@ -17,13 +17,13 @@ check = checks.Checks(PlanError)
 
 @dataclasses.dataclass(frozen=True)
 class Pack(Phase):
-    """From here on dense layers made of whole blocks hold the blocks that exist, and multiply by
-    those alone.
+    """From here on dense layers made of blocks hold the blocks that keep any weight, and multiply
+    by those alone.
 
     For masks of `structure=Blocks(32, 32)`. A packed layer computes what the masked one does, by a
     gather and one batched product, in a share of the time and the memory; its moments and what is
     remembered are packed with it (`jaxtickets.masks.packing`). Layers that keep more than
-    `at_most`, or whose sizes or masks are no whole blocks, stay masked, and the message says why.
+    `at_most`, or that do not divide into blocks, stay masked, and the message says why.
     What follows trains, prunes, forks (`masks="parent"`), rewinds and collects; a mask that grows
     needs the gradients of all weights, and has its place before. After more pruning another `Pack`
     packs tighter; where nothing can be packed tighter it changes nothing, and says so. (Later
@@ -35,8 +35,8 @@ class Pack(Phase):
 
     Args:
       structure: the blocks that layers are cut into; masks may be made of multiples of them.
-      at_most: the share of a layer that its packed form may be, in (0, 1]. Blocks are gathered at
-        a cost: half of them take about as long as all.
+      at_most: the share of a layer that its packed form may be, in (0, 1]. Blocks are gathered, at
+        a cost, so that a layer that keeps most of them gains nothing.
 
     >>> import dataclasses
     >>> import jaxtickets as jt

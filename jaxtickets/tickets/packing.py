@@ -53,11 +53,12 @@ def pack(
     >>> task = jt.classification(jt.models.LeNet((8, 8, 64, 32)))
     >>> spec = jax.ShapeDtypeStruct((16, 16, 1), jnp.float32)
     >>> params, state = task.init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
-    >>> mask = jt.masks.prune_to(jt.masks.full(params), params, 0.9, structure=Blocks(8, 8))
+    >>> key, blocks = jax.random.key(1), Blocks(8, 8)
+    >>> mask = jt.sparsity.random_mask(key, params, 0.8, "uniform", structure=blocks)
     >>> masked = jt.Ticket(jt.masks.apply(mask, params), mask, state, {})
-    >>> small = pack(jt.TicketEnsemble(task, (masked,), spec), Blocks(8, 8)).tickets[0]
+    >>> small = pack(jt.TicketEnsemble(task, (masked,), spec), blocks).tickets[0]
     >>> small.info["packed"], small.params["dense2"]["kernel"].shape
-    ([], ())
+    ([2560, 448], (6, 1, 8, 8))
     """
     if not isinstance(tickets, TicketEnsemble):
         raise MaskError(f"tickets is an ensemble, such as fit returns; got {shown(tickets)}.")

@@ -334,7 +334,7 @@ def _declared(
     """
     if not shapes:
         return usual
-    leaves, tables = [], _tables(usual[0], shapes)
+    leaves, tables = [], _tables(*usual, shapes)
     for name, leaf in named(*usual):
         shape: tuple[int, ...] = shapes.get(name, tuple(leaf.shape))
         whole = shape
@@ -371,10 +371,12 @@ def _declared(
     return params, state
 
 
-def _tables(params: PyTree, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def _tables(
+    params: PyTree, state: PyTree, shapes: dict[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
     """The shapes that a file declares of tables of packed kernels, by the kernel's path."""
     found = {}
-    for kernel in masks.leaf_paths(params):
+    for kernel in masks.leaf_paths(params) if isinstance(state, dict) else ():
         name = f"state/{packing.COLLECTION}/{kernel.removesuffix(packing.KERNEL)}{packing.TABLE}"
         if name in shapes:
             found[kernel] = shapes[name]

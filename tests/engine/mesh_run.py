@@ -13,6 +13,7 @@ if __name__ == "__main__":
         process, processes, port = map(int, distributed)
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(f"localhost:{port}", processes, process)
+    import packed_task
     from tiny_task import dst, edst, fit, ltr, pat, shrunk
 
     from jaxtickets.engine.checkpoints import Checkpoints
@@ -38,11 +39,12 @@ if __name__ == "__main__":
     )
     if not distributed:
         # Children over more rows of the mesh than their parent, stopped among the children and gone on with.
-        for name, plan, saves in (
-            ("pat", pat(4), 9),
-            ("ltr", ltr(4), 16),
-            ("shrunk", shrunk(4), 9),
-            ("units", dst(4, structure=Units()), 9),
+        for name, plan, saves, run in (
+            ("pat", pat(4), 9, fit),
+            ("ltr", ltr(4), 16, fit),
+            ("shrunk", shrunk(4), 9, fit),
+            ("units", dst(4, structure=Units()), 9, fit),
+            ("packed", packed_task.packed(4), 8, packed_task.fit),
         ):
             real, left = Checkpoints.save, iter(range(saves - 1, -1, -1))
 
@@ -54,8 +56,8 @@ if __name__ == "__main__":
             Checkpoints.save = save
             layout = Layout(2, mesh=member_mesh(2, jax.devices()))
             try:
-                fit(plan, out=f"{folder}/{name}", layout=layout, checkpoint_every=0)
+                run(plan, out=f"{folder}/{name}", layout=layout, checkpoint_every=0)
                 raise AssertionError
             except InterruptedError:
                 Checkpoints.save = real
-            fit(plan, out=f"{folder}/{name}", layout=layout)
+            run(plan, out=f"{folder}/{name}", layout=layout)

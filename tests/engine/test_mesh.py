@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import packed_task
 import pytest
 from tiny_task import dst, edst, fit, leaves, ltr, pat, shrunk, task
 
@@ -52,6 +53,9 @@ def test_four_devices_train_as_one(tmp_path, compile_cache):
     units = dst(4, structure=Units())
     for name, plan in (("pat", pat(4)), ("ltr", ltr(4)), ("shrunk", shrunk(4)), ("units", units)):
         assert_close(jt.load(tmp_path / name / "tickets.safetensors", task()), fit(plan))
+    packed = jt.load(tmp_path / "packed" / "tickets.safetensors", packed_task.task())
+    layout = jt.Layout(2, "vmap")  # members that train together have one shape
+    assert_close(packed, packed_task.fit(packed_task.packed(4), layout=layout))
 
 
 @pytest.mark.slow

@@ -167,7 +167,7 @@ def test_shrink_before_it():
     train = jt.Dataset(
         rng.normal(size=(32, 16, 16, 1)).astype(np.float32), rng.integers(0, 3, 32), 3
     )
-    phases = steps(), Prune(0.4, structure=Units()), Shrink(4), Prune(0.85, structure=FOUR)
+    phases = steps(), Prune(0.6, structure=Units()), Shrink(4), Prune(0.85, structure=FOUR)
     small, masked = (
         jt.fit(plan(*phases, *pack, steps(), Collect()), of, train, key=0, progress=False)
         for pack in ([PACK], [])
