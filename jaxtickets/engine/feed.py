@@ -36,6 +36,7 @@ class Feed(Protocol):
     steps_per_epoch: int
     rows: int
     mapped: tuple[bool, ...]
+    scans: bool  # whether several steps may be taken in one call
 
     def for_members(self, keys: jax.Array, layout: Layout, bag: float = 1.0) -> Feed:
         """The same data, in the orders of the members with those keys; each sees its own bag, a
@@ -105,14 +106,17 @@ class DeviceFeed:
     key.
     """
 
-    mapped = (False, True, False)  # data shared, order by member, position shared
+    # data shared, order by member, position shared
+    mapped: tuple[bool, ...] = (False, True, False)
+    scans = True
 
     def __init__(self, dataset: Dataset, batch_size: int, layout: Layout) -> None:
         self.steps_per_epoch = len(dataset) // batch_size
         self.rows = len(dataset)
-        self._data = members.place((dataset.x, dataset.y), layout)
+        self._layout = layout
+        self._data = self._on_devices((dataset.x, dataset.y))
         self.dataset: Dataset | None = dataset
-        self._dataset, self._batch_size, self._layout = dataset, batch_size, layout
+        self._dataset, self._batch_size = dataset, batch_size
         self._keys: jax.Array | None = None
         self._epoch = -1
         self._order: jax.Array | None = None
@@ -125,13 +129,17 @@ class DeviceFeed:
         """The same arrays on the device; only the order is another."""
         feed = copy.copy(self)
         feed._keys, feed._layout, feed._epoch, feed._order = keys, layout, -1, None
-        feed._data = members.place(self._data, layout)
+        feed._data = feed._on_devices(self._data)
         if bag < 1:
             feed.steps_per_epoch, feed.rows = (
                 max(1, exact_floor(bag, self.steps_per_epoch)),
                 exact_floor(bag, self.rows),
             )
         return feed
+
+    def _on_devices(self, data: PyTree) -> PyTree:
+        """All data, in the dtypes that it is stored in: images stay bytes."""
+        return members.place(data, self._layout)
 
     def gather(self, length: int | None = None) -> Gather:
         """The rows of a batch, augmented, cut to `length` and prepared."""
@@ -213,6 +221,7 @@ class HostFeed:
     """
 
     mapped = (True, True)
+    scans = False
 
     def __init__(self, stream: Stream, batch_size: int, layout: Layout, check: Check) -> None:
         self.steps_per_epoch = len(stream) // batch_size

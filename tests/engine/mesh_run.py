@@ -32,6 +32,9 @@ if __name__ == "__main__":
         plan, out=f"{folder}/dst", layout=Layout(2, mesh=mesh)
     )  # finished: every process loads it
     assert len(again) == len(tickets)
+    fit(edst(4), layout=Layout(4, "map", 2, mesh)).save(
+        f"{folder}/mapped-{distributed[0] if distributed else 0}"
+    )
     fit(edst(2), layout=Layout(1, mesh=member_mesh(1, jax.devices()))).save(
         f"{folder}/edst-{distributed[0] if distributed else 0}"
     )
