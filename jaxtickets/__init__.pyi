@@ -15,6 +15,7 @@ from .dataset import Dataset as Dataset
 from .dataset import EvaluationStream as EvaluationStream
 from .dataset import SeekableStream as SeekableStream
 from .dataset import Stream as Stream
+from .engine import AutoLayout as AutoLayout
 from .engine import fit as fit
 from .errors import CheckpointError as CheckpointError
 from .errors import DataError as DataError

@@ -104,38 +104,59 @@ def default_layout(
     backend: str | None = None,
     devices: Sequence[Any] | None = None,
     lineages: int = 1,
+    across: Across = "vmap",
 ) -> Layout:
-    """The layout that was fastest where it was measured.
+    """A layout for a backend, before anything is known of the network.
 
-    CPU: one member at a time, one step per call. Accelerators: all members vmapped, several steps
-    per call; several devices form a mesh with as many member rows as divide both.
+    CPU: one member at a time, one step per call. Accelerators: as many members together as
+    `group_sizes` allows, several steps per call; several devices form a mesh with as many member
+    rows as divide both. `fit` goes on from there (see `AutoLayout`).
 
     Args:
       members: how many networks there are: lineages, or all their children.
       backend: JAX's if None.
       devices: JAX's if None.
       lineages: how many of them there were before a Fork.
+      across: how they share a step on an accelerator.
 
     >>> default_layout(3, "cpu").group
     1
     """
-    backend = backend or jax.default_backend()
-    if backend == "cpu":
+    if (backend or jax.default_backend()) == "cpu":
         return Layout(group=1, across="unroll")
-    devices = jax.devices() if devices is None else devices
-    # More than eight at a time gain nothing and need memory; a group divides the members, as it
-    # must over a mesh, and their parents too, unless it holds them all.
-    group = next(
+    return on_all_devices(group_sizes(members, lineages)[0], across, backend, devices)
+
+
+def group_sizes(members: int, lineages: int = 1) -> list[int]:
+    """How many members may train together on an accelerator, the most first.
+
+    More than eight at a time gain nothing and need memory. A group divides the members, as it must
+    over a mesh, and their parents too, unless it holds them all.
+
+    >>> group_sizes(12), group_sizes(20, lineages=4)
+    ([6, 4, 3, 2, 1], [5, 4, 2, 1])
+    """
+    return [
         size
         for size in range(min(members, 8), 0, -1)
         if members % size == 0 and (lineages <= size or lineages % size == 0)
-    )
-    return Layout(
-        group=group,
-        across="vmap",
-        steps_per_call=16,
-        mesh=member_mesh(group, devices) if len(devices) > 1 else None,
-    )
+    ]
+
+
+def on_all_devices(
+    group: int,
+    across: Across,
+    backend: str | None = None,
+    devices: Sequence[Any] | None = None,
+) -> Layout:
+    """The layout of groups of that many on everything that a backend has: a mesh of several
+    accelerators, and several steps per call.
+    """
+    if (backend or jax.default_backend()) == "cpu":
+        return Layout(group, across)
+    devices = jax.devices() if devices is None else devices
+    mesh = member_mesh(group, devices) if len(devices) > 1 else None
+    return Layout(group, across, steps_per_call=16, mesh=mesh)
 
 
 def for_members(layout: Layout, members: int) -> Layout:

@@ -143,19 +143,23 @@ class Hardware:
     """What the other flags start from."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of computation; parameters, scores and statistics stay float32."""
-    layout: Literal["auto", "one_by_one", "unroll", "vmap"] = "auto"
-    """How members lie on the hardware; auto chooses what was fastest for the backend."""
+    layout: Literal["auto", "measured", "one_by_one", "unroll", "vmap", "map"] = "auto"
+    """How members lie on the hardware; auto chooses by network and device, measured tries all."""
+    members_together: Annotated[int | None, Within(1, 10_000)] = None
+    """How many members train at a time, whatever the device's memory."""
     checkpoint_every: Annotated[float, Within(0, 604_800)] = 60.0
     """Seconds between checkpoints."""
 
     def fit_kwargs(self, members: int) -> dict[str, Any]:
         """Arguments of `jt.fit` for a plan of so many members."""
-        layouts = {
-            "one_by_one": jt.Layout(1, "unroll"),
-            "unroll": jt.Layout(members, "unroll"),
-            "vmap": jt.Layout(members, "vmap"),
-        }
-        return {"layout": layouts.get(self.layout), "checkpoint_every": self.checkpoint_every}
+        together, layout = self.members_together, None
+        if self.layout == "one_by_one":
+            layout = jt.Layout(1, "unroll")
+        elif self.layout in ("unroll", "vmap", "map"):
+            layout = jt.Layout(min(together or members, members), self.layout)
+        elif together is not None or self.layout == "measured":
+            layout = jt.AutoLayout(together, measure=True if self.layout == "measured" else None)
+        return {"layout": layout, "checkpoint_every": self.checkpoint_every}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +185,14 @@ class SeedsConfig(Hardware):
         """The experiment with these flags, and with those named here that are set."""
         changes = {
             name: getattr(self, name)
-            for name in ("data_dir", "precision", "bins", "checkpoint_every", "layout")
+            for name in (
+                "data_dir",
+                "precision",
+                "bins",
+                "checkpoint_every",
+                "layout",
+                "members_together",
+            )
         } | {"seed": seed}
         changes |= {
             name: getattr(self, name)

@@ -309,16 +309,3 @@ class HostFeed:
 
 def _as_it_comes(batch: PyTree, key: jax.Array) -> tuple[PyTree, jax.Array]:
     return batch
-
-
-def make_feed(
-    data: Dataset | Stream, batch_size: int, layout: Layout, check: Check = lambda x, name: None
-) -> DeviceFeed | HostFeed:
-    """The feed that fits the data; `check` raises `DataError` for a stream's batch that the network
-    cannot take.
-    """
-    return (
-        DeviceFeed(data, batch_size, layout)
-        if isinstance(data, Dataset)
-        else HostFeed(data, batch_size, layout, check)
-    )

@@ -15,18 +15,22 @@ from jaxtickets import members
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.dataset.arrays import as_dataset
 from jaxtickets.engine import checks
+from jaxtickets.engine.auto_layout import choose
+from jaxtickets.engine.candidates import AutoLayout, candidates, check_asked
 from jaxtickets.engine.checkpoints import Checkpoints
 from jaxtickets.engine.driver import drive
-from jaxtickets.engine.feed import Feeds, hold_out, make_feed
+from jaxtickets.engine.feed import hold_out
 from jaxtickets.engine.finite import check_prepared
 from jaxtickets.engine.given import given_network
+from jaxtickets.engine.host_rows import make_feed
 from jaxtickets.engine.identity import identity_of
+from jaxtickets.engine.kept_layout import keep_layout, kept_layout
 from jaxtickets.engine.network_units import UnitsOf
 from jaxtickets.engine.probes import make_probe
 from jaxtickets.engine.programs import Programs
 from jaxtickets.engine.progress import ProgressLine
 from jaxtickets.engine.recorder import Recorder
-from jaxtickets.engine.run import Run, groups_of
+from jaxtickets.engine.run import Run, RunOfLayout, groups_of
 from jaxtickets.engine.run_folder import RunFolder, out_folder
 from jaxtickets.engine.state import Weights, of_network
 from jaxtickets.engine.ticket_log import TicketLog
@@ -51,7 +55,7 @@ def fit(
     *,
     key: int | jax.Array,
     out: str | Path | None = None,
-    layout: Layout | None = None,
+    layout: Layout | AutoLayout | None = None,
     start_from: PyTree | Ticket | TicketEnsemble | str | Path | None = None,
     checkpoint_every: float = 60.0,
     progress: bool = True,
@@ -73,7 +77,9 @@ def fit(
       out: run folder: empty, not there yet, or of this run. A run that was interrupted goes on from
         its last checkpoint when `fit` is called again with the same arguments, and ends in the same
         bits; a finished one is loaded.
-      layout: how members lie on the hardware; by default chosen for the backend.
+      layout: how members lie on the hardware; by default chosen for backend, network and memory,
+        as `AutoLayout` says, of which one can be given too. A run that goes on takes the layout
+        that it began with.
       start_from: a network trained elsewhere, in place of fresh weights: a tree of params,
         `(params, model_state)` where there are batch statistics, a `Ticket`, an ensemble of one, or
         a ticket file. A ticket whose dead units were cut out starts as the smaller network that it
@@ -96,6 +102,7 @@ def fit(
         `probe`.
       MaskError: a sparsity or rules that the network's layers cannot meet.
       TicketError: a `start_from` that does not fit the network.
+      PlanError: a `layout` that is none, or a memory that JAXTICKETS_DEVICE_MEMORY cannot state.
       ValueError: a `key` or `layout` that does not fit the plan; a `probe` without `out`, or not
         every so many whole epochs; a `checkpoint_every` that is no number of seconds.
       NonFiniteLoss: a loss became NaN or infinite; what was collected before is in `out/tickets`.
@@ -121,12 +128,10 @@ def fit(
     checks.check_data(plan, task, data)
     checks.check_key(key, plan.width)
     fitted, held = hold_out(data, plan.validation) if isinstance(data, Dataset) else (data, None)
-    together = 1 if plan.sequential else plan.copies(len(plan.phases))
-    layout = layout or members.default_layout(together, lineages=min(plan.width, together))
-    checks.check_layout(plan, layout)
-    checks.check_batch(plan, len(fitted), layout)
+    asked = check_asked(layout, plan, len(fitted))
     example = checks.example_of(fitted)
     traced = checks.check_model(plan, task, fitted, example)
+    among = candidates(asked, plan, fitted, traced)
     params, model_state, x_spec = traced.params, traced.model_state, traced.x_spec
     given = given_network(start_from, task, params, model_state)
     checks.check_given(plan, given)
@@ -151,32 +156,41 @@ def fit(
         log = TicketLog(task, x_spec, plan, folder)
         # A stream's batches come prepared.
         check = functools.partial(check_values, task, lambda x: x, params, model_state)
-        lying = members.for_members(layout, min(layout.group, plan.width))
-        run = Run(
-            plan=plan,
-            task=task,
-            feeds=Feeds(make_feed(fitted, plan.batch_size, lying, check)),
-            held=held,
-            example=example,
-            given=given,
-            begins=begins,
-            units_of=units_of,
-            x_spec=x_spec,
-            layout=layout,
-            groups=groups_of(plan, layout, members.member_keys(key, plan.width)),
-            programs=Programs(),
-            probe=probed,
-            masks_before=log.masks_before,
+        of_layout = RunOfLayout(
+            functools.partial(
+                Run,
+                plan=plan,
+                task=task,
+                held=held,
+                example=example,
+                given=given,
+                begins=begins,
+                units_of=units_of,
+                x_spec=x_spec,
+                programs=Programs(),
+                probe=probed,
+                masks_before=log.masks_before,
+            ),
+            functools.partial(make_feed, fitted, plan.batch_size, check=check),
+            functools.partial(groups_of, plan, keys=members.member_keys(key, plan.width)),
         )
-        return _run(run, log, folder, checkpoint_every, progress)
+        show = progress and jax.process_index() == 0
+        say = ProgressLine(0, show).say
+        chosen = None if folder is None else kept_layout(folder.path, asked)
+        chosen = chosen or choose(of_layout, among, say)
+        if folder is not None and folder.writes:
+            keep_layout(folder.path, chosen)
+        if chosen.why:
+            say(chosen.why)
+        run = of_layout(chosen.layout, chosen.streamed)
+        return _run(run, log, folder, checkpoint_every, show)
 
 
 def _run(
-    run: Run, log: TicketLog, folder: RunFolder | None, checkpoint_every: float, progress: bool
+    run: Run, log: TicketLog, folder: RunFolder | None, checkpoint_every: float, show: bool
 ) -> TicketEnsemble:
     """Train, and leave everything in its place."""
     steps = run.plan.all_steps(run.feeds.steps_per_epoch)
-    show = progress and jax.process_index() == 0
     line = ProgressLine(steps, show, compiling=lambda: run.programs.seconds)
     with contextlib.ExitStack() as closing:
         checkpoints = None

@@ -1,4 +1,4 @@
-"""A data set in the host's memory that is read by every member in its own order, batch by batch."""
+"""The feed that fits the data, and one for a data set that fits the host's memory only."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from jaxtickets import members
-from jaxtickets.dataset import Dataset
+from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.dataset.buckets import trim
-from jaxtickets.engine.feed import DeviceFeed, Gather
+from jaxtickets.engine.feed import Check, DeviceFeed, Gather, HostFeed
 from jaxtickets.members import Layout
 
 PyTree = Any
@@ -62,3 +62,24 @@ def _ready(
     if dataset.augment is not None:
         x = dataset.augment(key, x)
     return dataset.prepare(x if length is None else trim(x, length)), y
+
+
+def make_feed(
+    data: Dataset | Stream,
+    batch_size: int,
+    layout: Layout,
+    check: Check = lambda x, name: None,
+    streamed: bool = False,
+) -> DeviceFeed | HostFeed:
+    """The feed that fits the data.
+
+    Args:
+      data: to be trained on.
+      batch_size: examples of a step of a member.
+      layout: where members lie at first.
+      check: raises `DataError` for a stream's batch that the network cannot take.
+      streamed: a data set stays on the host, which hands out its batches.
+    """
+    if not isinstance(data, Dataset):
+        return HostFeed(data, batch_size, layout, check)
+    return (HostRowsFeed if streamed else DeviceFeed)(data, batch_size, layout)

@@ -7,6 +7,7 @@ members' keys, so the run after it is the same as without.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from jaxtickets.engine.phase_steps import beginning, mask_arrays, run_phase, sta
 from jaxtickets.engine.run import Group, Run, optimizer_from
 from jaxtickets.engine.state import GroupState
 from jaxtickets.engine.steps import start_step
+from jaxtickets.members import Layout
 
 
 class Trial(NamedTuple):
@@ -45,11 +47,18 @@ def training_of(run: Run) -> tuple[Group, int] | None:
     return found
 
 
-def try_layout(run: Run, limit: int | None, seconds: float, enough: float = 1e9) -> Trial:
+def try_layout(
+    run_of: Callable[[Layout, bool], Run],
+    layout: tuple[Layout, bool],
+    limit: int | None,
+    seconds: float,
+    enough: float = 1e9,
+) -> Trial:
     """Take the first steps of the largest group.
 
     Args:
-      run: its layout is the one on trial.
+      run_of: the run with a layout, its data streamed or not.
+      layout: the one on trial, and whether its data is streamed.
       limit: bytes that a device may hold.
       seconds: how long steps are measured after the first call; 0 for not at all.
       enough: give up measuring once a step of one member is known to take longer than this.
@@ -57,6 +66,16 @@ def try_layout(run: Run, limit: int | None, seconds: float, enough: float = 1e9)
     Raises:
       DoesNotFit: a program needs more than the limit, or the device ran out of memory.
     """
+    try:
+        return _limited(run_of(*layout), limit, seconds, enough)
+    except jax.errors.JaxRuntimeError as error:
+        if not ran_out(error):
+            raise
+    # Out here the error is gone, and with it the arrays that its frames held.
+    raise DoesNotFit(None)
+
+
+def _limited(run: Run, limit: int | None, seconds: float, enough: float) -> Trial:
     at = training_of(run)
     if at is None:
         return Trial(None, 0.0, 0)
@@ -64,13 +83,8 @@ def try_layout(run: Run, limit: int | None, seconds: float, enough: float = 1e9)
     run.programs.reset_largest(None if limit is None else limit - _held_beside(run, group))
     try:
         return _steps(run, group, index, seconds, enough)
-    except jax.errors.JaxRuntimeError as error:
-        if not ran_out(error):
-            raise
     finally:
         run.programs.reset_largest(None)
-    # Out here the error is gone, and with it the arrays that its frames held.
-    raise DoesNotFit(None)
 
 
 def _steps(run: Run, group: Group, index: int, seconds: float, enough: float) -> Trial:

@@ -55,6 +55,15 @@ def subjaxprs(eqn: Any) -> list[jex.Jaxpr]:
     )
 
 
+def operations(jaxpr: Any) -> set[str]:
+    """The names of all operations of a program, of what it calls and loops over too."""
+    found: set[str] = set()
+    for each in _jaxprs([jaxpr]):
+        for eqn in each.eqns:
+            found |= {eqn.primitive.name}.union(*map(operations, subjaxprs(eqn)))
+    return found
+
+
 def is_call(eqn: Any, subs: list[jex.Jaxpr]) -> bool:
     """Whether an operation runs one jaxpr once, as it is: jit, remat, a custom derivative.
 

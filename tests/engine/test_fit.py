@@ -81,7 +81,9 @@ def constant(params, state, x, train, key):
 
 
 @pytest.mark.parametrize(
-    "layout", [Layout(1, "unroll"), Layout(3, "unroll"), Layout(2, "vmap"), Layout(2, "map")], ids=str
+    "layout",
+    [Layout(1, "unroll"), Layout(3, "unroll"), Layout(2, "vmap"), Layout(2, "map")],
+    ids=str,
 )
 def test_member_i_of_any_layout_equals_a_lone_run_of_its_key(layout):
     keys = jax.random.split(jax.random.key(5), 3)
