@@ -92,7 +92,7 @@ TINY = Sizes(
     tokens=8,
     batch=8,
     members=(2,),
-    steps=2,
+    steps=1,
     product=128,
     weights=10_000,
     seconds=0.05,
@@ -120,13 +120,13 @@ def rows(sizes: Sizes, data: jt.Dataset) -> dict[str, Row]:
 
 def _layouts(sizes: Sizes) -> list[tuple[int, members.Across, int]]:
     """Members, how they share a step, steps a call. One member is what "one by one" takes."""
-    one = [(1, "unroll", 1), (1, "unroll", sizes.steps)]
-    return one + [
-        (width, across, steps)
-        for width in sizes.members
-        for across in ("vmap", "map", "unroll")
-        for steps in ((1,) if across == "unroll" else (1, sizes.steps))
-    ]
+    counts = sorted({1, sizes.steps})
+    found: list[tuple[int, members.Across, int]] = [(1, "unroll", steps) for steps in counts]
+    for width in sizes.members:
+        for across in members.ACROSS:  # copies of several steps of several members compile long
+            several = counts[:1] if across == "unroll" else counts
+            found += [(width, across, steps) for steps in several]
+    return found
 
 
 def matrix_peak(sizes: Sizes, dtype: str) -> dict[str, Any]:

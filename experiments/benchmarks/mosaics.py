@@ -1,4 +1,4 @@
-"""Images and labels for `accelerator.py`: official CIFAR-10 files, mosaics of them, or random ones."""
+"""Images for `accelerator.py`: the official files of CIFAR-10, mosaics of them, or random ones."""
 
 from __future__ import annotations
 

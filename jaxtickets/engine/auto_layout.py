@@ -13,12 +13,13 @@ from jaxtickets.engine.device_memory import DoesNotFit, amount
 from jaxtickets.engine.run import Run
 from jaxtickets.engine.trial import Trial, try_layout
 from jaxtickets.errors import RunError
-from jaxtickets.members import Layout
+from jaxtickets.members import Across, Layout
 
 # Measuring may cost this share of the time that training is expected to take.
 _WORTH = 0.05
 # Seconds of steps that each candidate is measured for, after its first call.
 _SECONDS = 1.0
+_NEVER = 1e9
 _HOW = {"unroll": "unrolled", "vmap": "vmapped", "map": "mapped"}
 
 
@@ -55,18 +56,20 @@ def choose(
     # Processes would have to agree on what each of them measures.
     if not tries or jax.process_count() > 1 or not among.steps:
         streamed = limit is not None and among.data > limit
-        return Chosen(largest, streamed, _words(largest) if tries else "")
+        why = ["the data does not fit the device and is streamed from the host"] * streamed
+        return Chosen(largest, streamed, _words(largest, *why) if tries or why else "")
     ladder, key = _Ladder(run_of, limit, among), among.key()
     known = None if asked.measure is True else measured_layouts.read_measured(key)
-    if known and (first := next(iter(known))) in among.layouts:
-        found = ladder.fitting(among.layouts[first], 0.0)
+    if known and (layouts := among.layouts.get(next(iter(known)))):
+        found = ladder.fitting(layouts, 0.0)
         return found.chosen(f"{_times(known)}, as measured before")
     found = ladder.fitting(among.layouts[prior], 0.0 if asked.measure is False else _SECONDS)
-    others = [across for across in among.layouts if across != prior]
+    others: list[Across] = [across for across in among.layouts if across != prior]
     if not others or not _earned(among.steps, found.trial, len(others), asked.measure):
         return found.chosen("the default for networks of this kind" if asked.across is None else "")
     say(f"layout: measuring {', '.join(among.layouts)} ...")
-    best, seconds = found, {prior: found.seconds}
+    best = found
+    seconds: dict[Across, float] = {prior: found.seconds}
     for across in others:
         try:
             other = ladder.fitting(among.layouts[across], _SECONDS, enough=3 * best.seconds)
@@ -74,9 +77,10 @@ def choose(
             continue
         seconds[across] = other.seconds
         best = min(best, other, key=lambda one: one.seconds)
-    known = {across: s for across, s in sorted(seconds.items(), key=lambda i: i[1]) if s < 1e9}
-    measured_layouts.keep_measured(key, known)
-    return best.chosen(_times(known))
+    order = sorted(seconds.items(), key=lambda item: item[1])
+    times: dict[Across, float] = {across: each for across, each in order if each < _NEVER}
+    measured_layouts.keep_measured(key, times)
+    return best.chosen(_times(times))
 
 
 class _Found(NamedTuple):
@@ -89,7 +93,7 @@ class _Found(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        return self.trial.seconds or 1e9
+        return self.trial.seconds or _NEVER
 
     def chosen(self, why: str) -> Chosen:
         return Chosen(
@@ -107,9 +111,9 @@ class _Ladder:
     ) -> None:
         self._run_of, self._limit, self._among = run_of, limit, among
 
-    def fitting(self, layouts: list[Layout], seconds: float, enough: float = 1e9) -> _Found:
+    def fitting(self, layouts: list[Layout], seconds: float, enough: float = _NEVER) -> _Found:
         """The first that fits, its data on the device if that is possible at all."""
-        refusal = ""
+        reasons: list[str] = []
         for layout, streamed in self._rungs(layouts):
             where = " with the data streamed from the host" if streamed else ""
             # A group that the user gives is taken as it is; the device has the last word.
@@ -117,13 +121,13 @@ class _Ladder:
             try:
                 trial = try_layout(self._run_of, (layout, streamed), limit, seconds, enough)
                 if streamed:
-                    refusal += "; the data does not fit beside it and is streamed from the host"
-                return _Found(layout, streamed, trial, refusal)
+                    reasons.append("the data does not fit beside it and is streamed from the host")
+                return _Found(layout, streamed, trial, "; ".join(reasons))
             except DoesNotFit as error:
-                refusal = _refusal(layout.group, where, error.needed, self._limit)
+                reasons = [_refusal(layout.group, where, error.needed, self._limit)]
         raise RunError(
-            f"{refusal}, and nothing smaller is left to try. Give a smaller batch_size or network,"
-            " or another device."
+            f"{reasons[0]}, and nothing smaller is left to try. Give a smaller batch_size or"
+            " network, or another device."
         )
 
     def _rungs(self, layouts: list[Layout]) -> Iterator[tuple[Layout, bool]]:
@@ -135,10 +139,10 @@ class _Ladder:
 
 
 def _refusal(group: int, where: str, needed: int | None, limit: int | None) -> str:
-    together = f"{group} member{'s' * (group > 1)} together{where}"
+    who = f"{group} members together{where}" if group > 1 else f"one member alone{where}"
     if needed is None:
-        return f"{together} ran out of the device's memory"
-    return f"{together} need {amount(needed)} of the device's {amount(limit or 0)}"
+        return f"{who} ran out of the device's memory"
+    return f"{who} would hold {amount(needed)} of the {amount(limit or 0)} that a device has for it"
 
 
 def _earned(steps: int, trial: Trial, others: int, measure: bool | None) -> bool:

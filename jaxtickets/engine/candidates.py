@@ -128,8 +128,13 @@ def _layouts(
     if asked.group is not None:
         sizes = [min(asked.group, networks)]
     found: dict[Across, list[Layout]] = {}
-    for across in [asked.across] if asked.across else _likeliest(traced):
-        alone = across == "unroll" and _on_cpu() and asked == AutoLayout(measure=asked.measure)
+    order: list[Across] = _likeliest(traced) if asked.across is None else [asked.across]
+    if sizes == [1] and asked.across is None:  # all are the same to one member
+        order = ["unroll"] if "unroll" in order else order[:1]
+    refusal: ValueError | None = None
+    for across in order:
+        # A CPU gains nothing by copies of a step in one program, which take long to compile.
+        alone = across == "unroll" and _on_cpu() and asked.group is None and asked.across is None
         for size in [1] if alone else sizes:
             layout = members.on_all_devices(size, across)
             try:
@@ -139,7 +144,7 @@ def _layouts(
                 refusal = error
             else:
                 found.setdefault(across, []).append(layout)
-    if not found:
+    if not found and refusal is not None:
         raise refusal
     return found
 

@@ -183,6 +183,7 @@ def fit(
         if chosen.why:
             say(chosen.why)
         run = of_layout(chosen.layout, chosen.streamed)
+        run.programs.seconds = 0.0  # the run's clock begins now, after the trials
         return _run(run, log, folder, checkpoint_every, show)
 
 

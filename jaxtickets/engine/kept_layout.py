@@ -1,5 +1,5 @@
-"""The layout of a run in its folder, `layout.json`: taken again when the run goes on, since a result
-is the same to the bit within a layout only.
+"""The layout of a run in its folder, `layout.json`, for the run to take it again when it goes on: a
+result is the same to the bit within a layout only.
 """
 
 from __future__ import annotations

@@ -80,9 +80,12 @@ def _limited(run: Run, limit: int | None, seconds: float, enough: float) -> Tria
     if at is None:
         return Trial(None, 0.0, 0)
     group, index = at
-    run.programs.reset_largest(None if limit is None else limit - _held_beside(run, group))
+    beside = _held_beside(run, group)
+    run.programs.reset_largest(None if limit is None else limit - beside)
     try:
         return _steps(run, group, index, seconds, enough)
+    except DoesNotFit as error:
+        raise DoesNotFit(None if error.needed is None else error.needed + beside) from None
     finally:
         run.programs.reset_largest(None)
 
@@ -99,7 +102,7 @@ def _steps(run: Run, group: Group, index: int, seconds: float, enough: float) ->
     taken, spent, compiled = 0, 0.0, run.programs.seconds
     began = time.perf_counter()
     while spent < seconds:
-        state, event = next(steps, (None, None))
+        state, event = next(steps, (state, None))
         if not isinstance(event, Stepped):
             break
         jax.block_until_ready(state.tally)

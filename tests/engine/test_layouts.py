@@ -109,7 +109,7 @@ def test_a_stated_limit_halves_the_group_and_is_told(tmp_path, capsys):
     tickets = fit(plan, out=tmp_path / "half", layout=auto, progress=True)
     said = " ".join(capsys.readouterr().err.split())
     assert layout_of(tmp_path / "half")["group"] == 2
-    assert "layout: 2 members at a time, vmapped (4 members together need" in said
+    assert "layout: 2 members at a time, vmapped (4 members together would hold" in said
     assert same_tickets(tickets, fit(plan, layout=Layout(2, "vmap")))
 
 
@@ -183,7 +183,9 @@ def test_data_that_does_not_fit_is_streamed_and_nothing_else_changes(tmp_path, c
 
 
 def test_nothing_that_fits_says_so_before_anything_is_trained(tmp_path):
-    with pytest.raises(RunError, match=r"need .* and nothing smaller is left to try"):
+    with pytest.raises(
+        RunError, match=r"one member alone .* would hold .* and nothing smaller is left to try"
+    ):
         fit(dst(2), out=tmp_path, layout=jt.AutoLayout(across="vmap", memory=100))
 
 
