@@ -66,7 +66,7 @@ def choose(
     found = ladder.fitting(among.layouts[prior], 0.0 if asked.measure is False else _SECONDS)
     others: list[Across] = [across for across in among.layouts if across != prior]
     if not others or not _earned(among.steps, found.trial, len(others), asked.measure):
-        return found.chosen("the default for networks of this kind" if asked.across is None else "")
+        return found.chosen("likely the fastest for this network" if asked.across is None else "")
     say(f"layout: measuring {', '.join(among.layouts)} ...")
     best = found
     seconds: dict[Across, float] = {prior: found.seconds}

@@ -14,6 +14,7 @@ import jax
 from jaxtickets import members
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.dataset.arrays import as_dataset
+from jaxtickets.engine import checkpoints as stored
 from jaxtickets.engine import checks
 from jaxtickets.engine.auto_layout import choose
 from jaxtickets.engine.candidates import AutoLayout, candidates, check_asked
@@ -179,7 +180,7 @@ def fit(
         chosen = None if folder is None else kept_layout(folder.path, asked)
         chosen = chosen or choose(of_layout, among, say)
         if folder is not None and folder.writes:
-            keep_layout(folder.path, chosen)
+            keep_layout(folder.path, chosen, going_on=bool(stored.numbers(folder.checkpoints)))
         if chosen.why:
             say(chosen.why)
         run = of_layout(chosen.layout, chosen.streamed)

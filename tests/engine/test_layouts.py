@@ -282,3 +282,22 @@ def test_what_is_likely_the_fastest_depends_on_the_network():
 def test_impossible_ones_say_so(make, message):
     with pytest.raises(PlanError, match=message):
         make()
+
+
+def test_a_refused_layout_does_not_take_the_place_of_the_runs(tmp_path, monkeypatch):
+    from jaxtickets.engine.checkpoints import Checkpoints
+
+    plan, save = dst(2), Checkpoints.save
+
+    def stops(self, *args):
+        save(self, *args)
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", stops)
+        with pytest.raises(InterruptedError):
+            fit(plan, out=tmp_path, checkpoint_every=0)
+    with pytest.raises(RunError, match="this layout 2"):
+        fit(plan, out=tmp_path, layout=Layout(2, "vmap"))
+    assert layout_of(tmp_path)["group"] == 1
+    assert same_tickets(fit(plan, out=tmp_path), fit(plan))
