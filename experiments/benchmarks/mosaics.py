@@ -34,12 +34,18 @@ class Geometry:
         return cls(*map(int, parts))
 
 
-def image_data(folder: Path | None, geometry: Geometry) -> tuple[jt.Dataset, jt.Dataset | None]:
-    """Training images, and test images where there are some; random ones without a folder."""
+def image_data(
+    folder: Path | None, geometry: Geometry, count: int
+) -> tuple[jt.Dataset, jt.Dataset | None]:
+    """Training images, and test images where there are some; `count` random ones without a folder.
+
+    Raises:
+      SystemExit: the folder is not there, or holds mosaics of another geometry.
+    """
     if folder is None:
         rng = np.random.default_rng(0)
-        x = rng.integers(0, 256, (50_000, 32, 32, 3), np.uint8)
-        return _dataset("random images", x, rng.integers(0, 10, 50_000).astype(np.int32)), None
+        x = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+        return _dataset("random images", x, rng.integers(0, 10, count).astype(np.int32)), None
     if not folder.is_dir():
         raise SystemExit(f"--data {folder}: there is no folder of that name.")
     if not (folder / "train_labels.npy").exists():
@@ -68,7 +74,8 @@ def read_mosaics(folder: Path, split: str, geometry: Geometry) -> tuple[np.ndarr
         ) from None
     labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
     files = sorted(f for kind in ("png", "webp") for f in folder.glob(f"{split}_*.{kind}"))
-    parts, h, w = [np.zeros((0, geometry.height, geometry.width, 3), np.uint8)], *_sides(geometry)
+    h, w = geometry.height, geometry.width
+    parts = [np.zeros((0, h, w, 3), np.uint8)]
     for file in files:
         with Image.open(file) as opened:
             pixels = np.asarray(opened.convert("RGB"))
@@ -88,10 +95,6 @@ def read_mosaics(folder: Path, split: str, geometry: Geometry) -> tuple[np.ndarr
             " every image."
         )
     return images, labels.astype(np.int32)
-
-
-def _sides(geometry: Geometry) -> tuple[int, int]:
-    return geometry.height, geometry.width
 
 
 def _dataset(name: str, x: np.ndarray, y: np.ndarray) -> jt.Dataset:

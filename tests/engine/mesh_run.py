@@ -4,6 +4,28 @@ import sys
 
 import jax
 
+
+def check_that_devices_convolve_for_their_own_members():
+    """Left to itself XLA would compute one grouped convolution of all members on every device."""
+    from jaxtickets import members
+
+    def step(image, kernel):
+        how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", **how)
+
+    layout = members.Layout(8, mesh=members.member_mesh(8, jax.devices()))
+    images, kernels = (
+        members.place(jax.numpy.ones((8, *shape)), layout, "member")
+        for shape in ((2, 6, 6, 3), (3, 3, 3, 5))
+    )
+    for across, grouped in (("vmap", "feature_group_count=2"), ("map", None)):
+        stepped = members.over_members(step, (True, True), across, layout.mesh)
+        text = jax.jit(stepped).lower(images, kernels).compile().as_text()
+        assert "all-gather" not in text
+        assert ("feature_group_count" in text) == (grouped is not None)
+        assert grouped is None or grouped in text
+
+
 if __name__ == "__main__":
     folder, cache, devices, *distributed = sys.argv[1:]
     jax.config.update("jax_platforms", "cpu")
@@ -18,6 +40,8 @@ if __name__ == "__main__":
     from jaxtickets.engine.checkpoints import Checkpoints
     from jaxtickets.members import Layout, default_layout, member_mesh
 
+    if not distributed:
+        check_that_devices_convolve_for_their_own_members()
     assert default_layout(2, "gpu", jax.devices()).mesh is not None
     plan = dst(2, collect="best", validation=24)
     mesh = member_mesh(2, jax.devices())
@@ -40,10 +64,10 @@ if __name__ == "__main__":
     )
     if not distributed:
         # Children over more rows of the mesh than their parent, stopped among the children and gone on with.
-        for name, plan, saves in (
-            ("pat", pat(4), 9),
-            ("ltr", ltr(4), 16),
-            ("shrunk", shrunk(4), 9),
+        for name, plan, saves, across in (
+            ("pat", pat(4), 9, "map"),
+            ("ltr", ltr(4), 16, "vmap"),
+            ("shrunk", shrunk(4), 9, "map"),
         ):
             real, left = Checkpoints.save, iter(range(saves - 1, -1, -1))
 
@@ -53,7 +77,7 @@ if __name__ == "__main__":
                     raise InterruptedError
 
             Checkpoints.save = save
-            layout = Layout(2, mesh=member_mesh(2, jax.devices()))
+            layout = Layout(2, across, mesh=member_mesh(2, jax.devices()))
             try:
                 fit(plan, out=f"{folder}/{name}", layout=layout, checkpoint_every=0)
                 raise AssertionError

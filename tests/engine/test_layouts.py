@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_task import data, dst, edst, fit, leaves, pat, same, task
+from tiny_task import data, dst, edst, fit, leaves, ltr, pat, same, shrunk, task
 
 import jaxtickets as jt
 from jaxtickets.engine import device_memory, measured_layouts
 from jaxtickets.engine.programs import Programs
 from jaxtickets.errors import PlanError, RunError
 from jaxtickets.members import Layout
+from jaxtickets.plan import L1
+from jaxtickets.schedules import Linear
 
 
 @pytest.fixture(autouse=True)
@@ -214,6 +216,29 @@ def test_a_layout_file_that_cannot_be_right_is_told(tmp_path):
     with pytest.warns(UserWarning, match=r"layout\.json cannot be read; the layout is chosen anew"):
         fit(dst(1), out=tmp_path)
     assert layout_of(tmp_path)["group"] == 1
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        edst(2),
+        pat(4),
+        ltr(2),
+        shrunk(2),
+        jt.imp(
+            2, 0.5, 2, 1, lr=Linear(0.02), batch_size=16, penalty=L1(0.03, "random", share=0.75)
+        ),
+        edst(2, explore=3, update_every=2, channels=0.5, sparsity=0.3),
+    ],
+    ids=["edst", "pat", "ltr", "shrunk", "imp", "channels"],
+)
+def test_every_phase_is_the_same_mapped_but_for_rounding(plan):
+    """As `test_member_i_of_any_layout_equals_a_lone_run_of_its_key`, whose tolerance is explained there."""
+    mapped, alone = fit(plan, layout=Layout(2, "map")), fit(plan)
+    for a, b in zip(mapped, alone, strict=True):
+        assert same(a._replace(params={}), b._replace(params={}))
+        for x, y in zip(leaves(a.params), leaves(b.params), strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-4)
 
 
 def test_mapped_members_change_their_masks_in_a_real_branch():
