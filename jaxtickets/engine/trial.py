@@ -40,8 +40,10 @@ def training_of(run: Run) -> tuple[Group, int] | None:
     if there is no training at all.
     """
     found = None
+    each, phases = run.feeds.steps_per_epoch, run.plan.phases
     for group in run.groups:
-        index = next((i for i in group.phases if run.plan.phases[i].trains_with is not None), None)
+        trained = (i for i in group.phases if phases[i].trains_with and phases[i].steps(each))
+        index = next(trained, None)
         if index is not None and (found is None or len(group) > len(found[0])):
             found = group, index
     return found
