@@ -19,6 +19,8 @@ from jaxtickets.members import Across, Layout
 _WORTH = 0.05
 # Seconds of steps that each candidate is measured for, after its first call.
 _SECONDS = 1.0
+# Training steps of all networks below which nobody would measure.
+_FEW = 2000
 _NEVER = 1e9
 _HOW = {"unroll": "unrolled", "vmap": "vmapped", "map": "mapped"}
 
@@ -59,12 +61,13 @@ def choose(
         why = ["the data does not fit the device and is streamed from the host"] * streamed
         return Chosen(largest, streamed, _words(largest, *why) if tries or why else "")
     ladder, key = _Ladder(run_of, limit, among), among.key()
-    known = None if asked.measure is True else measured_layouts.read_measured(key)
+    known = measured_layouts.read_measured(key) if asked.measure is None else None
     if known and (layouts := among.layouts.get(next(iter(known)))):
         found = ladder.fitting(layouts, 0.0)
         return found.chosen(f"{_times(known)}, as measured before")
-    found = ladder.fitting(among.layouts[prior], 0.0 if asked.measure is False else _SECONDS)
     others: list[Across] = [across for across in among.layouts if across != prior]
+    may_earn = asked.measure is not False and (asked.measure or among.steps >= _FEW)
+    found = ladder.fitting(among.layouts[prior], _SECONDS if others and may_earn else 0.0)
     if not others or not _earned(among.steps, found.trial, len(others), asked.measure):
         return found.chosen("likely the fastest for this network" if asked.across is None else "")
     say(f"layout: measuring {', '.join(among.layouts)} ...")
