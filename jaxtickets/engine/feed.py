@@ -153,15 +153,20 @@ class DeviceFeed:
 
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
         """All data, the members' orders, and the place."""
-        if epoch != self._epoch:
-            order = _draw_order(self._keys, epoch, len(self._dataset), self.rows)
-            self._order, self._epoch = members.place(order, self._layout, "member"), epoch
-            if self._lengths is not None:
-                batches = members.fetch(order)[
-                    :, : self.rows // self._batch_size * self._batch_size
-                ].reshape(len(order), -1, self._batch_size)
-                self._longest = self._lengths[batches].max((0, 2))
+        self._draw(epoch)
         return self._data, self._order, np.int32(position)
+
+    def _draw(self, epoch: int) -> None:
+        """The members' orders of an epoch, unless they are there."""
+        if epoch == self._epoch:
+            return
+        order = _draw_order(self._keys, epoch, len(self._dataset), self.rows)
+        self._order, self._epoch = members.place(order, self._layout, "member"), epoch
+        if self._lengths is not None:
+            batches = members.fetch(order)[
+                :, : self.rows // self._batch_size * self._batch_size
+            ].reshape(len(order), -1, self._batch_size)
+            self._longest = self._lengths[batches].max((0, 2))
 
     def bucket_length(self, epoch: int, position: int, batches: int = 1) -> int | None:
         """The smallest bucket that holds the longest example of those batches, of all members
@@ -169,7 +174,7 @@ class DeviceFeed:
         """
         if self._lengths is None:
             return None
-        self.batch(epoch, position)
+        self._draw(epoch)
         longest = self._longest[position : position + batches].max()
         return next(bucket for bucket in self._dataset.buckets if bucket >= longest)
 

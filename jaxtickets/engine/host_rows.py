@@ -40,13 +40,17 @@ class HostRowsFeed(DeviceFeed):
 
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
         """The members' next batches."""
-        if epoch != self._epoch:
-            super().batch(epoch, position)
-            self._rows, self._order = members.fetch(self._order), None
+        self._draw(epoch)
         first = position * self._batch_size
         rows = self._rows[:, first : first + self._batch_size]
         batch = jax.tree.map(lambda a: a[rows], self._data)
         return members.place(batch, self._layout, "member", "data")
+
+    def _draw(self, epoch: int) -> None:
+        """The members' orders of an epoch, on the host."""
+        if epoch != self._epoch:
+            super()._draw(epoch)
+            self._rows = members.fetch(self._order)
 
     @staticmethod
     def advance(batch: tuple[PyTree, ...], by: jax.Array) -> tuple[PyTree, ...]:
