@@ -53,6 +53,7 @@ class Sizes:
       product: rows and columns of the matrices whose product is the peak.
       weights: of the leaf whose mask is selected.
       seconds: that a row is measured for.
+      dtypes: of computation, the more wanted first.
       edst: network, and epochs of exploring and refining, of the run from checkpoints.
     """
 
@@ -65,6 +66,7 @@ class Sizes:
     product: int
     weights: int
     seconds: float
+    dtypes: tuple[str, ...]
     edst: tuple[Callable[..., Any], float | Length, float | Length]
 
 
@@ -84,6 +86,7 @@ FULL = Sizes(
     product=8192,
     weights=3_686_400,
     seconds=2.0,
+    dtypes=("bfloat16", "float32"),
     edst=(functools.partial(WRN, 28, 10), 150, 100),
 )
 TINY = Sizes(
@@ -96,6 +99,7 @@ TINY = Sizes(
     product=128,
     weights=10_000,
     seconds=0.05,
+    dtypes=("bfloat16",),
     edst=(functools.partial(LENET, "S"), Length(6, "steps"), Length(3, "steps")),
 )
 
@@ -103,9 +107,9 @@ TINY = Sizes(
 def rows(sizes: Sizes, data: jt.Dataset) -> dict[str, Row]:
     """All rows but EDST by name, those most wanted first."""
     found: dict[str, Row] = {}
-    for dtype in ("bfloat16", "float32"):
+    for dtype in sizes.dtypes:
         found[f"peak, {dtype}"] = functools.partial(matrix_peak, sizes, dtype)
-    for dtype in ("bfloat16", "float32"):
+    for dtype in sizes.dtypes:
         for width, across, steps in _layouts(sizes):
             for name in (*sizes.networks, "BERT"):
                 key = f"layout, {name}, {dtype}, {width} {across}, {steps} a call"
