@@ -125,9 +125,10 @@ def rows(sizes: Sizes, data: jt.Dataset) -> dict[str, Row]:
 def _layouts(sizes: Sizes) -> list[tuple[int, members.Across, int]]:
     """Members, how they share a step, steps a call. One member is what "one by one" takes."""
     counts = sorted({1, sizes.steps})
+    order: tuple[members.Across, ...] = ("map", "vmap", "unroll")  # the last compiles longest
     found: list[tuple[int, members.Across, int]] = [(1, "unroll", steps) for steps in counts]
     for width in sizes.members:
-        for across in ("map", "vmap", "unroll"):  # the last compiles longest
+        for across in order:
             several = counts[:1] if across == "unroll" else counts
             found += [(width, across, steps) for steps in several]
     return found
