@@ -124,13 +124,13 @@ def rows(sizes: Sizes, data: jt.Dataset) -> dict[str, Row]:
 
 def _layouts(sizes: Sizes) -> list[tuple[int, members.Across, int]]:
     """Members, how they share a step, steps a call. One member is what "one by one" takes."""
-    counts = sorted({1, sizes.steps})
+    found: list[tuple[int, members.Across, int]] = []
     order: tuple[members.Across, ...] = ("map", "vmap", "unroll")  # the last compiles longest
-    found: list[tuple[int, members.Across, int]] = [(1, "unroll", steps) for steps in counts]
-    for width in sizes.members:
-        for across in order:
-            several = counts[:1] if across == "unroll" else counts
-            found += [(width, across, steps) for steps in several]
+    for width in (1, *sizes.members):
+        for across in order if width > 1 else order[-1:]:
+            found.append((width, across, 1))
+            if sizes.steps > 1 and (across != "unroll" or width == 1):
+                found.append((width, across, sizes.steps))
     return found
 
 
