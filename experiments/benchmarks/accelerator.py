@@ -93,10 +93,12 @@ def read(out: Path, now: dict[str, Any], sizes: dict[str, Any]) -> dict[str, Any
         return fresh
     try:
         found = json.loads(out.read_bytes())
-        before = found["hardware"], found["sizes"], found["rows"].keys(), found["commands"][0]
+        hardware, before = found["hardware"].copy(), found["sizes"]
+        found["rows"].keys(), found["commands"][0]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise SystemExit(f"--out {out} is there and is none of this script's files.") from None
-    if before[:2] != (json.loads(json.dumps(now)), sizes):
+    hardware["memory"] = now["memory"]  # what others leave of it
+    if (hardware, before) != (json.loads(json.dumps(now)), sizes):
         raise SystemExit(
             f"--out {out} was measured on other hardware, with other versions or with other flags;"
             " give another --out."

@@ -274,7 +274,8 @@ def edst(
     """Train EDST in bfloat16 from the newest checkpoint of `folder` to the end, and evaluate it."""
     train, test = data
     task = jt.classification(sizes.edst[0](dtype=jnp.bfloat16))
-    tickets = jt.fit(edst_plan(sizes, shorter), task, train, key=0, out=folder)
+    plan = edst_plan(sizes, shorter)
+    tickets = jt.fit(plan, task, train, key=0, out=folder, checkpoint_every=30)
     found = edst_so_far(sizes, train, shorter, folder)
     if test is not None:
         x, y = np.asarray(test.prepare(test.x)), np.asarray(test.y)
