@@ -93,12 +93,12 @@ def read(out: Path, now: dict[str, Any], sizes: dict[str, Any]) -> dict[str, Any
         return fresh
     try:
         found = json.loads(out.read_bytes())
-        hardware, before = found["hardware"].copy(), found["sizes"]
-        found["rows"].keys(), found["commands"][0]
+        # How much memory others leave is no difference.
+        hardware = found["hardware"] | {"memory": now["memory"]}
+        found["sizes"], found["rows"].keys(), found["commands"][0]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise SystemExit(f"--out {out} is there and is none of this script's files.") from None
-    hardware["memory"] = now["memory"]  # what others leave of it
-    if (hardware, before) != (json.loads(json.dumps(now)), sizes):
+    if (hardware, found["sizes"]) != (json.loads(json.dumps(now)), sizes):
         raise SystemExit(
             f"--out {out} was measured on other hardware, with other versions or with other flags;"
             " give another --out."
@@ -117,7 +117,8 @@ def measure(row: Callable[[], dict[str, Any]], seconds: float) -> dict[str, Any]
     try:
         return row()
     except Exception as error:  # one row that fails is a result, and no reason to lose the others
-        return {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"}
+        first = (str(error).splitlines() or [""])[0]
+        return {"error": f"{type(error).__name__}: {first[:300]}"}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
