@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from benchmarks import children as benchmark_children
 from benchmarks import evaluation as benchmark_evaluation
 from benchmarks import packed as benchmark_packed
+from benchmarks import selecting
 from benchmarks import smaller as benchmark_smaller
 from benchmarks import texts as benchmark_texts
 from benchmarks.timing import Row, Stepper, row, take_turns
@@ -40,7 +40,7 @@ from support.flags import Different, There, Within
 
 import jaxtickets as jt
 from jaxtickets import engine
-from jaxtickets.masks import selection, sparsity
+from jaxtickets.masks import sparsity
 from jaxtickets.plan import SGD, Length
 from jaxtickets.transforms import keep_masked, prune_grow
 
@@ -140,19 +140,7 @@ def masking(config: Config) -> list[Row]:
 
 def exact_selection(config: Config) -> list[Row]:
     """The exact mask of a leaf of 3.7 M weights, by bisection and by `lax.top_k`."""
-    scores = jnp.abs(jax.random.normal(jax.random.key(0), (3_686_400,)))
-    k = scores.size // 5
-    bisect = jax.jit(lambda s: selection.keep_largest(s, k))
-
-    @jax.jit
-    def top_k(s: jax.Array) -> jax.Array:
-        return jnp.zeros(s.shape, bool).at[jax.lax.top_k(s, k)[1]].set(True)
-
-    if not bool(jnp.all(bisect(scores) == top_k(scores))):
-        raise SystemExit("the two masks differ: one of them is wrong")
-    seconds = take_turns(
-        {"bisect": lambda: bisect(scores), "top_k": lambda: top_k(scores)}, config.rounds
-    )
+    seconds = selecting.seconds(3_686_400, config.rounds)["seconds"]
     return [
         row(
             "exact mask of 3.7 M weights, k = 20 %: times faster than lax.top_k",

@@ -16,6 +16,7 @@ from .dataset import EvaluationStream as EvaluationStream
 from .dataset import SeekableStream as SeekableStream
 from .dataset import SplitStream as SplitStream
 from .dataset import Stream as Stream
+from .engine import AutoLayout as AutoLayout
 from .engine import fit as fit
 from .errors import CheckpointError as CheckpointError
 from .errors import DataError as DataError

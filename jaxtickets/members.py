@@ -1,17 +1,20 @@
-"""How W members lie on the hardware: one after another, unrolled into one program, vmapped, or
-sharded over a mesh.
+"""How W members lie on the hardware: one after another, unrolled into one program, vmapped, mapped
+one after another inside one program, or sharded over a mesh.
 
 Member i computes the same thing in every layout, from its own key: the same draws, the same data in
 the same order. To the bit it is the same within a layout. Unrolled, one after another or as copies
 in one program, it does not matter which or how many the others are. Vmapped, a batched product adds
-up in another order, which may depend on how many members a group has. So results of `unroll` and
-`vmap`, and of vmapped groups of different sizes, agree but for rounding at first; after a while a
-weight near a threshold falls on its other side, a mask differs, and the networks are different
-draws of the same experiment.
+up in another order, which may depend on how many members a group has; mapped, the program's loop is
+compiled anew for every group size. So results of different `across`, and of vmapped or mapped
+groups of different sizes, agree but for rounding at first; after a while a weight near a threshold
+falls on its other side, a mask differs, and the networks are different draws of the same
+experiment.
 
-What differs besides is speed, and it differs by backend: on a CPU a vmapped convolution becomes a
-grouped one and is several times slower per member, so members run one after another there; an
-accelerator wants them together.
+What differs besides is speed, and it differs by backend and network: vmapped, a convolution becomes
+a grouped one, which is several times slower per member on a CPU and on a GPU alike, while many
+small matrix products become one large one; mapped, every member has plain convolutions and the
+memory of one member's activations, but XLA's CPU backend is slow inside its loops. On a CPU members
+run one after another.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +35,8 @@ from jaxtickets.messages import checks
 check = checks.Checks(PlanError)
 
 PyTree = Any
+Across = Literal["unroll", "vmap", "map"]
+ACROSS: tuple[Across, ...] = get_args(Across)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +45,20 @@ class Layout:
 
     Args:
       group: how many members train at a time; the groups follow one another through the whole plan.
-      across: how a group's members share a step: "unroll" (copies of the step in one program) or
-        "vmap". A result is the same to the bit where `across` is, and vmapped where `group` is too;
-        between layouts it differs by rounding, and in time by more.
+      across: how a group's members share a step: "unroll" (copies of the step in one program),
+        "vmap" (one batched step) or "map" (one after another in a loop of one program, in the
+        memory of one member's activations). A result is the same to the bit where `across` is, and
+        but for "unroll" where `group` is too; between layouts it differs by rounding, and in time
+        by more.
       steps_per_call: training steps scanned per call of the compiled program. 1 on a CPU, where a
         convolution inside a scan is many times slower; more on an accelerator, where it saves
         launches.
       mesh: devices as axes "member" and "data"; None for one device. With a mesh the members are
-        vmapped.
+        vmapped, or mapped: those of one row of devices one after another, the rows side by side.
     """
 
     group: int
-    across: Literal["unroll", "vmap"] = "vmap"
+    across: Across = "vmap"
     steps_per_call: int = 1
     mesh: Mesh | None = None
 
@@ -66,9 +73,9 @@ class Layout:
             )
             given = " and ".join(map(checks.shown, counts))
             raise PlanError(f"Layout: group and steps_per_call are {kind}; got {given}.")
-        if not isinstance(self.across, str) or self.across not in ("unroll", "vmap"):
+        if not isinstance(self.across, str) or self.across not in ACROSS:
             raise PlanError(
-                f"Layout: across is 'unroll' or 'vmap'; got {checks.shown(self.across)}."
+                f"Layout: across is 'unroll', 'vmap' or 'map'; got {checks.shown(self.across)}."
             )
         if self.mesh is not None:
             if not isinstance(self.mesh, Mesh):
@@ -81,8 +88,10 @@ class Layout:
                     "Layout: the mesh has the axes 'member' and 'data', in this order; got"
                     f" {self.mesh.axis_names}."
                 )
-            if self.across != "vmap":
-                raise PlanError("Layout: members over a mesh are vmapped; use across='vmap'.")
+            if self.across == "unroll":
+                raise PlanError(
+                    "Layout: members over a mesh are vmapped or mapped; use across='vmap' or 'map'."
+                )
             if self.group % self.mesh.shape["member"]:
                 raise PlanError(
                     f"Layout: a group of {self.group} members does not divide over"
@@ -95,39 +104,66 @@ def default_layout(
     backend: str | None = None,
     devices: Sequence[Any] | None = None,
     lineages: int = 1,
+    across: Across = "vmap",
 ) -> Layout:
-    """The layout that was fastest where it was measured.
+    """A layout for a backend, before anything is known of the network.
 
-    CPU: one member at a time, one step per call. Accelerators: all members vmapped, several steps
-    per call; several devices form a mesh with as many member rows as divide both. CPUs of several
-    hosts form one as well, of one step per call.
+    CPU: one member at a time, one step per call. Accelerators: as many members together as
+    `group_sizes` allows, several steps per call; several devices form a mesh with as many member
+    rows as divide both. CPUs of several hosts form one as well, of one step per call. `fit` goes on
+    from there (see `AutoLayout`).
 
     Args:
       members: how many networks there are: lineages, or all their children.
       backend: JAX's if None.
       devices: JAX's if None.
       lineages: how many of them there were before a Fork.
+      across: how they share a step on an accelerator.
 
     >>> default_layout(3, "cpu").group
     1
     """
-    backend = backend or jax.default_backend()
-    if backend == "cpu" and jax.process_count() == 1:
+    if one_cpu(backend):
         return Layout(group=1, across="unroll")
-    devices = jax.devices() if devices is None else devices
-    # More than eight at a time gain nothing and need memory; a group divides the members, as it
-    # must over a mesh, and their parents too, unless it holds them all.
-    group = next(
+    return on_all_devices(group_sizes(members, lineages)[0], across, backend, devices)
+
+
+def group_sizes(members: int, lineages: int = 1) -> list[int]:
+    """How many members may train together on an accelerator, the most first.
+
+    More than eight at a time gain nothing and need memory. A group divides the members, as it must
+    over a mesh, and their parents too, unless it holds them all.
+
+    >>> group_sizes(12), group_sizes(20, lineages=4)
+    ([6, 4, 3, 2, 1], [5, 4, 2, 1])
+    """
+    return [
         size
         for size in range(min(members, 8), 0, -1)
         if members % size == 0 and (lineages <= size or lineages % size == 0)
-    )
-    return Layout(
-        group=group,
-        across="vmap",
-        steps_per_call=1 if backend == "cpu" else 16,
-        mesh=member_mesh(group, devices) if len(devices) > 1 else None,
-    )
+    ]
+
+
+def one_cpu(backend: str | None = None) -> bool:
+    """Whether networks train on the CPU of one machine."""
+    return (backend or jax.default_backend()) == "cpu" and jax.process_count() == 1
+
+
+def on_all_devices(
+    group: int,
+    across: Across,
+    backend: str | None = None,
+    devices: Sequence[Any] | None = None,
+) -> Layout:
+    """The layout of groups of that many on everything that a backend has: a mesh of several
+    devices, and on accelerators several steps per call.
+    """
+    backend = backend or jax.default_backend()
+    if one_cpu(backend):
+        return Layout(group, across)
+    devices = jax.devices() if devices is None else devices
+    mesh = member_mesh(group, devices) if len(devices) > 1 else None
+    return Layout(group, across, steps_per_call=1 if backend == "cpu" else 16, mesh=mesh)
 
 
 def for_members(layout: Layout, members: int) -> Layout:
@@ -214,35 +250,69 @@ def _keys(key: Any, members: int) -> jax.Array:
 
 
 def over_members(
-    step: Callable[..., PyTree], mapped: Sequence[bool], across: Literal["unroll", "vmap"]
+    step: Callable[..., PyTree],
+    mapped: Sequence[bool],
+    across: Across,
+    mesh: Mesh | None = None,
 ) -> Callable[..., PyTree]:
     """`step`, written for one member, for arguments and results with a leading member axis.
 
     Args:
       step: a pure function of one member.
       mapped: for every argument, whether it has a member axis; the others are shared.
-      across: "unroll" or "vmap".
+      across: "unroll", "vmap" or "map".
+      mesh: over whose axis "member" the members lie; None for one device.
     """
     if across == "vmap":
-        return jax.vmap(
-            step, in_axes=tuple(0 if m else None for m in mapped), spmd_axis_name="member"
-        )
+        stepped = jax.vmap(step, in_axes=tuple(0 if m else None for m in mapped))
+    else:
+        stepped = (_unrolled if across == "unroll" else _in_a_loop)(step, mapped)
+    if mesh is None:
+        return stepped
+    # Every row of devices takes its own members and knows of no others. Left to itself XLA
+    # computes a grouped convolution, which is one over all members, on every device in full. The
+    # data axis stays its own affair. Unchecked, because a network's scan may begin with zeros.
+    member = PartitionSpec("member")
+    return jax.shard_map(
+        stepped,
+        mesh=mesh,
+        in_specs=tuple(member if m else PartitionSpec() for m in mapped),
+        out_specs=member,
+        axis_names={"member"},
+        check_vma=False,
+    )
+
+
+def _unrolled(step: Callable[..., PyTree], mapped: Sequence[bool]) -> Callable[..., PyTree]:
+    """A copy of the step for every member, in one program."""
 
     def unrolled(*args: PyTree) -> PyTree:
-        members = next(
+        count = next(
             jax.tree.leaves(arg)[0].shape[0] for arg, m in zip(args, mapped, strict=True) if m
         )
         outs = [
             step(*(member(arg, i) if m else arg for arg, m in zip(args, mapped, strict=True)))
-            for i in range(members)
+            for i in range(count)
         ]
-        return (
-            jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
-            if members > 1
-            else jax.tree.map(lambda a: a[None], outs[0])
-        )
+        return stack(outs) if count > 1 else jax.tree.map(lambda a: a[None], outs[0])
 
     return unrolled
+
+
+def _in_a_loop(step: Callable[..., PyTree], mapped: Sequence[bool]) -> Callable[..., PyTree]:
+    """One member after another in a loop of the program.
+
+    A member's branches stay branches: their predicates have no member axis.
+    """
+
+    def looped(*args: PyTree) -> PyTree:
+        def one(own: list[PyTree]) -> PyTree:
+            rest = iter(own)
+            return step(*(next(rest) if m else arg for arg, m in zip(args, mapped, strict=True)))
+
+        return jax.lax.map(one, [arg for arg, m in zip(args, mapped, strict=True) if m])
+
+    return looped
 
 
 def member(tree: PyTree, index: int) -> PyTree:

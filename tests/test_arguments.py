@@ -312,6 +312,16 @@ TABLE = {
         {"of": s.Constant(0.1), "begin": 0, "end": 1},
         {"of": SCHEDULE, "begin": SHARE, "end": SHARE},
     ),
+    "AutoLayout": (
+        jt.AutoLayout,
+        {"group": 1},
+        {
+            "group": COUNT[1:],
+            "across": CHOICE[1:],
+            "measure": FLAG[1:],
+            "memory": COUNT[1:],
+        },
+    ),
     "Layout": (
         jt.Layout,
         {"group": 1},
@@ -514,6 +524,7 @@ ALIKE = {
     ),
     "Length": (jt.Length, {"amount": np.int64(3), "unit": "steps"}),
     "Piecewise": (s.Piecewise, {"values": np.array([0.1, 0.01]), "until": [np.float32(0.5)]}),
+    "AutoLayout": (jt.AutoLayout, {"group": np.int64(2), "memory": np.int64(2**40)}),
     "Layout": (jt.Layout, {"group": np.int64(2)}),
     "WideResNet": (
         jt.models.WideResNet,

@@ -14,7 +14,7 @@ def step(state, rate, key):
     return {"w": state["w"] * rate + jax.random.normal(key, (3,)), "n": state["n"] + 1}
 
 
-@pytest.mark.parametrize("across", ["unroll", "vmap"])
+@pytest.mark.parametrize("across", members.ACROSS)
 def test_a_step_over_members_is_the_step_of_each(across):
     keys = jax.random.split(jax.random.key(0), 3)
     state = {"w": jnp.arange(9.0).reshape(3, 3), "n": jnp.arange(3)}
@@ -106,9 +106,9 @@ def mesh(*axes):
     [
         (lambda: Layout(0), "group and steps_per_call are at least 1; got 0 and 1"),
         (lambda: Layout(1, steps_per_call=0), "got 1 and 0"),
-        (lambda: Layout(1, "pmap"), "across is 'unroll' or 'vmap'; got 'pmap'"),  # pyright: ignore[reportArgumentType]
+        (lambda: Layout(1, "pmap"), "across is 'unroll', 'vmap' or 'map'; got 'pmap'"),  # pyright: ignore[reportArgumentType]
         (lambda: Layout(1, mesh=mesh("data", "member")), "axes 'member' and 'data', in this order"),
-        (lambda: Layout(1, "unroll", mesh=mesh("member", "data")), "use across='vmap'"),
+        (lambda: Layout(1, "unroll", mesh=mesh("member", "data")), "use across='vmap' or 'map'"),
     ],
 )
 def test_impossible_layouts_say_so(make, message):

@@ -257,6 +257,23 @@ def test_what_a_later_method_could_not_do_is_said_before_the_first_is_trained(ca
     assert list(tmp_path.iterdir()) == []
 
 
+def test_layouts_of_the_flags():
+    from support.flags import Hardware
+
+    import jaxtickets as jt
+
+    for flags, layout in (
+        ({}, None),
+        ({"layout": "one_by_one", "members_together": 3}, jt.Layout(1, "unroll")),
+        ({"layout": "map"}, jt.Layout(4, "map")),
+        ({"layout": "map", "members_together": 2}, jt.Layout(2, "map")),
+        ({"layout": "vmap", "members_together": 9}, jt.Layout(4, "vmap")),
+        ({"members_together": 2}, jt.AutoLayout(group=2)),
+        ({"layout": "measured"}, jt.AutoLayout(measure=True)),
+    ):
+        assert Hardware(**flags).fit_kwargs(4)["layout"] == layout
+
+
 def test_every_number_of_every_command_has_a_rule_or_a_reason():
     """A new flag is a finite number by itself; a count, a rate or a share says so."""
     from support import command, flags

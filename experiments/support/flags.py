@@ -146,8 +146,10 @@ class Hardware:
     """What the other flags start from."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of computation; parameters, scores and statistics stay float32."""
-    layout: Literal["auto", "one_by_one", "unroll", "vmap"] = "auto"
-    """How members lie on the hardware; auto chooses what was fastest for the backend."""
+    layout: Literal["auto", "measured", "one_by_one", "unroll", "vmap", "map"] = "auto"
+    """How members lie on the hardware; auto chooses by network and device, measured tries all."""
+    members_together: Annotated[int | None, Within(1, 10_000)] = None
+    """How many members train at a time, whatever the device's memory."""
     checkpoint_every: Annotated[float, Within(0, 604_800)] = 60.0
     """Seconds between checkpoints."""
     distributed: bool = False
@@ -160,21 +162,23 @@ class Hardware:
 
     def fit_kwargs(self, members: int) -> dict[str, Any]:
         """Arguments of `jt.fit` for a plan of so many members."""
-        layouts = {
-            "one_by_one": jt.Layout(1, "unroll"),
-            "unroll": jt.Layout(members, "unroll"),
-            "vmap": jt.Layout(members, "vmap"),
-        }
-        if self.distributed:
-            layouts = {"one_by_one": _over_hosts(1), "vmap": _over_hosts(members)}
-            if self.layout == "unroll":
-                raise FlagError("--layout: of several hosts it is auto, vmap or one_by_one.")
-        return {"layout": layouts.get(self.layout), "checkpoint_every": self.checkpoint_every}
+        together, layout = self.members_together, None
+        if self.layout == "one_by_one":
+            layout = self._lying(1, "unroll")
+        elif self.layout in ("unroll", "vmap", "map"):
+            layout = self._lying(min(together or members, members), self.layout)
+        elif together is not None or self.layout == "measured":
+            layout = jt.AutoLayout(together, measure=True if self.layout == "measured" else None)
+        return {"layout": layout, "checkpoint_every": self.checkpoint_every}
 
-
-def _over_hosts(group: int) -> jt.Layout:
-    """So many members at a time, over the devices of all hosts."""
-    return jt.Layout(group, "vmap", mesh=member_mesh(group, jax.devices()))
+    def _lying(self, group: int, across: Literal["unroll", "vmap", "map"]) -> jt.Layout:
+        """So many members at a time; of several hosts over the devices of all."""
+        if not self.distributed:
+            return jt.Layout(group, across)
+        if self.layout == "unroll":
+            raise FlagError("--layout: of several hosts it is auto, vmap, map or one_by_one.")
+        across = "vmap" if across == "unroll" else across
+        return jt.Layout(group, across, mesh=member_mesh(group, jax.devices()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +211,7 @@ class SeedsConfig(Hardware):
                 "checkpoint_every",
                 "layout",
                 "distributed",
+                "members_together",
             )
         } | {"seed": seed}
         changes |= {

@@ -20,7 +20,7 @@ from support.flags import Hardware
 
 import jaxtickets as jt
 from jaxtickets import engine, report
-from jaxtickets.engine import checks
+from jaxtickets.engine.candidates import check_asked
 from jaxtickets.ledger import PlanCost
 from jaxtickets.plan import Collect, Plan
 
@@ -58,9 +58,8 @@ def priced(config: Hardware, plan: Plan, task: jt.Task, data: Any) -> PlanCost:
     What cannot be is said now, and not after another's training.
     """
     with command.planning():
-        if (layout := config.fit_kwargs(plan.width)["layout"]) is not None:
-            checks.check_layout(plan, layout)
-        checks.check_batch(plan, len(data) - plan.validation, layout or jt.Layout(1, "unroll"))
+        asked = config.fit_kwargs(plan.width)["layout"]
+        check_asked(asked, plan, len(data) - plan.validation)
         return jt.cost(plan, task, data)
 
 

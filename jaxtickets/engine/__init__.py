@@ -5,6 +5,7 @@ the mask with `mask_rule`, what an optimizer of your own is with `build_optimize
 """
 
 from jaxtickets.engine.atomic import write_json
+from jaxtickets.engine.candidates import AutoLayout
 from jaxtickets.engine.events import Collected, Message
 from jaxtickets.engine.fitting import fit
 from jaxtickets.engine.mask_rules import MaskRule, mask_rule
@@ -15,6 +16,7 @@ from jaxtickets.engine.probes import read_probes
 from jaxtickets.engine.versions import versions
 
 __all__ = [
+    "AutoLayout",
     "Collected",
     "MaskRule",
     "Message",

@@ -36,6 +36,7 @@ class Feed(Protocol):
     steps_per_epoch: int
     rows: int
     mapped: tuple[bool, ...]
+    scans: bool  # whether several steps may be taken in one call
 
     def for_members(self, keys: jax.Array, layout: Layout, bag: float = 1.0) -> Feed:
         """The same data, in the orders of the members with those keys; each sees its own bag, a
@@ -105,14 +106,17 @@ class DeviceFeed:
     key.
     """
 
-    mapped = (False, True, False)  # data shared, order by member, position shared
+    # data shared, order by member, position shared
+    mapped: tuple[bool, ...] = (False, True, False)
+    scans = True
 
     def __init__(self, dataset: Dataset, batch_size: int, layout: Layout) -> None:
         self.steps_per_epoch = len(dataset) // batch_size
         self.rows = len(dataset)
-        self._data = members.place((dataset.x, dataset.y), layout)
+        self._layout = layout
+        self._data = self._on_devices((dataset.x, dataset.y))
         self.dataset: Dataset | None = dataset
-        self._dataset, self._batch_size, self._layout = dataset, batch_size, layout
+        self._dataset, self._batch_size = dataset, batch_size
         self._keys: jax.Array | None = None
         self._epoch = -1
         self._order: jax.Array | None = None
@@ -125,13 +129,17 @@ class DeviceFeed:
         """The same arrays on the device; only the order is another."""
         feed = copy.copy(self)
         feed._keys, feed._layout, feed._epoch, feed._order = keys, layout, -1, None
-        feed._data = members.place(self._data, layout)
+        feed._data = feed._on_devices(self._data)
         if bag < 1:
             feed.steps_per_epoch, feed.rows = (
                 max(1, exact_floor(bag, self.steps_per_epoch)),
                 exact_floor(bag, self.rows),
             )
         return feed
+
+    def _on_devices(self, data: PyTree) -> PyTree:
+        """All data, in the dtypes that it is stored in: images stay bytes."""
+        return members.place(data, self._layout)
 
     def gather(self, length: int | None = None) -> Gather:
         """The rows of a batch, augmented, cut to `length` and prepared."""
@@ -145,15 +153,20 @@ class DeviceFeed:
 
     def batch(self, epoch: int, position: int) -> tuple[PyTree, ...]:
         """All data, the members' orders, and the place."""
-        if epoch != self._epoch:
-            order = _draw_order(self._keys, epoch, len(self._dataset), self.rows)
-            self._order, self._epoch = members.place(order, self._layout, "member"), epoch
-            if self._lengths is not None:
-                batches = members.fetch(order)[
-                    :, : self.rows // self._batch_size * self._batch_size
-                ].reshape(len(order), -1, self._batch_size)
-                self._longest = self._lengths[batches].max((0, 2))
+        self._draw(epoch)
         return self._data, self._order, np.int32(position)
+
+    def _draw(self, epoch: int) -> None:
+        """The members' orders of an epoch, unless they are there."""
+        if epoch == self._epoch:
+            return
+        order = _draw_order(self._keys, epoch, len(self._dataset), self.rows)
+        self._order, self._epoch = members.place(order, self._layout, "member"), epoch
+        if self._lengths is not None:
+            batches = members.fetch(order)[
+                :, : self.rows // self._batch_size * self._batch_size
+            ].reshape(len(order), -1, self._batch_size)
+            self._longest = self._lengths[batches].max((0, 2))
 
     def bucket_length(self, epoch: int, position: int, batches: int = 1) -> int | None:
         """The smallest bucket that holds the longest example of those batches, of all members
@@ -161,7 +174,7 @@ class DeviceFeed:
         """
         if self._lengths is None:
             return None
-        self.batch(epoch, position)
+        self._draw(epoch)
         longest = self._longest[position : position + batches].max()
         return next(bucket for bucket in self._dataset.buckets if bucket >= longest)
 
@@ -213,6 +226,7 @@ class HostFeed:
     """
 
     mapped = (True, True)
+    scans = False
 
     def __init__(self, stream: Stream, batch_size: int, layout: Layout, check: Check) -> None:
         self.steps_per_epoch = len(stream) // batch_size
@@ -317,16 +331,3 @@ class HostFeed:
 
 def _as_it_comes(batch: PyTree, key: jax.Array) -> tuple[PyTree, jax.Array]:
     return batch
-
-
-def make_feed(
-    data: Dataset | Stream, batch_size: int, layout: Layout, check: Check = lambda x, name: None
-) -> DeviceFeed | HostFeed:
-    """The feed that fits the data; `check` raises `DataError` for a stream's batch that the network
-    cannot take.
-    """
-    return (
-        DeviceFeed(data, batch_size, layout)
-        if isinstance(data, Dataset)
-        else HostFeed(data, batch_size, layout, check)
-    )

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 import numbers
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,20 +15,25 @@ import jax
 from jaxtickets import members
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.dataset.arrays import as_dataset
+from jaxtickets.engine import checkpoints as stored
 from jaxtickets.engine import checks, hosts
+from jaxtickets.engine.auto_layout import choose
+from jaxtickets.engine.candidates import AutoLayout, Candidates, candidates, check_asked
 from jaxtickets.engine.checkpoints import Checkpoints
 from jaxtickets.engine.driver import drive
-from jaxtickets.engine.feed import Feeds, hold_out, make_feed
+from jaxtickets.engine.feed import hold_out
 from jaxtickets.engine.finite import check_prepared
 from jaxtickets.engine.given import given_network
+from jaxtickets.engine.host_rows import make_feed
 from jaxtickets.engine.identity import identity_of
+from jaxtickets.engine.kept_layout import keep_layout, kept_layout
 from jaxtickets.engine.network_units import UnitsOf
 from jaxtickets.engine.preemption import Notice, preemption
 from jaxtickets.engine.probes import Probe, make_probe
 from jaxtickets.engine.programs import Programs
 from jaxtickets.engine.progress import ProgressLine
 from jaxtickets.engine.recorder import Recorder
-from jaxtickets.engine.run import Run, groups_of
+from jaxtickets.engine.run import Run, RunOfLayout, groups_of
 from jaxtickets.engine.run_folder import RunFolder, out_folder
 from jaxtickets.engine.state import Network, Weights, of_network
 from jaxtickets.engine.ticket_log import TicketLog
@@ -53,7 +59,7 @@ def fit(
     *,
     key: int | jax.Array,
     out: str | Path | None = None,
-    layout: Layout | None = None,
+    layout: Layout | AutoLayout | None = None,
     start_from: PyTree | Ticket | TicketEnsemble | str | Path | None = None,
     checkpoint_every: float = 60.0,
     progress: bool = True,
@@ -64,8 +70,9 @@ def fit(
 
     Every lineage has its own key, `fold_in(key, i)`, from which its weights, mask, data order,
     augmentation and dropout come; lineage i is the same whatever the others are, and so are the
-    children of a Fork: bit for bit on one backend where members are unrolled; vmapped where groups
-    are of one size; between layouts but for rounding, which in time moves masks (see `Layout`).
+    children of a Fork: bit for bit on one backend where members are unrolled; vmapped or mapped
+    where groups are of one size; between layouts but for rounding, which in time moves masks (see
+    `Layout`).
 
     Args:
       plan: the method (see `jaxtickets.methods`).
@@ -75,7 +82,9 @@ def fit(
       out: run folder: empty, not there yet, or of this run. A run that was interrupted goes on from
         its last checkpoint when `fit` is called again with the same arguments, and ends in the same
         bits; a finished one is loaded.
-      layout: how members lie on the hardware; by default chosen for the backend.
+      layout: how members lie on the hardware; by default chosen for backend, network and memory,
+        as `AutoLayout` says, of which one can be given too. A run that goes on takes the layout
+        that it began with.
       start_from: a network trained elsewhere, in place of fresh weights: a tree of params,
         `(params, model_state)` where there are batch statistics, a `Ticket`, an ensemble of one, or
         a ticket file. A ticket whose dead units were cut out starts as the smaller network that it
@@ -98,6 +107,7 @@ def fit(
         `probe`.
       MaskError: a sparsity or rules that the network's layers cannot meet.
       TicketError: a `start_from` that does not fit the network.
+      PlanError: a `layout` that is none, or a memory that JAXTICKETS_DEVICE_MEMORY cannot state.
       ValueError: a `key` or `layout` that does not fit the plan; a `probe` without `out`, or not
         every so many whole epochs; a `checkpoint_every` that is no number of seconds.
       NonFiniteLoss: a loss became NaN or infinite; what was collected before is in `out/tickets`.
@@ -135,9 +145,10 @@ def fit(
             folder.finish()
             return tickets
         log = TicketLog(task, checked.x_spec, plan, folder)
-        run = _run_of(plan, task, key, checked, log)
+        show = progress and jax.process_index() == 0
+        run = _run_of(plan, task, key, checked, log, folder, ProgressLine(0, show).say)
         with preemption(kept=folder is not None) as wanted_back:
-            return _run(run, log, folder, checkpoint_every, progress, wanted_back)
+            return _run(run, log, folder, checkpoint_every, show, wanted_back)
 
 
 class _Checked(NamedTuple):
@@ -145,7 +156,8 @@ class _Checked(NamedTuple):
 
     train: Dataset | Stream
     held: Dataset | None
-    layout: Layout
+    asked: Layout | AutoLayout
+    among: Candidates
     example: PyTree
     traced: Traced
     given: Network | None
@@ -161,7 +173,7 @@ class _Checked(NamedTuple):
 
     def about(self) -> dict[str, Any]:
         """What is the same on all hosts."""
-        return (self.identity or {}) | {"layout": str(self.layout)}
+        return (self.identity or {}) | {"layout": str(self.asked)}
 
 
 def _check(
@@ -170,7 +182,7 @@ def _check(
     train: Any,
     key: int | jax.Array,
     out: Path | None,
-    layout: Layout | None,
+    layout: Layout | AutoLayout | None,
     start_from: Any,
     probe: Any,
     probe_every: int,
@@ -183,12 +195,10 @@ def _check(
     checks.check_data(plan, task, data)
     checks.check_key(key, plan.width)
     fitted, held = hold_out(data, plan.validation) if isinstance(data, Dataset) else (data, None)
-    together = 1 if plan.sequential else plan.copies(len(plan.phases))
-    layout = layout or members.default_layout(together, lineages=min(plan.width, together))
-    checks.check_layout(plan, layout)
-    checks.check_batch(plan, len(fitted), layout)
+    asked = check_asked(layout, plan, len(fitted))
     example = checks.example_of(fitted)
     traced = checks.check_model(plan, task, fitted, example)
+    among = candidates(asked, plan, fitted, traced)
     params, model_state, x_spec = traced.params, traced.model_state, traced.x_spec
     given = given_network(start_from, task, params, model_state)
     checks.check_given(plan, given)
@@ -206,32 +216,50 @@ def _check(
         identity = identity_of(plan, task, data, key, traced, given)
         identity |= {} if probed is None else {"probe": probed.identity()}
     return _Checked(
-        fitted, held, layout, example, traced, given, begins, units_of, probed, identity
+        *(fitted, held, asked, among, example, traced, given, begins, units_of, probed, identity)
     )
 
 
-def _run_of(plan: Plan, task: Task, key: int | jax.Array, checked: _Checked, log: TicketLog) -> Run:
-    """The context of a run."""
-    layout, traced = checked.layout, checked.traced
+def _run_of(
+    plan: Plan,
+    task: Task,
+    key: int | jax.Array,
+    checked: _Checked,
+    log: TicketLog,
+    folder: RunFolder | None,
+    say: Callable[[str], None],
+) -> Run:
+    """The context of a run, with the layout that its folder has or that is chosen now."""
+    traced = checked.traced
     # A stream's batches come prepared.
     check = functools.partial(check_values, task, lambda x: x, traced.params, traced.model_state)
-    lying = members.for_members(layout, min(layout.group, plan.width))
-    return Run(
-        plan=plan,
-        task=task,
-        feeds=Feeds(make_feed(checked.train, plan.batch_size, lying, check)),
-        held=checked.held,
-        example=checked.example,
-        given=checked.given,
-        begins=checked.begins,
-        units_of=checked.units_of,
-        x_spec=checked.x_spec,
-        layout=layout,
-        groups=groups_of(plan, layout, members.member_keys(key, plan.width)),
-        programs=Programs(),
-        probe=checked.probe,
-        masks_before=log.masks_before,
+    of_layout = RunOfLayout(
+        functools.partial(
+            Run,
+            plan=plan,
+            task=task,
+            held=checked.held,
+            example=checked.example,
+            given=checked.given,
+            begins=checked.begins,
+            units_of=checked.units_of,
+            x_spec=checked.x_spec,
+            programs=Programs(),
+            probe=checked.probe,
+            masks_before=log.masks_before,
+        ),
+        functools.partial(make_feed, checked.train, plan.batch_size, check=check),
+        functools.partial(groups_of, plan, keys=members.member_keys(key, plan.width)),
     )
+    chosen = None if folder is None else kept_layout(folder.path, checked.asked)
+    chosen = chosen or choose(of_layout, checked.among, say)
+    if folder is not None and folder.writes:
+        keep_layout(folder.path, chosen, going_on=bool(stored.numbers(folder.checkpoints)))
+    if chosen.why:
+        say(chosen.why)
+    run = of_layout(chosen.layout, chosen.streamed)
+    run.programs.seconds = 0.0  # the run's clock begins now, after the trials
+    return run
 
 
 def _run(
@@ -239,12 +267,11 @@ def _run(
     log: TicketLog,
     folder: RunFolder | None,
     checkpoint_every: float,
-    progress: bool,
+    show: bool,
     wanted_back: Notice,
 ) -> TicketEnsemble:
     """Train, and leave everything in its place."""
     steps = run.plan.all_steps(run.feeds.steps_per_epoch)
-    show = progress and jax.process_index() == 0
     line = ProgressLine(steps, show, compiling=lambda: run.programs.seconds)
     with contextlib.ExitStack() as closing:
         checkpoints = None

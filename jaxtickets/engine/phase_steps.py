@@ -78,7 +78,7 @@ def _(phase: Start, run: Run, group: Group, index: int, state: None, done: int =
     program = run.programs.over_members(
         steps.start_step, static, args, mapped, group.layout, runs_once=True
     )
-    begun = _beginning(group, program(*args))
+    begun = beginning(group, program(*args))
     if phase.sparsity and phase.scores != "random":
         pruning = Prune(
             phase.sparsity,
@@ -98,7 +98,8 @@ def start_arguments(run: Run, group: Group, optimizer: Any) -> tuple[Any, Any, t
     return static, (group.keys, run.example, *given), (True, False, False)[: 2 + len(given)]
 
 
-def _beginning(group: Group, lineage: Lineage) -> GroupState:
+def beginning(group: Group, lineage: Lineage) -> GroupState:
+    """The state of a group whose networks are these, before anything is told of them."""
     tally, report = empty_tally(len(group)), no_report(len(group))
     return GroupState(*(group.place(part) for part in (lineage, tally, report)))
 
@@ -116,7 +117,7 @@ def _(phase: Fork, run: Run, group: Group, index: int, state: Parents, done: int
     program = run.programs.over_members(
         _fork_step, (run, phase, index, units), args, (True,) * 4, group.layout, runs_once=True
     )
-    children = _beginning(group, program(*args))._replace(remembered=own.remembered)
+    children = beginning(group, program(*args))._replace(remembered=own.remembered)
     yield children._replace(parents=state if group.more_children else None), None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jaxtickets import members
+from jaxtickets.engine.device_memory import DoesNotFit, bytes_needed
 from jaxtickets.members import Layout
 
 PyTree = Any
@@ -24,11 +25,19 @@ class Programs:
     def __init__(self) -> None:
         self._programs: dict[tuple[Any, ...], Any] = {}
         self.seconds = 0.0
+        self.largest = 0
+        self._limit: int | None = None
 
     @property
     def count(self) -> int:
         """Programs compiled."""
         return len(self._programs)
+
+    def reset_largest(self, limit: int | None) -> None:
+        """From here on `largest` is the most bytes that a program in use needs, and one that needs
+        more than `limit` is refused with `DoesNotFit`.
+        """
+        self.largest, self._limit = 0, limit
 
     def over_members(
         self,
@@ -54,11 +63,18 @@ class Programs:
         """
         leaves, tree = jax.tree.flatten(tuple(args))
         shapes = tuple((jax.numpy.shape(leaf), str(leaf.dtype)) for leaf in leaves)
-        key = (build, static, tuple(mapped), layout.across, tree, shapes)
+        key = (build, static, tuple(mapped), layout.across, layout.mesh, tree, shapes)
         if key not in self._programs:
-            step = members.over_members(build(*static), mapped, layout.across)
+            step = members.over_members(build(*static), mapped, layout.across, layout.mesh)
             self._programs[key] = self._compile(step, args, donate, runs_once)
+        self._weigh(self._programs[key])
         return self._programs[key]
+
+    def _weigh(self, program: Any) -> None:
+        needed = bytes_needed(program) if hasattr(program, "memory_analysis") else None
+        self.largest = max(self.largest, needed or 0)
+        if self._limit is not None and needed is not None and needed > self._limit:
+            raise DoesNotFit(needed)
 
     def _compile(self, step: Any, args: Any, donate: tuple[int, ...], runs_once: bool) -> Any:
         began = time.perf_counter()

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxtickets import members
 from jaxtickets.dataset import Dataset
-from jaxtickets.engine.feed import Feeds
+from jaxtickets.engine.feed import DeviceFeed, Feeds, HostFeed
 from jaxtickets.engine.mask_rules import Removing
 from jaxtickets.engine.network_units import UnitsOf
 from jaxtickets.engine.probes import Probe
@@ -233,3 +233,32 @@ def optimizer_of_moments(plan: Plan, group: Group, index: int) -> Optimizer:
     trains.
     """
     return optimizer_before(plan, group, index) or optimizer_from(plan, index)
+
+
+class RunOfLayout:
+    """A run by its layout. Those of the same data share what lies on the device, and all share
+    their programs.
+
+    Args:
+      run: makes a run of its layout, groups and feeds.
+      feed: makes the feed for a layout, streamed or not.
+      groups: makes the groups of a layout.
+    """
+
+    def __init__(
+        self,
+        run: Callable[..., Run],
+        feed: Callable[..., DeviceFeed | HostFeed],
+        groups: Callable[..., tuple[Group, ...]],
+    ) -> None:
+        self._run, self._feed, self._groups = run, feed, groups
+        self._feeds: tuple[bool, Feeds] | None = None
+
+    def __call__(self, layout: Layout, streamed: bool) -> Run:
+        """The run with a layout, its data set streamed from the host or not."""
+        groups = self._groups(layout=layout)
+        if self._feeds is None or self._feeds[0] != streamed:
+            self._feeds = None  # what it holds on the device is gone before the other comes
+            feed = self._feed(layout=groups[0].layout, streamed=streamed)
+            self._feeds = (streamed, Feeds(feed))
+        return self._run(layout=layout, groups=groups, feeds=self._feeds[1])

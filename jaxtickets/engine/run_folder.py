@@ -44,7 +44,9 @@ _NOBODYS = frozenset({".DS_Store", "lost+found", ".ipynb_checkpoints"})
 _NETWORK = 90.0
 # What a run that was killed leaves half written: names of ours, the process behind them.
 _HALF = {
-    ".": re.compile(r"\.(config\.json|timing\.json|tickets\.safetensors|metrics\.jsonl)\.\d+"),
+    ".": re.compile(
+        r"\.(config\.json|layout\.json|timing\.json|tickets\.safetensors|metrics\.jsonl)\.\d+"
+    ),
     "tickets": re.compile(r"\.\d{3,}\.safetensors\.\d+"),
     "probe": re.compile(r"\.\d{3,}(\.\d{3,})?-\d{8,}\.npz"),
 }

@@ -49,7 +49,7 @@ def train(
         state = _prepared(phase, run, group, index, state)
     coefficients = l1_coefficients(run, group, phase.penalty, state.lineage.params)
     training = _Training(phase, run, group, index, feed, steps, coefficients)
-    per_call = 1 if isinstance(feed, HostFeed) else group.layout.steps_per_call
+    per_call = group.layout.steps_per_call if feed.scans else 1
     programs: dict[Any, Any] = {}
     previous_call = None
     name, epochs_before = short_name(phase), run.epochs_before(index)

@@ -61,6 +61,15 @@ def subjaxprs(eqn: Any) -> list[jex.Jaxpr]:
     )
 
 
+def operations(jaxpr: Any) -> set[str]:
+    """The names of all operations of a program, of what it calls and loops over too."""
+    found: set[str] = set()
+    for each in _jaxprs([jaxpr]):
+        for eqn in each.eqns:
+            found |= {eqn.primitive.name}.union(*map(operations, subjaxprs(eqn)))
+    return found
+
+
 def called(eqn: Any, operands: Sequence[Any]) -> tuple[jex.Jaxpr, list[Any]] | None:
     """The jaxpr that an operation runs once, as it is, and which of the operands it hands on.
 

@@ -4,6 +4,28 @@ import sys
 
 import jax
 
+
+def check_that_devices_convolve_for_their_own_members():
+    """Left to itself XLA would compute one grouped convolution of all members on every device."""
+    from jaxtickets import members
+
+    def step(image, kernel):
+        how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", **how)
+
+    layout = members.Layout(8, mesh=members.member_mesh(8, jax.devices()))
+    images, kernels = (
+        members.place(jax.numpy.ones((8, *shape)), layout, "member")
+        for shape in ((2, 6, 6, 3), (3, 3, 3, 5))
+    )
+    for across, grouped in (("vmap", "feature_group_count=2"), ("map", None)):
+        stepped = members.over_members(step, (True, True), across, layout.mesh)
+        text = jax.jit(stepped).lower(images, kernels).compile().as_text()
+        assert "all-gather" not in text
+        assert ("feature_group_count" in text) == (grouped is not None)
+        assert grouped is None or grouped in text
+
+
 if __name__ == "__main__":
     folder, cache, devices, *distributed = sys.argv[1:]
     jax.config.update("jax_platforms", "cpu")
@@ -20,6 +42,8 @@ if __name__ == "__main__":
     from jaxtickets.masks import Units
     from jaxtickets.members import Layout, default_layout, member_mesh
 
+    if not distributed:
+        check_that_devices_convolve_for_their_own_members()
     assert default_layout(2, "gpu", jax.devices()).mesh is not None
     plan = dst(2, collect="best", validation=24)
     mesh = member_mesh(2, jax.devices())
@@ -34,17 +58,20 @@ if __name__ == "__main__":
         plan, out=f"{folder}/dst", layout=Layout(2, mesh=mesh)
     )  # finished: every process loads it
     assert len(again) == len(tickets)
+    fit(edst(4), layout=Layout(4, "map", 2, mesh)).save(
+        f"{folder}/mapped-{distributed[0] if distributed else 0}"
+    )
     fit(edst(2), layout=Layout(1, mesh=member_mesh(1, jax.devices()))).save(
         f"{folder}/edst-{distributed[0] if distributed else 0}"
     )
     if not distributed:
         # Children over more rows of the mesh than their parent, stopped among the children and gone on with.
-        for name, plan, saves, run in (
-            ("pat", pat(4), 9, fit),
-            ("ltr", ltr(4), 16, fit),
-            ("shrunk", shrunk(4), 9, fit),
-            ("units", dst(4, structure=Units()), 9, fit),
-            ("packed", packed_task.packed(4), 8, packed_task.fit),
+        for name, plan, saves, run, across in (
+            ("pat", pat(4), 9, fit, "map"),
+            ("ltr", ltr(4), 16, fit, "vmap"),
+            ("shrunk", shrunk(4), 9, fit, "map"),
+            ("units", dst(4, structure=Units()), 9, fit, "vmap"),
+            ("packed", packed_task.packed(4), 8, packed_task.fit, "vmap"),
         ):
             real, left = Checkpoints.save, iter(range(saves - 1, -1, -1))
 
@@ -54,7 +81,7 @@ if __name__ == "__main__":
                     raise InterruptedError
 
             Checkpoints.save = save
-            layout = Layout(2, mesh=member_mesh(2, jax.devices()))
+            layout = Layout(2, across, mesh=member_mesh(2, jax.devices()))
             try:
                 run(plan, out=f"{folder}/{name}", layout=layout, checkpoint_every=0)
                 raise AssertionError

@@ -9,7 +9,7 @@ import pytest
 
 import jaxtickets as jt
 from jaxtickets.dataset import Dataset
-from jaxtickets.engine.feed import make_feed
+from jaxtickets.engine.host_rows import make_feed
 from jaxtickets.plan import Collect, Length, Plan, Start, Train
 from jaxtickets.schedules import Constant
 

@@ -81,7 +81,9 @@ def constant(params, state, x, train, key):
 
 
 @pytest.mark.parametrize(
-    "layout", [Layout(1, "unroll"), Layout(3, "unroll"), Layout(2, "vmap")], ids=str
+    "layout",
+    [Layout(1, "unroll"), Layout(3, "unroll"), Layout(2, "vmap"), Layout(2, "map")],
+    ids=str,
 )
 def test_member_i_of_any_layout_equals_a_lone_run_of_its_key(layout):
     keys = jax.random.split(jax.random.key(5), 3)
@@ -114,7 +116,7 @@ def test_a_seed_stands_for_the_keys_folded_from_it():
     assert same(fit(dst(1), key=7).tickets[0], fit(dst(2), key=7).tickets[0])
 
 
-@pytest.mark.parametrize("across", ["unroll", "vmap"])
+@pytest.mark.parametrize("across", ["unroll", "vmap", "map"])
 def test_several_steps_in_one_call_are_the_same_steps(across):
     """Two epochs of six steps in calls of four: four, one, one, four, one, one. The mask changes inside a scan, too."""
     one, four = (fit(dst(2), layout=Layout(2, across, steps_per_call=n)) for n in (1, 4))

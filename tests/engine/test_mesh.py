@@ -45,6 +45,7 @@ def check(folder, process=0):
         fit(dst(2, collect="best", validation=24)),
     )
     assert_close(jt.load(folder / f"edst-{process}", task()), fit(edst(2)))
+    assert_close(jt.load(folder / f"mapped-{process}", task()), fit(edst(4)))
 
 
 def test_four_devices_train_as_one(tmp_path, compile_cache):

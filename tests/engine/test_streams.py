@@ -10,7 +10,7 @@ from tiny_task import CLASSES, data, dst, edst, fit, same
 
 import jaxtickets as jt
 from jaxtickets.dataset import Stream
-from jaxtickets.engine.feed import make_feed
+from jaxtickets.engine.host_rows import make_feed
 from jaxtickets.members import Layout
 
 
