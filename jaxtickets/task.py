@@ -66,6 +66,8 @@ class Task:
         checks.plain_fields(self)
         check_name("Task", self.name)
         check_rules(self.prunable)
+        # a list of rules too is a part of the key under which programs are kept
+        object.__setattr__(self, "prunable", tuple(map(tuple, self.prunable)))
         if self.plain is not None and not isinstance(self.plain, Task):
             raise TypeError(
                 f"{self.name}: plain is a Task, or None; got {checks.shown(self.plain)}."

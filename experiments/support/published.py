@@ -8,8 +8,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from jaxtickets.report import Column, Mean, ScoreTable
 from jaxtickets.report.html import PaperRow
 from jaxtickets.report.html.own_rows import network_of
+from jaxtickets.report.html.papers import SCORES
 
 FILE = Path(__file__).resolve().with_name("papers.toml")
 SETTING = ("title", "method", "network", "dataset", "members", "sparsity", "epochs")
@@ -37,11 +39,54 @@ class Published:
 
 
 @functools.cache
+def _contents() -> dict[str, Any]:
+    return tomllib.loads(FILE.read_text(encoding="utf-8"))
+
+
+def _tables() -> list[dict[str, Any]]:
+    return _contents()["table"]
+
+
+@functools.cache
 def paper_rows() -> tuple[PaperRow, ...]:
     """All rows of the papers' tables, to stand beside ours in a report."""
-    contents = tomllib.loads(FILE.read_text(encoding="utf-8"))
-    counted = contents["counted"]
-    return tuple(_row(table, row, counted) for table in contents["table"] for row in table["rows"])
+    counted = _contents()["counted"]
+    return tuple(_row(table, row, counted) for table in _tables() for row in table["rows"])
+
+
+def printed_tables() -> dict[str, ScoreTable]:
+    """The papers' tables as they are printed, by their sources."""
+    return {table["source"]: _printed(table) for table in _tables()}
+
+
+def _printed(table: dict[str, Any]) -> ScoreTable:
+    names = table["columns"].split()
+    rows = [dict(zip(names, row, strict=True)) for row in table["rows"]]
+    shown = [name for name in names if name not in ("title", "method", "accuracy+-")]
+    shown = [name for name in shown if name not in ("members", "sparsity", "epochs")]
+
+    def cell(row: dict[str, Any], name: str) -> Any:
+        value = None if row[name] == "" else row[name]
+        error = row.get(f"{name.removesuffix('%')}+-")
+        return value if error is None else Mean(value, error)
+
+    columns = tuple(_column(name, [row[name] for row in rows]) for name in shown)
+    cells = tuple(tuple(cell(row, name) for name in shown) for row in rows)
+    titles = tuple(str(row["title"]) for row in rows)
+    setting = (table.get("network"), table.get("dataset"))
+    note = f"{', '.join(name for name in setting if name)}. " if any(setting) else ""
+    return ScoreTable(columns, titles, cells, (f"{note}{table['source']}.",), table["source"])
+
+
+def _column(name: str, values: list[Any]) -> Column:
+    """A column of numbers as printed: with as many decimals as the longest of them has."""
+    known = SCORES.get(name.removesuffix("%"))
+    title = known.title if known else name.removesuffix("%").replace("_", " ")
+    title += " %" if name.endswith("%") else ""
+    if any(isinstance(value, str) and value for value in values):
+        return Column(title, words=True)
+    digits = max((len(str(float(v)).partition(".")[2]) for v in values if v != ""), default=0)
+    return Column(title, digits=digits)
 
 
 def _row(table: dict[str, Any], printed: list[Any], counted: dict[str, str]) -> PaperRow:

@@ -197,3 +197,11 @@ def test_the_cost_of_an_nnx_module_with_batch_statistics():
     before = jax.tree.map(np.copy, state)
     task.apply(params, state, np.ones((2, 4, 4, 1), np.float32), True, jax.random.key(1))
     assert jax.tree.all(jax.tree.map(np.array_equal, before, state))
+
+
+def test_rules_may_be_lists():
+    """A task is part of the key under which programs are kept: whatever its rules were, it has a hash."""
+    listed = classification(Plain(), prunable=[["Dense_0/kernel", True], (".*", False)])
+    rules = (("Dense_0/kernel", True), (".*", False))
+    assert listed == classification(Plain(), prunable=rules)
+    assert hash(listed) == hash(classification(Plain(), prunable=rules))
