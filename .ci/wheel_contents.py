@@ -1,4 +1,4 @@
-"""Checks what is in a wheel: `python .ci/wheel_contents.py FILE.whl`. The package, and nothing else."""
+"""Checks what is in a wheel: `python .ci/wheel_contents.py FILE.whl`. The package alone."""
 
 import sys
 import zipfile

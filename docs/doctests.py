@@ -1,4 +1,4 @@
-"""Shows the doctests of docstrings as code: for mkdocstrings, which knows them in "Examples" only."""
+"""Shows doctests as code: mkdocstrings knows those under "Examples" only."""
 
 from __future__ import annotations
 
