@@ -91,13 +91,13 @@ def exchange_units(
     >>> from jaxtickets.masks.units import find_units, unit_mask
     >>> def mlp(params, state, x, train, key):
     ...     return jnp.tanh(x @ params["w1"]) @ params["w2"], state
-    >>> params = {"w1": jnp.array([[3.0, 1.0, 0.0]]), "w2": jnp.array([[2.0], [5.0], [0.0]])}
+    >>> params = {"w1": jnp.array([[3.0, 1.0, 0.0]]), "w2": jnp.array([[2.0, 5.0, 0.0]] * 2).T}
     >>> units = find_units(mlp, params, {}, jax.ShapeDtypeStruct((1,), jnp.float32))
     >>> mask = unit_mask(units, jnp.array([True, True, False]))
     >>> fresh = lambda key: (jax.tree.map(lambda p: jnp.full(p.shape, 7.0), params), {})
     >>> new = exchange_units(units, mask, params, {}, 0.5, jax.random.key(0), fresh)
     >>> new.params["w1"].tolist(), new.params["w2"].tolist()
-    ([[3.0, 0.0, 7.0]], [[2.0], [0.0], [0.0]])
+    ([[3.0, 0.0, 7.0]], [[2.0, 2.0], [0.0, 0.0], [0.0, 0.0]])
 
     References:
       Chen et al., 2016, arXiv:1511.05641 (widening keeps the function); Evci et al., 2022,
