@@ -68,7 +68,7 @@ def _printed(table: dict[str, Any]) -> ScoreTable:
     def cell(row: dict[str, Any], name: str) -> Any:
         value = None if row[name] == "" else row[name]
         error = row.get(f"{name.removesuffix('%')}+-")
-        return value if error is None else Mean(value, error)
+        return value if value is None or error is None else Mean(value, error)
 
     columns = tuple(_column(name, [row[name] for row in rows]) for name in shown)
     cells = tuple(tuple(cell(row, name) for name in shown) for row in rows)

@@ -110,7 +110,7 @@ def fewest(counts: Sequence[np.ndarray]) -> tuple[int, int]:
 def table_of(mask: Any, rows: int, columns: int) -> np.ndarray:
     """Which blocks a mask [R r, C c] keeps weights of, bool [R, C]."""
     blocks = np.asarray(mask).reshape(mask.shape[0] // rows, rows, -1, columns)
-    return blocks.any((1, 3))
+    return np.asarray(blocks.any((1, 3)))
 
 
 class Packing(NamedTuple):

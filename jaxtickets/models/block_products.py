@@ -64,6 +64,7 @@ def _multiply(
     (x,) = args
     kernel = layer.get_variable("params", KERNEL)
     bias = layer.get_variable("params", "bias") if layer.use_bias else None
-    x, kernel, bias = layer.promote_dtype(jnp.asarray(x), kernel, bias, dtype=layer.dtype)
+    promoted: Any = layer.promote_dtype(jnp.asarray(x), kernel, bias, dtype=layer.dtype)
+    x, kernel, bias = promoted
     y = block_product(x, kernel, stored, layer.precision)
     return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
