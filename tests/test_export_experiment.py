@@ -78,7 +78,7 @@ def test_what_is_wrong_is_told_in_one_line(saved, tmp_path):
     for folder in "ab":
         (tmp_path / "runs" / folder).mkdir(parents=True)
         (tmp_path / "runs" / folder / "tickets.safetensors").write_bytes(saved[0].read_bytes())
-    with pytest.raises(ReportError, match="one run folder or ticket file .* here are 2 runs"):
+    with pytest.raises(ReportError, match=r"one run folder or ticket file .* here are 2 runs"):
         exported(tmp_path / "runs", tmp_path / "d.jax")
     np.savez(tmp_path / "p.npz", proba=np.ones((1, 2, 2)) / 2, y=np.zeros(2, int))
     with pytest.raises(ReportError, match="here are predictions"):
