@@ -210,6 +210,8 @@ def test_stablehlo_of_every_smaller_network_is_predict_proba(name, tmp_path):
     for rows in (slice(None), slice(1)):  # two batches, neither of them the one that was checked
         x = jax.tree.map(lambda a, r=rows: a[r], data.x)
         np.testing.assert_allclose(exported(x), wanted[rows], atol=1e-6)
+    exported(data.x)
+    assert exported._run._cache_size() == 2  # nothing is compiled twice
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ it is Python.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -79,7 +80,12 @@ class ExportedFunction:
                 f"{self.about['task']} was exported for {', '.join(self.program.platforms)}, and"
                 f" this is {here}; export it with platforms={(*self.program.platforms, here)}."
             )
-        return jax.jit(self.program.call)(list(self.weights), jax.tree.leaves(x))
+        return self._run(list(self.weights), jax.tree.leaves(x))
+
+    @functools.cached_property
+    def _run(self) -> Any:
+        """The program, compiled once for each number of examples."""
+        return jax.jit(self.program.call)
 
     def _check(self, x: PyTree) -> None:
         batch = self.about["batch"]
