@@ -122,10 +122,15 @@ def _model(exporting: Exporting) -> Any:
 
 
 def _padded(x: jax.Array, value: jax.Array, *, padding_config: Any) -> jax.Array:
-    """`lax.pad` by concatenation: jax2onnx 0.17 does not write one of a batch of any size."""
-    if any(low < 0 or high < 0 or inside for low, high, inside in padding_config):
+    """`lax.pad` by slices and concatenation: jax2onnx 0.17 does not write one of a batch of any
+    size.
+    """
+    if any(inside for _, _, inside in padding_config):
         return lax.pad(x, value, padding_config)
     for axis, (low, high, _) in enumerate(padding_config):
+        if low < 0 or high < 0:
+            end = x.shape[axis] + min(high, 0)
+            x = lax.slice_in_dim(x, max(-low, 0), end, axis=axis)
         edges = [
             [lax.broadcast(value, (*x.shape[:axis], width, *x.shape[axis + 1 :]))] * (width > 0)
             for width in (low, high)

@@ -9,6 +9,7 @@ it is Python.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from jaxtickets.dataset.conversion import as_inputs
 from jaxtickets.errors import DataError, ExportError
 from jaxtickets.files import paths
 from jaxtickets.files.whole import whole_file
+from jaxtickets.messages.checks import is_int, is_traced
 from jaxtickets.messages.quoting import shown, told
 from jaxtickets.tickets import file_layout
 from jaxtickets.tickets.exporting import PLATFORMS, Exporting, check_target
@@ -69,7 +71,8 @@ class ExportedFunction:
           DataError: x of another tree, shape or dtype, or another number of examples than it takes.
           ExportError: it was exported for other platforms than this one.
         """
-        x = jax.tree.map(lambda a: a if isinstance(a, jax.Array) else np.asarray(a), as_inputs(x))
+        if not any(map(is_traced, jax.tree.leaves(x))):
+            x = jax.tree.map(np.asarray, as_inputs(x))
         self._check(x)
         here = jax.export.default_export_platform()
         if here not in self.program.platforms:
@@ -77,7 +80,12 @@ class ExportedFunction:
                 f"{self.about['task']} was exported for {', '.join(self.program.platforms)}, and"
                 f" this is {here}; export it with platforms={(*self.program.platforms, here)}."
             )
-        return jax.jit(self.program.call)(list(self.weights), jax.tree.leaves(x))
+        return self._run(list(self.weights), jax.tree.leaves(x))
+
+    @functools.cached_property
+    def _run(self) -> Any:
+        """The program, compiled once for each number of examples."""
+        return jax.jit(self.program.call)
 
     def _check(self, x: PyTree) -> None:
         batch = self.about["batch"]
@@ -243,8 +251,10 @@ def load_exported(path: str | Path) -> ExportedFunction:
             raise ExportError(f"{path} is damaged or was changed: its SHA-256 does not match.")
         names, x_spec = list(about["arguments"]), file_layout.spec_from_json(about["input"])
         text = tensors.pop(_PROGRAM)
-        if sorted(names) != sorted(tensors) or about["batch"] != "any":
-            int(about["batch"])
+        if (batch := about["batch"]) != "any" and not is_int(batch):
+            raise ValueError(f"a batch of {shown(batch)}")
+        if sorted(names) != sorted(tensors):
+            raise ValueError("its arguments are not the tensors that it holds")
     except ExportError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -259,18 +269,17 @@ def load_exported(path: str | Path) -> ExportedFunction:
             " ensemble does."
         )
     wanted = program.in_avals[: len(names)]
-    inputs = [(s.shape, s.dtype) for s in jax.tree.leaves(x_spec)]
+    inputs = [(batch, s.shape, s.dtype) for s in jax.tree.leaves(x_spec)]
     if len(wanted) != len(names) or inputs != [
-        (aval.shape[1:], aval.dtype) for aval in program.in_avals[len(names) :]
+        ((aval.shape[0] if is_int(aval.shape[0]) else "any"), aval.shape[1:], aval.dtype)
+        for aval in program.in_avals[len(names) :]
+        if aval.shape
     ]:
         raise ExportError(f"{path}: its program takes other inputs than its metadata says.")
     weights = []
     for name, aval in zip(names, wanted, strict=True):
-        tensor = tensors.get(name)
-        if tensor is None or (tensor.shape, tensor.dtype) != (
-            aval.shape,
-            file_layout.stored(aval.dtype),
-        ):
+        tensor = tensors[name]
+        if (tensor.shape, tensor.dtype) != (aval.shape, file_layout.stored(aval.dtype)):
             raise ExportError(f"{path}: {shown(name)} is not what its program takes.")
         weights.append(tensor.view(aval.dtype))
     return ExportedFunction(about, x_spec, program, jax.device_put(weights))
