@@ -19,19 +19,22 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
-pytestmark = pytest.mark.usefixtures("programs_are_compiled_once", "experiments_are_importable")
+pytestmark = [
+    pytest.mark.usefixtures("programs_are_compiled_once", "experiments_are_importable"),
+    pytest.mark.timeout(1200),  # a minute where the machine is free
+]
 
 
 def call(*flags):
     command = [sys.executable, "-c", RUN, str(SCRIPT), "--tiny", *map(str, flags)]
     quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # nobody reads these times
-    return subprocess.run(command, capture_output=True, text=True, timeout=550, env=quick)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1100, env=quick)
 
 
 @pytest.mark.parametrize("parts", [("peak", "layout"), ("masked", "shrunk", "selection")], ids=str)
 def test_rows_are_measured_without_more_than_the_core(tmp_path, parts):
     out = tmp_path / "tiny.json"
-    done = call("--out", out, "--only", *parts)
+    done = call("--out", out, "--minutes", 18, "--only", *parts)
     assert done.returncode == 0, done.stderr
     assert "all is done" in done.stdout
     rows = json.loads(out.read_bytes())["rows"]
@@ -52,7 +55,7 @@ def test_what_is_measured_stays_and_is_of_one_machine(tmp_path):
     assert call("--out", out, "--only", "peak").returncode == 0
     again = json.loads(out.read_bytes())
     assert again["rows"] == found["rows"]
-    assert len(again["commands"]) == 2
+    assert again["commands"] == found["commands"]  # of the call that measured
     found["hardware"]["kind"] = "another"
     out.write_text(json.dumps(found))
     other = call("--out", out, "--only", "peak")
