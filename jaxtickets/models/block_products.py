@@ -65,5 +65,7 @@ def _multiply(
     kernel = layer.get_variable("params", KERNEL)
     bias = layer.get_variable("params", "bias") if layer.use_bias else None
     x, kernel, bias = layer.promote_dtype(jnp.asarray(x), kernel, bias, dtype=layer.dtype)
+    assert x is not None
+    assert kernel is not None
     y = block_product(x, kernel, stored, layer.precision)
     return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
