@@ -176,7 +176,8 @@ def test_a_plan_prints_what_it_does():
         "overrides=(Override(pattern='bias', lr=2.0, weight_decay=None),)))",
         "  21. Train(2 steps, lr=0.1, penalty=L1(strength=0.2 to 0 (linear), share=0.6, decoupled=True))",
         "  22. Train(2 steps, lr=0.1, penalty=L1(strength=0.2 to 0 (linear), on='all'))",
-        "  23. Collect()",
+        "  23. Pack(structure=Blocks(rows=2, columns=1), at_most=0.4)",
+        "  24. Collect()",
     ]
     assert str(Plan("one", (Start(), Train(Length(1, "steps")), Collect()))).startswith(
         "one: 1 ticket, 1 step, batch 128"

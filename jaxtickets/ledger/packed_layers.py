@@ -45,7 +45,7 @@ def likely_counts(height: int, width: int, density: float) -> np.ndarray:
     [width]: the quantiles of the binomial distribution.
 
     >>> likely_counts(32, 8, 0.25).tolist()
-    [4, 6, 7, 7, 8, 9, 10, 12]
+    [4, 6, 7, 8, 8, 9, 10, 12]
     """
     k = np.arange(height + 1)
     inside = min(max(density, 1e-12), 1 - 1e-12)

@@ -61,10 +61,11 @@ def _multiply(
     stored = layer.get_variable(COLLECTION, TABLE)
     if layer.dot_general is not None or layer.dot_general_cls is not None:
         raise ValueError(f"{layer.name} has a dot_general of its own")
-    (x,) = args
+    given = args[0] if args else kwargs["inputs"]
     kernel = layer.get_variable("params", KERNEL)
     bias = layer.get_variable("params", "bias") if layer.use_bias else None
-    promoted: Any = layer.promote_dtype(jnp.asarray(x), kernel, bias, dtype=layer.dtype)
-    x, kernel, bias = promoted
+    x, kernel, bias = layer.promote_dtype(jnp.asarray(given), kernel, bias, dtype=layer.dtype)
+    assert x is not None
+    assert kernel is not None
     y = block_product(x, kernel, stored, layer.precision)
     return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))

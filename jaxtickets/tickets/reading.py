@@ -71,9 +71,9 @@ def read(path: Path, task: Task) -> tuple[tuple[Ticket, ...], PyTree, Plan | Non
             ) from None
         may = jax.tree.leaves(masks.prunable(params, task.prunable))
         # What is there is held against what the network needs before any of it is read.
-        sizes = _sizes(
-            path, file, len(info) * (3 * len(jax.tree.leaves(params)) + len(jax.tree.leaves(state)))
-        )
+        most = len(info) * (2 * len(jax.tree.leaves(params)) + len(jax.tree.leaves(state)))
+        most += sum(len(_tables(params, state, shapes)) for shapes in smaller)
+        sizes = _sizes(path, file, most)
         left = dict(sizes)
         trees = []
         for i, shapes in enumerate(smaller):
