@@ -1,4 +1,4 @@
-"""Shows the doctests of docstrings as code: for mkdocstrings, which knows them in "Examples" only."""
+"""Shows the doctests of docstrings as code: mkdocstrings knows them in "Examples" only."""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ def test_a_page_runs_and_prints_what_it_shows(page, tmp_path):
 
 
 def test_pages_are_read_as_they_should_be():
-    text = "One.\n\n=== \"Tab\"\n\n    ```python\n    x = [\n        1]\n    ```\n\n```python\nprint(x)\n```\n```text\n[1]\n```\n"
+    tab = '=== "Tab"\n\n    ```python\n    x = [\n        1]\n    ```\n\n'
+    text = f"One.\n\n{tab}```python\nprint(x)\n```\n```text\n[1]\n```\n"
     code = snippets.script(text)
     assert code.splitlines()[5:7] == ["x = [", "    1]"]  # on the page's own lines
     assert code.splitlines()[10] == "print(x)"
@@ -122,11 +123,12 @@ def test_every_table_of_the_papers_has_its_place(experiments_are_importable):
 def test_the_repository_is_called_by_one_name():
     """It, its documentation and its notebooks are where pyproject.toml says."""
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
-    places = {
-        "github.com": urls["Repository"],
-        "raw.githubusercontent.com": urls["Repository"].replace("github.com", "raw.githubusercontent.com"),
-        "colab.research.google.com": urls["Repository"].replace("github.com", "colab.research.google.com/github"),
-        "github.io": urls["Documentation"].rstrip("/"),
+    repository = urls["Repository"].removeprefix("https://github.com")
+    paths = {
+        "github.com": repository,
+        "raw.githubusercontent.com": repository,
+        "colab.research.google.com": f"/github{repository}",
+        "github.io": urls["Documentation"].partition("github.io")[2].rstrip("/"),
     }
     files = [
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CITATION.cff", "mkdocs.yml")),
@@ -140,21 +142,24 @@ def test_the_repository_is_called_by_one_name():
             r"https://(?:\w+\.)?(github\.com|raw\.githubusercontent\.com|colab\.research\.google\.com|github\.io)(/[\w./-]*jaxtickets[\w./-]*)",
             file.read_text(encoding="utf-8"),
         ):
-            path = places[host].partition(host)[2]
-            assert address.startswith(path), (file.name, host + address)
+            assert address.startswith(paths[host]), (file.name, host + address)
             seen += 1
     assert seen > 20
 
 
 def test_the_hooks_run_the_ruff_that_the_tests_do():
-    (pinned,) = re.findall(r"ruff==([\d.]+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (pinned,) = set(
+        re.findall(r"ruff==([\d.]+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    )
     hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     assert re.findall(r"rev: v([\d.]+)", hooks) == [pinned]
 
 
 def test_one_version_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
+    cited = re.search(
+        r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M
+    )
     assert project["version"] == jt.__version__ == cited[1]
 
 
@@ -169,6 +174,26 @@ def test_what_a_wheel_should_not_have_is_named(monkeypatch):
     import wheel_contents
 
     files = wheel_contents.package_files()
-    assert {"jaxtickets/py.typed", "jaxtickets/__init__.pyi", "jaxtickets/report/templates/page.css"} <= files
-    assert wheel_contents.differences(files | {"tests/conftest.py"}, files) == ["has tests/conftest.py"]
-    assert wheel_contents.differences(files - {"jaxtickets/py.typed"}, files) == ["lacks jaxtickets/py.typed"]
+    assert {
+        "jaxtickets/py.typed",
+        "jaxtickets/__init__.pyi",
+        "jaxtickets/report/templates/page.css",
+    } <= files
+    assert wheel_contents.differences(files | {"tests/conftest.py"}, files) == [
+        "has tests/conftest.py"
+    ]
+    assert wheel_contents.differences(files - {"jaxtickets/py.typed"}, files) == [
+        "lacks jaxtickets/py.typed"
+    ]
+
+
+def test_links_that_lead_nowhere_are_found(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / ".ci"))
+    import links
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "index.html").write_text('<h1 id="top">A</h1><a href="../">home</a>')
+    (tmp_path / "index.html").write_text(
+        '<a href="a/#top"></a><a href="a/#bottom"></a><img src="b.png"><a href="https://c.d/e"></a>'
+    )
+    assert links.broken(tmp_path) == ["index.html: a/#bottom", "index.html: b.png"]
