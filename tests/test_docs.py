@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import snippets
+from others import others
 
 import jaxtickets as jt
 
@@ -197,3 +198,14 @@ def test_links_that_lead_nowhere_are_found(tmp_path, monkeypatch):
         '<a href="a/#top"></a><a href="a/#bottom"></a><img src="b.png"><a href="https://c.d/e"></a>'
     )
     assert links.broken(tmp_path) == ["index.html: a/#bottom", "index.html: b.png"]
+
+
+def test_doctests_of_docstrings_are_shown_as_code(monkeypatch):
+    others("griffe")
+    monkeypatch.syspath_prepend(str(DOCS))
+    import doctests
+
+    text = "One.\n\n>>> f(\n...     1)\n2\n\n>>> g()  # doctest: +ELLIPSIS\n3\n\nReferences:\n  A."
+    code = "```pycon\n>>> f(\n...     1)\n2\n\n>>> g()\n3\n```"
+    assert doctests.fenced(text) == f"One.\n\n{code}\n\nReferences:\n  A."
+    assert doctests.fenced("No code > here.") == "No code > here."
