@@ -1,4 +1,4 @@
-"""Checks what is in a wheel: `python .ci/wheel_contents.py FILE.whl`. The package alone."""
+"""Checks that a wheel has the package and nothing else: `python .ci/wheel_contents.py FILE.whl`."""
 
 import sys
 import zipfile

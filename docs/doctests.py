@@ -1,4 +1,4 @@
-"""Shows doctests as code: mkdocstrings knows those under "Examples" only."""
+"""Shows the doctests of docstrings as code: mkdocstrings knows them in "Examples" only."""
 
 from __future__ import annotations
 

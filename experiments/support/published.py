@@ -62,13 +62,14 @@ def printed_tables() -> dict[str, ScoreTable]:
 def _printed(table: dict[str, Any]) -> ScoreTable:
     names = table["columns"].split()
     rows = [dict(zip(names, row, strict=True)) for row in table["rows"]]
-    shown = [name for name in names if name not in ("title", "method", "accuracy+-")]
-    shown = [name for name in shown if name not in ("members", "sparsity", "epochs")]
+    aside = ("title", "method", "members", "sparsity", "epochs", "accuracy+-")
+    shown = [name for name in names if name not in aside]
 
     def cell(row: dict[str, Any], name: str) -> Any:
-        value = None if row[name] == "" else row[name]
         error = row.get(f"{name.removesuffix('%')}+-")
-        return value if value is None or error is None else Mean(value, error)
+        if error is not None:
+            return Mean(row[name], error)
+        return None if row[name] == "" else row[name]
 
     columns = tuple(_column(name, [row[name] for row in rows]) for name in shown)
     cells = tuple(tuple(cell(row, name) for name in shown) for row in rows)
