@@ -6,9 +6,9 @@
     python experiments/ablations_cifar.py --sweep structure --preset paper --seeds 0 1 2 --cost
 
 Of Prune and Tune (figure 3): sparsity, structure (connections or neurons), masks_and_schedule,
-ensemble_size; scope and bagging, of which it says that they make little difference, or not what.
-Of FreeTickets (tables 5, 9 and 10, figures 4 and 5): exploration, q, growth, ticket_sparsity,
-members; the correlations over the points of ticket_sparsity are its table 8.
+ensemble_size; scope, which it says makes little difference; bagging. Of FreeTickets (tables 5, 9
+and 10, figures 4 and 5): exploration, q, growth, ticket_sparsity, members; the correlations over
+the points of ticket_sparsity are its table 8.
 
 What is finished is loaded, so a sweep goes on point by point; children of equal parents share one
 that is trained once.
@@ -155,7 +155,7 @@ def sweep(config: Config) -> None:
         console.print(
             f"{correlation['series']}: accuracy of members and ensemble over"
             f" {correlation['runs']} points: Pearson {shown(correlation['pearson'])}, Spearman"
-            f" {shown(correlation['spearman'])}",
+            f" {shown(correlation['spearman'])}{papers_correlation(first, correlation)}",
             highlight=False,
         )
     console.print(
@@ -198,6 +198,16 @@ def correlations(
             names = {"series": series, "paper_method": paper_methods.get(series, "")}
             found.append(names | correlation)
     return found
+
+
+def papers_correlation(experiment: cifar.Config, correlation: Mapping[str, Any]) -> str:
+    """What a paper prints of a correlation in this setting, in words; "" if nothing."""
+    network, method = cifar.make_task(experiment).name, correlation["paper_method"]
+    printed = [
+        swept(experiment.dataset, network, method, f"accuracy_{name}")
+        for name in ("pearson", "spearman")
+    ]
+    return "" if None in printed else f"; paper {shown(printed[0])}, {shown(printed[1])}"
 
 
 def shown(number: float | None) -> str:

@@ -306,7 +306,7 @@ def compare(config: Config) -> None:
                 rows[-1]["canary"] = canary.sing(by_seed[0])
     if not rows:
         raise jt.RunError(f"no run came to an end: {'; '.join(failed)}")
-    test(rows, against)
+    add_tests(rows, against)
     comparison = {
         "command": command.shown_command(sys.argv),
         "preset": config.preset,
@@ -393,7 +393,7 @@ def printed(
     return dataclasses.asdict(paper)
 
 
-def test(rows: list[dict[str, Any]], against: tuple[str, ...]) -> None:
+def add_tests(rows: list[dict[str, Any]], against: tuple[str, ...]) -> None:
     """Add to every row the p-values of its accuracies against those of the methods named.
 
     Where there are two runs or more of both.

@@ -145,7 +145,7 @@ def test_methods_are_tested_over_their_seeds():
         {"method": "bagged", "accuracies": [0.70, 0.71, 0.72]},
         {"method": "alone", "accuracies": [0.5]},
     ]
-    compare_cifar.test(rows, ("pat_ar", "absent"))
+    compare_cifar.add_tests(rows, ("pat_ar", "absent"))
     wanted = stats.ttest_ind(rows[1]["accuracies"], rows[0]["accuracies"]).pvalue
     assert [row["tests"] for row in rows] == [{}, {"pat_ar": pytest.approx(wanted)}, {}]
 

@@ -317,6 +317,7 @@ def test_masks_of_anything_but_the_plans_tickets_are_refused():
     for masks, says in (
         ([], "got none"),
         ([mask(12, 8), mask(32, 8)], "tickets of one density"),
+        ([{"a": mask(12, 8)["a"]}], "b/kernel of the network has 8 weights"),
         ([{"a": {"kernel": np.ones((2, 2), bool)}}], "a/kernel of the network has 32 weights"),
         ([mask(12, 8) | {"b": {"kernel": np.ones((4, 2))}}], r"b/kernel .* float64\[4, 2\]"),
     ):

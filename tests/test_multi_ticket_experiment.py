@@ -165,18 +165,17 @@ def test_the_papers_settings_differ_in_task_and_model_alone(experiments_are_impo
         assert told["ensemble"] == ensemble
 
 
-def test_two_tasks_stand_beside_each_other_in_a_figure(demo, tmp_path):
+def test_two_tasks_stand_beside_each_other_in_a_figure(tmp_path):
     from jaxtickets import report
 
-    out, _ = demo
-    found = json.loads((out / "results.json").read_text())
+    found = json.loads((ROOT / "experiments/results/multi-ticket-demo.json").read_text())
     other = found | {"dataset": found["dataset"] | {"name": "glue/stsb"}, "metric": "pearson"}
     picture = report.draw_gains([found, other], tmp_path / "gains.png")
     assert picture is not None
     assert picture.read_bytes().startswith(b"\x89PNG")
     lines = (tmp_path / "gains.csv").read_text().splitlines()
-    assert len(lines) == 1 + 2 * 5 * 2  # data sets, schemes, sizes 1 and 2
-    assert lines[-1].startswith("glue/stsb,pearson,RANDOM-LT,2,")
+    assert len(lines) == 1 + 2 * 5 * 3  # data sets, schemes, sizes 1, 2 and 3
+    assert lines[-1].startswith("glue/stsb,pearson,RANDOM-LT,3,")
 
 
 @pytest.mark.parametrize(

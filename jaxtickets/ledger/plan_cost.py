@@ -168,11 +168,10 @@ def cost(
     sparse, and with RigL every Delta T steps (3 f_S Delta T + 2 f_S + f_D) / (Delta T + 1) on
     average; SET 3 f_S; gradual pruning 3 f of the moment's density. Masks that the weights decide
     are assumed to keep the same share of every layer; `masks` of the finished run tell it. The
-    model is traced and each parameter
-    followed to the convolution or product that uses it (`jaxtickets.tracing.flops`). Training steps
-    are counted from the network in training mode (MIMO repeats the batch there), predictions from
-    evaluation mode, and both are compared with the ordinary network, `task.plain`, where the task
-    names one.
+    model is traced and each parameter followed to the convolution or product that uses it
+    (`jaxtickets.tracing.flops`). Training steps are counted from the network in training mode (MIMO
+    repeats the batch there), predictions from evaluation mode, and both are compared with the
+    ordinary network, `task.plain`, where the task names one.
 
     Args:
       plan: the method.
@@ -296,7 +295,7 @@ def _kept(sizes: dict[str, int], mask: PyTree) -> dict[str, int]:
     leaves = dict(zip(leaf_paths(mask), jax.tree.leaves(mask), strict=True))
     kept = {}
     for path, size in sizes.items():
-        leaf = np.asarray(leaves.get(path, False))
+        leaf = np.asarray(leaves.get(path))
         if leaf.dtype != bool or leaf.size not in (1, size):
             raise PlanError(
                 f"masks: {path} of the network has {size:,} weights, and there it is"
