@@ -28,7 +28,7 @@ from jaxtickets.models import (
     TransformerConfig,
     WideResNet,
 )
-from jaxtickets.tickets import Ticket, TicketEnsemble, file_layout, program_file
+from jaxtickets.tickets import Ticket, TicketEnsemble, file_layout, onnx_file, program_file
 from jaxtickets.tickets.exporting import Exporting
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -563,6 +563,16 @@ def test_a_layer_that_onnx_lacks_is_named(tmp_path):
     tickets = ensemble(jt.classification((bare_init, bare_apply), num_classes=3), ROWS)
     with pytest.raises(jt.ExportError, match=r"bare_apply \(test_export.py:\d+\) uses"):
         tickets.export(tmp_path / "x.onnx", ROWS)
+
+
+@pytest.mark.parametrize(
+    "config", [((0, 0, 0), (1, 2, 0)), ((0, 0, 0), (-1, 1, 0)), ((2, 0, 0), (2, -2, 0))]
+)
+def test_padding_by_parts_is_padding(config):
+    x, value = jnp.arange(12.0).reshape(3, 4), jnp.float32(-9)
+    np.testing.assert_array_equal(
+        onnx_file._padded(x, value, padding_config=config), jax.lax.pad(x, value, config)
+    )
 
 
 def test_jax_is_left_as_it_was(tmp_path):

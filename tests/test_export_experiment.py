@@ -23,7 +23,7 @@ def digits():
 @pytest.fixture(scope="module")
 def saved(digits, tmp_path_factory):
     """A ticket file of a network of this package that was not trained."""
-    task = jt.classification(jt.models.LeNet("S"))
+    task = jt.classification(jt.models.WideResNet(10, 1))
     x = digits.prepare(digits.x[:1])
     params, state = jax.device_get(task.init(jax.random.key(0), x))
     mask = jax.tree.map(lambda p: np.ones((), bool), params)

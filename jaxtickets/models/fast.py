@@ -179,7 +179,8 @@ _conv.defjvp(_conv_jvp, symbolic_zeros=True)
 
 def _wide(x: jax.Array) -> jax.Array:
     """At least float32: XLA has no fast convolution of less on a CPU."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    # (not `promote_types`, which refuses where promotion is strict)
+    return x.astype(jnp.float32) if jnp.dtype(x.dtype).itemsize < 4 else x
 
 
 def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:

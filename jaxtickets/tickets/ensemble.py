@@ -340,7 +340,7 @@ class TicketEnsemble:
 
         >>> import jaxtickets as jt
         >>> test = jt.data.load("digits", "test")
-        >>> task = jt.classification(jt.models.LeNet("S"))
+        >>> task = jt.classification(jt.models.WideResNet(10, 1))
         >>> x = test.prepare(test.x[:1])
         >>> params, state = task.init(jax.random.key(0), x)
         >>> ticket = Ticket(params, masks.ones(params, task.prunable), state, {})

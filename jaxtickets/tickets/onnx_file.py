@@ -131,11 +131,12 @@ def _padded(x: jax.Array, value: jax.Array, *, padding_config: Any) -> jax.Array
         if low < 0 or high < 0:
             end = x.shape[axis] + min(high, 0)
             x = lax.slice_in_dim(x, max(-low, 0), end, axis=axis)
-        edges = [
-            [lax.broadcast(value, (*x.shape[:axis], width, *x.shape[axis + 1 :]))] * (width > 0)
-            for width in (low, high)
-        ]
-        x = lax.concatenate([*edges[0], x, *edges[1]], axis)
+        parts = [x]
+        for width, at in ((low, 0), (high, 2)):
+            if width > 0:
+                shape = (*x.shape[:axis], width, *x.shape[axis + 1 :])
+                parts.insert(at, lax.broadcast(value, shape))
+        x = lax.concatenate(parts, axis) if len(parts) > 1 else x
     return x
 
 
