@@ -60,10 +60,11 @@ PAPERS = {
 
 def papers() -> dict[str, str]:
     """The papers' own tables in Markdown, by the names of their markers."""
-    tables = {}
-    for source, table in printed_tables().items():
-        authors, _, number = source.partition(", table ")
-        tables[f"{PAPERS[authors]}-table-{number}"] = runs(table)
+    tables: dict[str, str] = {}
+    for source, table in printed_tables():
+        authors, _, place = source.partition(", ")
+        name = f"{PAPERS[authors]}-{place.replace(' ', '-')}"
+        tables[name] = f"{tables[name]}\n\n{runs(table)}" if name in tables else runs(table)
     return tables
 
 

@@ -54,9 +54,9 @@ def paper_rows() -> tuple[PaperRow, ...]:
     return tuple(_row(table, row, counted) for table in _tables() for row in table["rows"])
 
 
-def printed_tables() -> dict[str, ScoreTable]:
-    """The papers' tables as they are printed, by their sources."""
-    return {table["source"]: _printed(table) for table in _tables()}
+def printed_tables() -> list[tuple[str, ScoreTable]]:
+    """The papers' tables as they are printed, each with its source."""
+    return [(table["source"], _printed(table)) for table in _tables()]
 
 
 def _printed(table: dict[str, Any]) -> ScoreTable:
