@@ -343,7 +343,7 @@ class TicketEnsemble:
         >>> task = jt.classification(jt.models.WideResNet(10, 1))
         >>> x = test.prepare(test.x[:1])
         >>> params, state = task.init(jax.random.key(0), x)
-        >>> ticket = Ticket(params, masks.ones(params, task.prunable), state, {})
+        >>> ticket = Ticket(params, masks.dense(params), state, {})
         >>> spec = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
         >>> predict = TicketEnsemble(task, (ticket,), spec).function(test)
         >>> jax.jit(predict)(test.x[:5]).shape
