@@ -52,7 +52,7 @@ ZERO |= {
     "noise",
     "sparsity",
 }
-ZERO |= {"tune_epochs", "parent_epochs", "channels"}
+ZERO |= {"tune_epochs", "parent_epochs", "channels", "side_by_side", "input_repetition"}
 # Flags without which another is not looked at.
 WITH = {
     "sparsity": {
@@ -196,7 +196,7 @@ def all_flags(script):
         ("compare_cifar", ["--seeds", "1", "1"], "FlagError: --seeds: one or more, no two of them equal; got 1 1."),
         ("compare_cifar", ["--seeds"], "FlagError: --seeds: one or more, no two of them equal; got none."),
         ("evaluate", ["x", "--severities", "6"], "FlagError: --severities is at least 1 and at most 5; got 6."),
-        ("evaluate", ["x", "--suite", "clean,robust"], "ReportError: --suite: got 'robust'; parts are clean, corrupted, ood, adversarial, diversity, features, landscape, with commas between them, or all."),
+        ("evaluate", ["x", "--suite", "clean,robust"], "ReportError: --suite: got 'robust'; parts are clean, corrupted, shifted, ood, adversarial, diversity, features, landscape, with commas between them, or all."),
         ("evaluate", ["x", "--ood", "mnist"], "ReportError: --ood: got 'mnist'; sets are svhn, noise, cifar10, cifar100."),
         ("evaluate", ["nowhere"], "ReportError: nowhere: there is no such file or folder."),
         ("benchmark", ["--rounds", "0"], "FlagError: --rounds is at least 1 and at most 1,000; got 0."),
