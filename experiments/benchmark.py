@@ -57,6 +57,7 @@ Part = Literal[
     "memory",
     "texts",
     "evaluation",
+    "exports",
 ]
 NETWORKS = {
     "LeNet-L": (jt.models.LeNet("L"), "adam"),
@@ -413,6 +414,13 @@ def evaluating(config: Config) -> list[Row]:
     ]
 
 
+def exports(config: Config) -> list[Row]:
+    """Predictions of exported files against `predict_proba`; needs the extra `export`."""
+    from benchmarks import exporting
+
+    return exporting.exports(NETWORKS, np.asarray(images(config.batch_size)[0]), config.rounds)
+
+
 PARTS: dict[str, Callable[[Config], list[Row]]] = {
     "start": first_step,
     "selection": exact_selection,
@@ -426,6 +434,7 @@ PARTS: dict[str, Callable[[Config], list[Row]]] = {
     "memory": memory,
     "texts": texts,
     "evaluation": evaluating,
+    "exports": exports,
 }
 
 
