@@ -22,6 +22,7 @@ from jaxtickets.evaluation.parameters import (
 from jaxtickets.evaluation.predicting import Tickets, inputs_and_labels, predict
 from jaxtickets.evaluation.scores import plain
 from jaxtickets.masks import KERNELS
+from jaxtickets.tickets import Ticket
 from jaxtickets.tickets.packing import unpacked
 
 
@@ -79,7 +80,9 @@ class Diverse:
         rules = getattr(getattr(tickets, "task", None), "prunable", KERNELS)
         cosine = none
         if networks and alike:
-            cosine = weight_cosine_matrix([unpacked(t).params for t in networks], rules)
+            # networks of other libraries have params and nothing else
+            whole = [unpacked(each) if isinstance(each, Ticket) else each for each in networks]
+            cosine = weight_cosine_matrix([each.params for each in whole], rules)
         disagreement, kl = disagreement_matrix(members), kl_matrix(members)
         return plain(
             {
