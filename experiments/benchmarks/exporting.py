@@ -22,7 +22,9 @@ def exports(networks: dict[str, Any], images: np.ndarray, rounds: int) -> list[R
 
     Of pictures by those networks, and of texts by a BERT.
     """
-    cases = {name: (jt.classification(model), images) for name, (model, _) in networks.items()}
+    cases: dict[str, tuple[jt.Task, Any]] = {
+        name: (jt.classification(model), images) for name, (model, _) in networks.items()
+    }
     tokens, _ = texts.token_batch(texts.SMALL, 8, 128)
     cases["BERT 6x384"] = (texts.network(texts.SMALL), tokens)
     return [line for name, case in cases.items() for line in _of(name, *case, rounds)]
