@@ -9,18 +9,19 @@ from typing import Any
 
 from jaxtickets.errors import ReportError
 from jaxtickets.report.comparison import MEASURED
-from jaxtickets.report.costs import Costs, in_one_unit
+from jaxtickets.report.costs import COST_COLUMNS, Costs, in_one_unit
 from jaxtickets.report.table import Column, ScoreTable
 
 _OOD = ("max_probability", "entropy", "mutual_information")
 
 _COST_COLUMNS = {
-    "training": Column("training FLOPs (theoretical)", "x", better="lower"),
-    "inference": Column("inference FLOPs (theoretical)", "x", better="lower"),
-    "training_executed": Column("training FLOPs (executed)", "x", better="lower"),
-    "inference_executed": Column("inference FLOPs (executed)", "x", better="lower"),
-    "training_counted": Column("training FLOPs (counted)", "x", better="lower"),
-    "inference_counted": Column("inference FLOPs (counted)", "x", better="lower"),
+    name: Column(
+        f"{name.removesuffix('_executed')} FLOPs"
+        f" ({'executed' if name.endswith('_executed') else 'theoretical'})",
+        "x",
+        better="lower",
+    )
+    for name in COST_COLUMNS
 }
 
 Row = Mapping[str, Any]
