@@ -94,9 +94,11 @@ def check_asked(layout: Any, plan: Plan, examples: int) -> Layout | AutoLayout:
             "layout is a jt.Layout, such as jt.Layout(3, 'vmap'), a jt.AutoLayout, or None for the"
             f" automatic one; got {checks.shown(layout)}."
         )
-    given = layout if isinstance(layout, Layout) else Layout(1, "unroll")
-    run_checks.check_layout(plan, given)
-    run_checks.check_batch(plan, examples, given)
+    if isinstance(layout, Layout):
+        run_checks.check_layout(plan, layout)
+        run_checks.check_batch(plan, examples, layout)
+        return layout
+    run_checks.check_batch(plan, examples, Layout(1, "unroll"))  # with more devices: _layouts
     return layout or AutoLayout()
 
 
