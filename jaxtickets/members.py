@@ -2,13 +2,11 @@
 one after another inside one program, or sharded over a mesh.
 
 Member i computes the same thing in every layout, from its own key: the same draws, the same data in
-the same order. To the bit it is the same within a layout. Unrolled, one after another or as copies
-in one program, it does not matter which or how many the others are. Vmapped, a batched product adds
-up in another order, which may depend on how many members a group has; mapped, the program's loop is
-compiled anew for every group size. So results of different `across`, and of vmapped or mapped
-groups of different sizes, agree but for rounding at first; after a while a weight near a threshold
-falls on its other side, a mask differs, and the networks are different draws of the same
-experiment.
+the same order. To the bit it is the same within a layout: where `across` and the size of its group
+are, it does not matter which the others are. A group of another size is another program, which the
+compiler may fuse otherwise; vmapped, a batched product adds up in another order as well. So results
+of different layouts agree but for rounding at first; after a while a weight near a threshold falls
+on its other side, a mask differs, and the networks are different draws of the same experiment.
 
 What differs besides is speed, and it differs by backend and network: vmapped, a convolution becomes
 a grouped one, which is several times slower per member on a CPU and on a GPU alike, while many
@@ -47,9 +45,8 @@ class Layout:
       group: how many members train at a time; the groups follow one another through the whole plan.
       across: how a group's members share a step: "unroll" (copies of the step in one program),
         "vmap" (one batched step) or "map" (one after another in a loop of one program, in the
-        memory of one member's activations). A result is the same to the bit where `across` is, and
-        but for "unroll" where `group` is too; between layouts it differs by rounding, and in time
-        by more.
+        memory of one member's activations). A result is the same to the bit where `across` and
+        `group` are; between layouts it differs by rounding, and in time by more.
       steps_per_call: training steps scanned per call of the compiled program. 1 on a CPU, where a
         convolution inside a scan is many times slower; more on an accelerator, where it saves
         launches.

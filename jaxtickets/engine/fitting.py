@@ -70,9 +70,8 @@ def fit(
 
     Every lineage has its own key, `fold_in(key, i)`, from which its weights, mask, data order,
     augmentation and dropout come; lineage i is the same whatever the others are, and so are the
-    children of a Fork: bit for bit on one backend where members are unrolled; vmapped or mapped
-    where groups are of one size; between layouts but for rounding, which in time moves masks (see
-    `Layout`).
+    children of a Fork: bit for bit on one backend where groups are of one size; between layouts but
+    for rounding, which in time moves masks (see `Layout`).
 
     Args:
       plan: the method (see `jaxtickets.methods`).

@@ -154,7 +154,9 @@ def test_every_scheme_runs_resumes_and_does_not_depend_on_the_layout(scheme, tmp
     assert {line["lr"] for line in kept} == {0.0}  # a line at the end of every training
     if scheme != "active_lt":
         together = fit(plan, of=task(), layout=jt.Layout(2, "unroll"))
-        assert all(same(a, b) for a, b in zip(whole, together, strict=True))
+        for a, b in zip(whole, together, strict=True):  # a program for two may be fused otherwise
+            jax.tree.map(np.testing.assert_array_equal, a.mask, b.mask)
+            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a[0], b[0])
     else:
         with pytest.raises(ValueError, match="one after another"):
             fit(plan, of=task(), layout=jt.Layout(2, "unroll"))

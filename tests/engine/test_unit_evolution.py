@@ -95,18 +95,18 @@ def test_a_run_is_what_a_loop_by_hand_gives(growth, weight_update):
 
 @pytest.mark.parametrize("growth", ["random", "gradient"])
 def test_members_together_are_members_alone(growth):
-    """Unrolled bit for bit; vmapped to rounding, with the same units."""
+    """Up to rounding (the programs are fused otherwise), with the same units."""
     start = dataclasses.replace(HALF, width=2)
     phases = start, steps(9, growth=growth), Collect(), Escape(0.5, growth, structure=Units())
     of = plan(*phases, Collect(), Shrink(1), steps(2), Collect())
     alone = fit(of, layout=jt.Layout(1))
     together = fit(of, layout=jt.Layout(2, "unroll"))
     vmapped = fit(of, layout=jt.Layout(2, "vmap"))
-    for a, b, c in zip(alone, together, vmapped, strict=True):
-        for name in a.params:
-            np.testing.assert_array_equal(a.params[name], b.params[name])
-            np.testing.assert_array_equal(a.mask[name], c.mask[name])
-            np.testing.assert_allclose(a.params[name], c.params[name], atol=1e-6)
+    for others in (together, vmapped):
+        for a, b in zip(alone, others, strict=True):
+            for name in a.params:
+                np.testing.assert_array_equal(a.mask[name], b.mask[name])
+                np.testing.assert_allclose(a.params[name], b.params[name], atol=1e-6)
     trained, escaped, shrunk = (ticket for ticket in alone if ticket.info["lineage"] == 0)
     assert alive(trained).sum() == alive(escaped).sum() == LIVE
     assert (alive(trained) & alive(escaped)).sum() == LIVE - LIVE // 2
