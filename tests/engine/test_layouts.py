@@ -9,11 +9,12 @@ import pytest
 from tiny_task import data, dst, edst, fit, leaves, ltr, pat, same, shrunk, task
 
 import jaxtickets as jt
-from jaxtickets.engine import device_memory, measured_layouts
+from jaxtickets.engine import device_memory, driver, measured_layouts
+from jaxtickets.engine.phase_steps import run_phase
 from jaxtickets.engine.programs import Programs
 from jaxtickets.errors import PlanError, RunError
 from jaxtickets.members import Layout
-from jaxtickets.plan import L1
+from jaxtickets.plan import L1, Collect, Length, Plan, Start, Train
 from jaxtickets.schedules import Linear
 
 
@@ -165,6 +166,27 @@ def test_running_out_at_the_first_step_halves_the_group_and_is_told(tmp_path, ca
     assert layout_of(tmp_path)["group"] == 2
     assert "2 members at a time, mapped (4 members together ran out of the device's memory)" in said
     assert same_tickets(tickets, fit(plan, layout=Layout(2, "map")))
+
+
+@pytest.mark.parametrize(("members", "words"), [(4, "4 members together"), (1, "one member alone")])
+def test_running_out_later_names_the_phase_and_what_takes_less(
+    members, words, tmp_path, monkeypatch
+):
+    """In the training after the first, which no trial sees."""
+
+    def runs_out(phase, run, group, index, *args):
+        if index == 3:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes")
+        return run_phase(phase, run, group, index, *args)
+
+    monkeypatch.setattr(driver, "run_phase", runs_out)
+    advice = r"AutoLayout\(2\) \(--members-together 2\)" if members > 1 else "a smaller batch"
+    two = Plan("two", (Start(members), *(Train(Length(2, "steps")), Collect()) * 2), 16)
+    with pytest.raises(
+        RunError, match=rf"phase 4 of 5, Train.*: {words} ran out .* Give .*{advice}"
+    ):
+        fit(two, out=tmp_path, layout=Layout(members, "vmap"))
+    assert not (tmp_path / "tickets.safetensors").exists()
 
 
 def test_data_that_does_not_fit_is_streamed_and_nothing_else_changes(tmp_path, capsys):
