@@ -1,6 +1,6 @@
 """Runs the notebooks in quick mode and stores what they print and draw: `python .ci/notebooks.py`.
 
-The documentation shows them as they are stored. Progress lines (standard error) are left out.
+The documentation shows them as they are stored: figures, and what the cells print. Progress lines are left out.
 """
 
 import os
@@ -27,12 +27,19 @@ def with_outputs(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.Note
     ).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+            cell.outputs = [each for each in cell.outputs if stays(each)]
             cell.execution_count = None
             for each in cell.outputs:
                 if "execution_count" in each:
                     each["execution_count"] = None
     return notebook
+
+
+def stays(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is none of progress, which comes as standard error or as displayed text."""
+    if output.output_type == "display_data":
+        return "image/png" in output.data
+    return output.get("name") != "stderr"
 
 
 def main(files: list[Path]) -> None:
