@@ -1,6 +1,7 @@
 """Runs the notebooks in quick mode and stores what they print and draw: `python .ci/notebooks.py`.
 
-The documentation shows them as they are stored: figures, and what the cells print. Progress lines are left out.
+The documentation shows them as they are stored: figures, and what the cells print. Progress lines
+are left out.
 """
 
 import os
