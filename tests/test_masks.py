@@ -178,6 +178,22 @@ def test_apply_gives_exact_zeros_whatever_was_there(dtype):
     assert out["b"] is w
 
 
+@pytest.mark.parametrize(
+    ("mask", "params", "message"),
+    [
+        ({"w": jnp.ones(3)}, {"w": jnp.ones(3, bool)}, "apply takes the mask first: .*apply"),
+        ({"w": jnp.ones((1, 3), bool)}, {"w": jnp.ones((3, 3))}, r"bool\[1, 3\]; it must be"),
+        ({"w": jnp.ones(3)}, {"w": jnp.ones(3)}, r"float32\[3\]; it must be bool"),
+        ({"v": jnp.ones(3, bool)}, {"w": jnp.ones(3)}, "has 'v', and lacks 'w'"),
+    ],
+    ids=["swapped", "would broadcast", "no bools", "another tree"],
+)
+def test_apply_refuses_what_is_no_mask_of_the_params(mask, params, message):
+    for apply in (masks.apply, jax.jit(masks.apply)):
+        with pytest.raises(MaskError, match=message):
+            apply(mask, params)
+
+
 def test_pitfall_5_a_zero_weight_is_not_a_pruned_weight():
     mask = {"w": jnp.array([True, False, True])}
     params = {"w": jnp.zeros(3)}

@@ -69,7 +69,10 @@ FULL = Plan(
             for schedule in SCHEDULES
         ),
         Remember("here"),
-        Train(Length(2), evolve=Evolve(channels=0.4, channels_by=0.9, span=(0.0, 0.5))),
+        Train(
+            Length(2),
+            evolve=Evolve(update_every=1000, channels=0.4, channels_by=0.9, span=(0.0, 0.5)),
+        ),
         Shrink(4),
         Prune(0.82, "random", "layerwise", ("w1",), 2, Blocks(2, 1)),
         Rewind("here", ("w2",)),
@@ -161,7 +164,7 @@ def test_a_plan_prints_what_it_does():
             )
         ),
         "  10. Remember(name='here')",
-        "  11. Train(2 epochs, lr=0.1, evolve=Evolve(channels=0.4, channels_by=0.9, span=(0.0, 0.5)))",
+        "  11. Train(2 epochs, lr=0.1, evolve=Evolve(update_every=1000, channels=0.4, channels_by=0.9, span=(0.0, 0.5)))",
         "  12. Shrink(multiple=4)",
         "  13. Prune(sparsity=0.82, scores='random', scope='layerwise', keep_dense=('w1',), rounds=2, structure=Blocks(rows=2, columns=1))",
         "  14. Rewind(name='here', keep=('w2',))",
@@ -582,3 +585,13 @@ def test_drop_fractions_over_a_phase():
 def test_describe_names_what_differs_from_the_default():
     assert describe(Escape()) == "Escape()"
     assert describe(Start()) == "Start(width=1, sparsity=0)"
+
+
+def test_a_plan_whose_masks_never_move_says_so():
+    """10 epochs of 21 steps: an update every 1000 never comes, one every 210 comes once."""
+    long, short = (jt.edst(3, explore=4, refine=2, update_every=n) for n in (1000, 210))
+    assert long.unmoved(21) == (
+        "no mask is updated while it trains: update_every=1000 and a network takes 210 steps; give"
+        " fewer, such as update_every=10."
+    )
+    assert short.unmoved(21) == jt.dense().unmoved(1) == ""

@@ -12,7 +12,7 @@ import jaxtickets as jt
 from jaxtickets import evaluation
 from jaxtickets.data import CropFlip
 from jaxtickets.dataset import Dataset
-from jaxtickets.errors import DataError, EvaluationError, MaskError
+from jaxtickets.errors import DataError, EvaluationError, ExportError, MaskError, PlanError
 
 SPEC = jax.ShapeDtypeStruct((4,), jnp.float32)
 PARAMS = {"b": jnp.zeros(3), "w1": jnp.zeros((4, 3)), "w2": jnp.zeros((3, 2))}
@@ -93,6 +93,13 @@ TABLE = [
         "sparsity",
         1.0,
         "sparsity is the share of zeros, in [0, 1); got 1.0. A sparsity of 0.8 keeps a fifth of the"
+        " weights.",
+    ),
+    (
+        "random_units",
+        "sparsity",
+        90,
+        "sparsity is the share of zeros, in [0, 1); got 90. Is 0.9 meant? It keeps 0.1 of the"
         " weights.",
     ),
     ("random_units", "scope", "all", "scope is one of layerwise, global; got 'all'."),
@@ -180,3 +187,24 @@ def test_a_wrong_argument_is_refused_in_these_words(name, argument, value, messa
     function, right, error = FUNCTIONS[name]
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         function(**{**right, argument: value})
+
+
+def test_a_plan_and_a_task_in_each_others_place_are_told():
+    plan = jt.dense(1, 1, batch_size=1)
+    for call in (lambda: jt.fit(TASK, plan, (X, Y), key=0), lambda: jt.cost(TASK, plan, (X, Y))):
+        with pytest.raises(
+            PlanError, match=r"plan is a Plan, such as jt.dst\(...\) makes; got Task"
+        ):
+            call()
+
+
+def test_a_pair_of_data_sets_is_told():
+    data = Dataset(X, Y, 2)
+    with pytest.raises(DataError, match=r"got a pair of data sets. Take one of them: train, test"):
+        jt.fit(jt.dense(1, 1, batch_size=1), TASK, (data, data), key=0)
+
+
+def test_an_export_to_an_unknown_kind_of_file_is_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"path ends in .jax \(StableHLO\) or .onnx"):
+        TICKETS.export(tmp_path / "ensemble.pt", (X, Y))
+    assert not list(tmp_path.iterdir())

@@ -181,6 +181,11 @@ def as_dataset(
             " numpy.concatenate of its batches, or a Stream by a method batches(seed, epoch,"
             " batch_size) (see jaxtickets.Stream)."
         )
+    if any(isinstance(part, Dataset) for part in data):
+        raise DataError(
+            "data is a Dataset, a Stream or a pair of arrays (x, y); got a pair of data sets. Take one"
+            " of them: train, test = jt.data.pair(...)."
+        )
     if num_classes == "of the labels":
         return from_arrays(*data)
     x, y = data

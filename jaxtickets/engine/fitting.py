@@ -42,6 +42,7 @@ from jaxtickets.engine.versions import versions
 from jaxtickets.files import paths
 from jaxtickets.members import Layout
 from jaxtickets.plan import Plan
+from jaxtickets.plan.plan import check_plan_and_task
 from jaxtickets.task import Task
 from jaxtickets.tickets.ensemble import TicketEnsemble
 from jaxtickets.tickets.ticket import Ticket
@@ -145,7 +146,10 @@ def fit(
             return tickets
         log = TicketLog(task, checked.x_spec, plan, folder)
         show = progress and jax.process_index() == 0
-        run = _run_of(plan, task, key, checked, log, folder, ProgressLine(0, show).say)
+        say = ProgressLine(0, show).say
+        run = _run_of(plan, task, key, checked, log, folder, say)
+        if unmoved := plan.unmoved(run.feeds.steps_per_epoch):
+            say(unmoved)
         with preemption(kept=folder is not None) as wanted_back:
             return _run(run, log, folder, checkpoint_every, show, wanted_back)
 
@@ -190,6 +194,7 @@ def _check(
     start_from = (
         paths.given(start_from, "start_from") if isinstance(start_from, str | Path) else start_from
     )
+    check_plan_and_task("fit", plan, task)
     data = train if isinstance(train, Stream) else as_dataset(train, task.num_classes)
     checks.check_data(plan, task, data)
     checks.check_key(key, plan.width)

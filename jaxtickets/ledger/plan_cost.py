@@ -22,9 +22,9 @@ from jaxtickets.ledger.phase_costs import BeforePhase, executed_flops, phase_cos
 from jaxtickets.masks.sparsity import prunable_shapes
 from jaxtickets.masks.trees import leaf_paths
 from jaxtickets.messages.printing import printed
-from jaxtickets.messages.quoting import shown
 from jaxtickets.plan import Length, NetworkShapes, Plan
 from jaxtickets.plan.parts import short_name
+from jaxtickets.plan.plan import check_plan_and_task
 from jaxtickets.task import Task
 from jaxtickets.tracing.flops import ForwardFlops, forward_flops
 from jaxtickets.tracing.precision import in_32_bits
@@ -76,6 +76,7 @@ class PlanCost:
         weight.
       reference: the dense run that `training` is a multiple of: its `network`, its `length` in
         words, the `flops` of its training, and the `forward` FLOPs of one prediction.
+      unmoved: a sentence where no mask would be updated (see `Plan.unmoved`).
     """
 
     plan: Plan
@@ -90,6 +91,7 @@ class PlanCost:
     dense_bytes: int
     ticket_bytes: int
     reference: dict[str, Any]
+    unmoved: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for `results.json`."""
@@ -148,6 +150,8 @@ class PlanCost:
             f" {self.training_executed:.2f}x in training and {self.inference_executed:.2f}x in a"
             " prediction; seconds follow them."
         )
+        if self.unmoved:
+            below += f"\nNote: {self.unmoved}"
         return Group(Text(head), table, Text(below))
 
     def __str__(self) -> str:
@@ -198,12 +202,7 @@ def cost(
     References:
       Evci et al., 2020, arXiv:1911.11134, appendix H (RigL's FLOPs).
     """
-    for name, value, kind in (("plan", plan, Plan), ("task", task, Task)):
-        if not isinstance(value, kind):
-            made = "jt.dst(...)" if kind is Plan else "jt.classification(model)"
-            raise PlanError(
-                f"cost: {name} is a {kind.__name__}, such as {made} makes; got {shown(value)}."
-            )
+    check_plan_and_task("cost", plan, task)
     data = data if isinstance(data, Stream) else as_dataset(data, task.num_classes)
     x = _one_example(data)
     params, state = jax.eval_shape(task.init, _key(), x)
@@ -268,6 +267,7 @@ def cost(
             "flops": one_dense_run,
             "forward": reference_dense,
         },
+        unmoved=plan.unmoved(steps_per_epoch),
     )
 
 

@@ -16,6 +16,7 @@ from jaxtickets.errors import MaskError
 from jaxtickets.masks import kernels
 from jaxtickets.masks.kernels import is_kernel
 from jaxtickets.messages.pytrees import some
+from jaxtickets.messages.quoting import shown
 
 PyTree = Any
 Rules = Sequence[tuple[str, bool | Callable[..., bool]]]
@@ -57,7 +58,10 @@ def prunable(params: PyTree, rules: Rules = KERNELS) -> PyTree:
     uncovered: list[str] = []
     for named in leaves:
         if not hasattr(named.leaf, "shape"):
-            raise MaskError(f"params are arrays; {named.path!r} is {named.leaf!r}.")
+            raise MaskError(
+                f"params are arrays; {named.path!r} is {shown(named.leaf)}. Of an Equinox module"
+                " take eqx.filter(model, eqx.is_array)."
+            )
         rule = next((verdict for pattern, verdict in rules if re.search(pattern, named.path)), None)
         if rule is None:
             uncovered.append(named.path)

@@ -43,6 +43,8 @@ Schedule = Callable[[Any], Any]
 def check_sparsity(sparsity: float, name: str = "sparsity") -> None:
     """Raise `MaskError` unless 0 <= sparsity < 1, or it is traced."""
     hint = " A sparsity of 0.8 keeps a fifth of the weights."
+    if checks.is_number(sparsity) and 1 < sparsity < 100:
+        hint = f" Is {sparsity / 100:g} meant? It keeps {1 - sparsity / 100:.3g} of the weights."
     check.fraction(name, sparsity, "the share of zeros, ", ends="[)", hint=hint)
 
 

@@ -45,11 +45,19 @@ def apply(mask: PyTree, params: PyTree) -> PyTree:
     Raises:
       MaskError: trees or shapes that do not go together.
     """
+
+    def leaf(m: jax.Array, p: jax.Array) -> jax.Array:
+        if m.dtype != bool or m.shape not in ((), jnp.shape(p)):
+            raise ValueError(m)
+        return p if m.ndim == 0 else jnp.where(m, p, jnp.zeros((), p.dtype))
+
     try:
-        return jax.tree.map(
-            lambda m, p: p if m.ndim == 0 else jnp.where(m, p, jnp.zeros((), p.dtype)), mask, params
-        )
+        return jax.tree.map(leaf, mask, params)
     except (ValueError, TypeError, AttributeError) as error:
+        if _are_masks(params) and not _are_masks(mask):
+            raise MaskError(
+                "apply takes the mask first: jaxtickets.masks.apply(mask, params)."
+            ) from None
         check(mask, params)  # says what is wrong, if it is the mask
         raise error
 
@@ -134,6 +142,11 @@ def check(mask: PyTree, params: PyTree) -> None:
                 f"the mask of {path!r} is {m.dtype}{list(m.shape)}; it must be bool, of shape"
                 f" {list(jnp.shape(p))} or [] for a dense leaf."
             )
+
+
+def _are_masks(tree: PyTree) -> bool:
+    """Whether all leaves are bool arrays."""
+    return all(hasattr(m, "dtype") and m.dtype == bool for m in jax.tree.leaves(tree))
 
 
 def _of_masks(name: str, *trees: PyTree) -> None:

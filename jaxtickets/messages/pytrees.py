@@ -32,9 +32,13 @@ def some(names: Sequence[str], most: int = 8) -> str:
 
 
 def describe_trees(a: PyTree, b: PyTree) -> str:
-    """How two trees differ, for a message: in their leaves, or else in the kinds of nodes."""
+    """How two trees differ, for a message: in their leaves, or else in shapes or kinds of nodes."""
     there, here = leaf_paths(a), leaf_paths(b)
     if there == here:
+        shapes = [[getattr(x, "shape", None) for x in jax.tree.leaves(tree)] for tree in (a, b)]
+        for path, one, other in zip(here, *shapes, strict=True):
+            if one is not None and other is not None and one and other and one != other:
+                return f"{path!r} is {list(one)} in it, and {list(other)} in the other."
         return (
             "Their leaves have the same paths, but the nodes are of other kinds:"
             f" {jax.tree.structure(a)} against {jax.tree.structure(b)}."

@@ -96,7 +96,7 @@ def dst(
     dst: 3 tickets, 250 epochs x 3 lineages, batch 128
       1. Start(width=3, sparsity=0.8, erk)
       2. Train(250 epochs, lr=(0.1, 0.01 from 50%, 0.001 from 74.8%), \
-optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
+optimizer=SGD(weight_decay=0.0005), evolve=Evolve(update_every=1000))
       3. Collect()
 
     References:
@@ -186,13 +186,14 @@ def edst(
     >>> print(edst(members=2))
     edst: 2 tickets, 350 epochs, batch 128
       1. Start(width=1, sparsity=0.8, erk)
-      2. Train(150 epochs, lr=0.1, optimizer=SGD(weight_decay=0.0005), evolve=Evolve())
+      2. Train(150 epochs, lr=0.1, optimizer=SGD(weight_decay=0.0005), \
+evolve=Evolve(update_every=1000))
       3. Train(100 epochs, lr=(0.01, 0.001 from 50%), optimizer=SGD(weight_decay=0.0005), \
-evolve=Evolve())
+evolve=Evolve(update_every=1000))
       4. Collect()
       5. Escape()
       6. Train(100 epochs, lr=(0.01, 0.001 from 50%), optimizer=SGD(weight_decay=0.0005), \
-evolve=Evolve())
+evolve=Evolve(update_every=1000))
       7. Collect()
 
     References:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtickets.errors import MaskError, PlanError
 from jaxtickets.masks.sparsity import check_sparsity, cubic
@@ -87,6 +87,8 @@ class Evolve(MaskEvolution):
         the phase.
     """
 
+    shown: ClassVar[tuple[str, ...]] = ("update_every",)
+
     update_every: int = 1000
     drop_fraction: float = 0.5
     decay: Literal["constant", "cosine", "linear"] = "constant"
@@ -127,6 +129,10 @@ class Evolve(MaskEvolution):
                 f"channels are removed from masks without a structure; leave out {self.structure},"
                 " or channels."
             )
+
+    def updates(self, before: int, steps: int) -> int:
+        """How often the mask changes in so many steps after those before, `end` left aside."""
+        return (before + steps) // self.update_every - before // self.update_every
 
     def progress(self, share: Any) -> Any:
         """At a share of the phase, the share of the training of which it is a part."""

@@ -22,6 +22,9 @@ class Part:
     and tuples of these.
     """
 
+    shown: ClassVar[tuple[str, ...]] = ()
+    """Fields that `describe` shows at their defaults too."""
+
     # Every part is one, so that `dataclasses.replace` takes it; a class that is none is refused.
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
@@ -104,12 +107,12 @@ def _from_json(data: Any, defined: dict[str, type]) -> Any:
 
 
 def describe(part: Any) -> str:
-    """A part in one line: only what differs from the defaults.
+    """A part in one line: what differs from the defaults, and what its class has in `shown`.
 
     >>> from jaxtickets.plan import Evolve, Length, Train
     >>> from jaxtickets.schedules import Constant
     >>> describe(Train(Length(3), Constant(0.01), evolve=Evolve(drop_fraction=0.3)))
-    'Train(3 epochs, lr=0.01, evolve=Evolve(drop_fraction=0.3))'
+    'Train(3 epochs, lr=0.01, evolve=Evolve(update_every=1000, drop_fraction=0.3))'
     """
     if hasattr(part, "described"):
         return part.described()
@@ -120,7 +123,7 @@ def describe(part: Any) -> str:
             words.append(str(value))
         elif isinstance(value, Schedule):
             words.append(f"{field.name}={value}")
-        elif value != default_of(field):
+        elif value != default_of(field) or field.name in getattr(part, "shown", ()):
             is_part = dataclasses.is_dataclass(value)
             words.append(f"{field.name}={describe(value) if is_part else f'{value!r}'}")
     return f"{type(part).__name__}({', '.join(words)})"

@@ -16,12 +16,14 @@ from typing import Any, Self
 from jaxtickets.errors import PlanError
 from jaxtickets.masks.structure import Structure
 from jaxtickets.messages import checks
+from jaxtickets.plan.evolving import Evolve
 from jaxtickets.plan.lengths import Length
 from jaxtickets.plan.packing import Pack
 from jaxtickets.plan.parts import Part, check_kind, describe, from_json, to_json
 from jaxtickets.plan.phase import Before, Phase
 from jaxtickets.plan.phases import Collect, Escape, Fork, Prune, Remember, Rewind, Shrink, Start
 from jaxtickets.plan.training import Train
+from jaxtickets.task import Task
 
 OURS = (Start, Train, Escape, Collect, Prune, Shrink, Pack, Remember, Rewind, Fork)
 
@@ -214,6 +216,22 @@ class Plan(Part):
         each = enumerate(self.phases)
         return sum(self.copies(i) * phase.steps(steps_per_epoch) for i, phase in each)
 
+    def unmoved(self, steps_per_epoch: int) -> str:
+        """A sentence where masks are to evolve and all training ends before their first update."""
+        evolving = [
+            (phase.evolve, self.steps_before(index, steps_per_epoch), steps)
+            for index, phase in enumerate(self.phases)
+            if isinstance(phase, Train) and isinstance(phase.evolve, Evolve)
+            if (steps := phase.steps(steps_per_epoch))
+        ]
+        if not evolving or any(evolve.updates(before, steps) for evolve, before, steps in evolving):
+            return ""
+        every, steps = evolving[0][0].update_every, self.steps(steps_per_epoch)
+        return (
+            f"no mask is updated while it trains: update_every={every} and a network takes"
+            f" {steps} steps; give fewer, such as update_every={max(1, steps // 20)}."
+        )
+
     def epochs(self, steps_per_epoch: int = 1) -> float:
         """Epochs of one lineage and all its children; `steps_per_epoch` matters only where lengths
         are in steps.
@@ -304,3 +322,14 @@ def _together(lengths: list[Length]) -> str:
         if alike
         else f"{len(lengths)} trainings"
     )
+
+
+def check_plan_and_task(name: str, plan: Any, task: Any) -> None:
+    """Raise `PlanError` unless these are a plan and a task, in that order."""
+    for what, value, kind in (("plan", plan, Plan), ("task", task, Task)):
+        if not isinstance(value, kind):
+            made = "jt.dst(...)" if kind is Plan else "jt.classification(model)"
+            raise PlanError(
+                f"{name}: {what} is a {kind.__name__}, such as {made} makes; got"
+                f" {checks.shown(value)}."
+            )

@@ -404,6 +404,11 @@ class TicketEnsemble:
         """
         where = paths.given(path)
         if format is None:
+            if where.suffix not in ("", ".jax", ".stablehlo", ".onnx"):
+                raise ExportError(
+                    "path ends in .jax (StableHLO) or .onnx, or format= says what it is; got"
+                    f" {checks.shown(str(where))}."
+                )
             format = "onnx" if where.suffix == ".onnx" else "stablehlo"
         if format not in ("stablehlo", "onnx"):
             raise ExportError(f'format is "stablehlo", "onnx" or None; got {checks.shown(format)}.')

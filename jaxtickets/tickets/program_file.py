@@ -55,7 +55,7 @@ class ExportedFunction:
       weights: its first argument.
     """
 
-    about: dict[str, Any]
+    about: dict[str, Any] = dataclasses.field(repr=False)
     x_spec: PyTree
     program: jax.export.Exported = dataclasses.field(repr=False)
     weights: Sequence[Any] = dataclasses.field(repr=False)

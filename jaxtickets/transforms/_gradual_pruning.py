@@ -100,8 +100,9 @@ def gradual_pruning(
       inner: any optax optimizer or chain.
       sparsity: final share of zeros, in [0, 1).
       begin: the number of the step at which the schedule starts, and the first pruning is.
-      end: the number of the step from which the final sparsity holds; at most n - 1 of n steps.
-        Always a pruning, whatever `update_every`.
+      end: the number of the step from which the final sparsity holds: always a pruning, whatever
+        `update_every`. A step that is not reached prunes nothing, and the last of n steps is
+        n - 1; 0.75 n leaves time to recover.
       update_every: steps between prunings, from `begin` on.
       initial: sparsity at `begin`.
       scope: "layerwise" or "global" (see `prune_to`).
@@ -134,6 +135,7 @@ def gradual_pruning(
       Zhu and Gupta, 2017, arXiv:1710.01878, equation 1.
     """
     inner = optimizer(inner)
+    budgets.check_sparsity(sparsity)
     budgets.check_sparsity(initial, "initial")
     check.integer("begin", begin, "the number of the step at which pruning starts, ", least=0)
     check.integer(

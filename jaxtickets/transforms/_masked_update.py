@@ -14,6 +14,7 @@ import optax
 from jaxtickets import masks
 from jaxtickets.errors import MaskError
 from jaxtickets.messages import checks
+from jaxtickets.messages.quoting import shown
 
 check = checks.Checks(MaskError, arrays=True)
 
@@ -208,6 +209,12 @@ def check_update(name: str, grads: PyTree, state: Any, params: PyTree | None, ki
             f" {kind.__name__}."
         )
     paths = masks.leaf_paths(params)
+    for path, leaf in zip(paths, jax.tree.leaves(params), strict=True):
+        if not hasattr(leaf, "shape") and callable(leaf):
+            raise MaskError(
+                f"{name}: params are arrays; {path!r} is {shown(leaf)}. Of an Equinox module take"
+                " eqx.filter(model, eqx.is_array)."
+            )
     check.same_shapes(f"{name}: gradients", grads, params, paths)
     return params
 

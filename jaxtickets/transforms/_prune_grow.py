@@ -243,7 +243,7 @@ def prune_grow(
       drop_fraction: share of active weights replaced per update; a number, or a schedule of the
         step's number (`jaxtickets.masks.sparsity.cosine(0.5, steps)` is RigL's), clipped to [0, 1].
         It is resolved to a millionth.
-      update_every: Delta T: an update is part of every so manieth step, as in `optax.MultiSteps`:
+      update_every: Delta T: one step in so many updates the mask, as in `optax.MultiSteps`:
         of those numbered n - 1, 2 n - 1, ...
       begin: the number of the first step at which an update may happen.
       end: that of the last such step; None for no end (FreeTickets). RigL ends at 75 % of training.
