@@ -64,7 +64,9 @@ class Config(SeedsConfig):
     of its length, when nothing else runs on the machine. 0: the runs' own seconds.
     """
     out: Path | None = None
-    """Folder of the run folders; runs/compare-PRESET if not given. The same command resumes."""
+    """Folder of the run folders; runs/compare-PRESET if not given, with the data set and network
+    behind it where they are not the preset's. The same command resumes.
+    """
 
     def experiment(self, method: str, seed: int) -> cifar.Config:
         """The experiment of one method and seed."""
@@ -102,6 +104,8 @@ def compare(config: Config) -> None:
     against = config.against or tuple(name for name in preset.against if name in methods)
     if unknown := [name for name in against if name not in methods]:
         raise jt.PlanError(f"--against: methods here are {', '.join(methods)}; got {unknown[0]}.")
+    if config.side_by_side and config.distributed:
+        raise jt.PlanError("--side-by-side measures one host; leave out --distributed, or it.")
     if config.against and len(config.seeds) < 2:
         raise jt.PlanError("--against tests over seeds: give two or more, as --seeds 0 1 2.")
     # Everything is planned before anything is trained, so that what is wrong is said at once.
@@ -123,7 +127,7 @@ def compare(config: Config) -> None:
         show_costs(config, ledgers, plain, first, unit, console)
         return
     out = command.out_folder(
-        config.out or f"runs/compare-{config.preset}",
+        config.out or default_folder(config),
         "results.json",
         ("comparison.png", "comparison.csv"),
     )
@@ -165,9 +169,12 @@ def compare(config: Config) -> None:
         "failed": failed,
         "versions": engine.versions(),
     }
+    engine.write_json(out / "results.json", comparison)  # the timing may be broken off
+        out / "results.json", comparison
+    )  # before the timing, which may be broken off
     if config.side_by_side:
         comparison |= timed(config, experiments, data, rows)
-    engine.write_json(out / "results.json", comparison)
+        engine.write_json(out / "results.json", comparison)
     Console(width=max(console.width, 120)).print(report.comparison_table(comparison))
     for line in failed:
         console.print(f"[bold red]left out[/]: {line}", highlight=False)
@@ -178,6 +185,16 @@ def compare(config: Config) -> None:
     console.print(
         f"wrote {out / 'results.json'}" + (f", {figure}" if figure else ""), highlight=False
     )
+
+
+def default_folder(config: Config) -> str:
+    """Where a comparison lies if nothing is said: other data and other networks lie elsewhere."""
+    words = [word for word in (config.dataset, config.model) if word]
+    numbers = {"depth": config.depth, "width": config.width, "batch": config.batch_size}
+    words += [f"{name}{number}" for name, number in numbers.items() if number is not None]
+    words += [f"initial-{config.initial}"] if config.initial else []
+    words += [f"shorter{config.shorter:g}"] if config.shorter != 1 else []
+    return "-".join(["runs/compare", config.preset, *words])
 
 
 def timed(

@@ -516,3 +516,22 @@ def test_a_figure_against_seconds_needs_seconds(comparison, tmp_path):
         report.draw_comparison(comparison, tmp_path / "x.png", against="time")
     with pytest.raises(ReportError, match=r"Prune and Tune \(AR\) does not tell"):
         report.draw_comparison(comparison, tmp_path / "x.png", against="training_executed")
+
+
+def test_other_data_and_other_networks_have_a_folder_of_their_own():
+    import compare_cifar
+
+    others = (
+        {"dataset": "cifar100"},
+        {"model": "resnet"},
+        {"dataset": "cifar100", "model": "resnet"},
+        {"depth": 16},
+        {"width": 2},
+        {"batch_size": 32},
+        {"initial": "lecun"},
+        {"shorter": 2.5},
+    )
+    folders = [compare_cifar.default_folder(compare_cifar.Config(**each)) for each in others]
+    plain = compare_cifar.default_folder(compare_cifar.Config(seeds=(1, 2), methods=("edst",)))
+    assert plain == "runs/compare-digits"
+    assert len({plain, *folders}) == 1 + len(others)

@@ -106,6 +106,12 @@ def test_variables_that_cannot_be_are_told(environment, message):
         hosts.from_environment(environment)
 
 
+def test_an_address_alone_leaves_count_and_number_to_the_cloud():
+    from support import hosts
+
+    assert hosts.from_environment({"JAX_COORDINATOR_ADDRESS": "a:1234"}) is None
+
+
 def start(address, number, count, *flags):
     environment = dict(os.environ)
     if address:
@@ -138,7 +144,7 @@ def test_one_command_on_two_hosts_is_one_run(address, tmp_path):
     assert "wrote" in first[1]
     assert [line for line in second[1].splitlines() if line and "Gloo" not in line] == []
     results = json.loads((tmp_path / "run" / "results.json").read_bytes())
-    assert results["ensemble"]["accuracy"] > 0.05
+    assert len(results["members"]) == 2
 
 
 def stop_in_training(process, number):

@@ -22,6 +22,7 @@ SCRIPTS = (
     "multi_ticket_glue",
     "imagenet",
     "evaluate",
+    "export",
     "report",
     "benchmark",
     "tables",

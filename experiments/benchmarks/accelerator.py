@@ -90,6 +90,10 @@ def read(out: Path, now: dict[str, Any], sizes: dict[str, Any]) -> dict[str, Any
     """
     fresh = {"hardware": now, "sizes": sizes, "commands": [], "rows": {}}
     if not out.exists():
+        try:  # found out now, and not when the first row is measured
+            engine.write_json(out, fresh)
+        except OSError as error:
+            raise SystemExit(f"--out {out} cannot be written: {error.strerror}.") from None
         return fresh
     try:
         found = json.loads(out.read_bytes())
@@ -135,9 +139,12 @@ def main(arguments: list[str] | None = None) -> int:
         "shorter": asked.shorter,
     }
     found = read(asked.out, hardware(), what)
-    shown = ["python", "experiments/benchmarks/accelerator.py", *(arguments or sys.argv[1:])]
+    words = [*(arguments or sys.argv[1:])]
+    # Where files lie is this machine's affair.
+    words = [Path(word).name if Path(word).is_absolute() else word for word in map(str, words)]
+    shown = ["python", "experiments/benchmarks/accelerator.py", *words]
     today = datetime.date.today().isoformat()
-    found["commands"].append({"command": " ".join(map(str, shown)), "date": today})
+    found["commands"].append({"command": " ".join(shown), "date": today})
     train, test = image_data(
         asked.data, Geometry.parse(asked.geometry), 1000 if asked.tiny else 50_000
     )

@@ -1,8 +1,5 @@
 """Flags of the image experiments, and the optimizer, schedule, network and data they name.
 
-Each script adds the flags of its methods and a plan; `running.py` goes the way from there to
-tickets and tables.
-
 Not a script. Each script adds the flags of its methods and a plan; `running.py` goes the way from
 there to tickets and tables.
 """

@@ -164,6 +164,10 @@ class Hardware:
         """Arguments of `jt.fit` for a plan of so many members."""
         together, layout = self.members_together, None
         if self.layout == "one_by_one":
+            if (together or 1) > 1:
+                raise FlagError(
+                    f"--members-together {together} and --layout one_by_one exclude each other."
+                )
             layout = self._lying(1, "unroll")
         elif self.layout in ("unroll", "vmap", "map"):
             layout = self._lying(min(together or members, members), self.layout)

@@ -137,7 +137,7 @@ def from_environment(environment: Any) -> Roll | None:
         port = environment.get("JAX_COORDINATOR_PORT") or int(job) % 2**12 + 61440
         address = f"{first[1]}{first[2] or ''}:{port}" if first else ""
         address = environment.get(names[0]) or address
-    elif given and given != names[:1]:
+    elif given and given != [names[0]]:
         missing = ", ".join(name for name in names if name not in given)
         raise FlagError(f"--distributed: {', '.join(given)} is set, and {missing} is not.")
     else:

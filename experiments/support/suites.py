@@ -41,10 +41,6 @@ def check_names(config: Config) -> None:
             raise ReportError(f"{flag}: got {unknown[0]!r}; {noun} are {', '.join(allowed)}.")
 
 
-STREAMED = ("imagenet", "folders")
-"""Test sets that are read as they are predicted."""
-
-
 def test_set(config: Config, found: list[Source]) -> jt.Dataset | ImageTest:
     """The one test set of all sources.
 

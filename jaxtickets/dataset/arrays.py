@@ -183,8 +183,8 @@ def as_dataset(
         )
     if any(isinstance(part, Dataset) for part in data):
         raise DataError(
-            "data is a Dataset, a Stream or a pair of arrays (x, y); got a pair of data sets. Take one"
-            " of them: train, test = jt.data.pair(...)."
+            "data is a Dataset, a Stream or a pair of arrays (x, y); got a pair of data sets. Take"
+            " one of them: train, test = jt.data.pair(...)."
         )
     if num_classes == "of the labels":
         return from_arrays(*data)
