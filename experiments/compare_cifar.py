@@ -170,8 +170,6 @@ def compare(config: Config) -> None:
         "versions": engine.versions(),
     }
     engine.write_json(out / "results.json", comparison)  # the timing may be broken off
-        out / "results.json", comparison
-    )  # before the timing, which may be broken off
     if config.side_by_side:
         comparison |= timed(config, experiments, data, rows)
         engine.write_json(out / "results.json", comparison)

@@ -339,6 +339,7 @@ def test_it_is_compiled_into_other_programs(tmp_path):
         ({"platforms": 3}, r"platforms are different ones .* got 3"),
         ({"batch": 0}, r'at least 1, or "any"; got 0'),
         ({"batch": "all"}, r'or "any"; got \'all\''),
+        ({"batch": np.array([1, 2])}, r'or "any"; got int64\[2\]'),
         ({"members": None}, r"members is True or False; got None"),
         ({"format": "torch"}, r'"stablehlo", "onnx" or None; got \'torch\''),
         ({"tolerance": 0}, r"tolerance is a number above 0; got 0"),
@@ -404,6 +405,8 @@ def test_an_exported_function_says_what_it_takes(tmp_path):
         data.x | {"input_ids": ids[:3]},
         {name: array[0] for name, array in data.x.items()},
         {name: array[:0] for name, array in data.x.items()},
+        None,
+        [],
     ):
         with pytest.raises(jt.DataError, match=allowed):
             exported(x)
@@ -573,6 +576,22 @@ def test_padding_by_parts_is_padding(config):
     np.testing.assert_array_equal(
         onnx_file._padded(x, value, padding_config=config), jax.lax.pad(x, value, config)
     )
+
+
+def test_onnx_of_packed_layers_is_predict_proba(tmp_path):
+    """Of Linen's own Dense, whose method jax2onnx replaces on the class."""
+    needs_onnx()
+    blocks = jt.masks.Blocks(2, 1)
+    (first, *_) = SMALL.tickets
+    key, rules = jax.random.key(0), [("Dense_1/kernel", True), (".*", False)]
+    mask = jt.sparsity.random_mask(key, first.params, 0.5, "uniform", rules, structure=blocks)
+    ticket = first._replace(params=jt.masks.apply(mask, first.params), mask=mask)
+    packed = jt.pack(jt.TicketEnsemble(SMALL.task, (ticket,), SMALL.x_spec), blocks)
+    assert packed.tickets[0].params["Dense_1"]["kernel"].size == 10
+    for batch in ("any", 3):
+        packed.export(tmp_path / f"{batch}.onnx", ROWS, batch=batch)
+    (found,) = onnx_session(tmp_path / "any.onnx").run(None, {"x": ROWS.x})
+    np.testing.assert_allclose(found, packed.predict_proba(ROWS), atol=1e-6)
 
 
 def test_jax_is_left_as_it_was(tmp_path):

@@ -9,7 +9,19 @@ import jaxtickets as jt
 from jaxtickets.dataset import Dataset
 from jaxtickets.errors import MaskError
 from jaxtickets.ledger import cost
-from jaxtickets.plan import Adam, Collect, Escape, Evolve, Fork, Length, Plan, Start, Train
+from jaxtickets.plan import (
+    Adam,
+    Collect,
+    Escape,
+    Evolve,
+    Fork,
+    Length,
+    Pack,
+    Plan,
+    Prune,
+    Start,
+    Train,
+)
 
 COMPILED = []
 jax.monitoring.register_event_duration_secs_listener(
@@ -310,6 +322,38 @@ def test_gradual_pruning_ends_at_the_masks_and_goes_straight_there():
     assert counted.inference == pytest.approx(64 / 144)
     # The cubic from step 0 to 2 is at 7/8 of the way in step 1: a lacks 17.5 of its 20, 128 x 14.5 / 32 + 16 = 74 FLOPs.
     assert counted.phases[0].flops == pytest.approx(3 * 10 * (144 + 74 + 64 + 64))
+
+
+class TwoLayers(nn.Module):
+    """Layers of 8 x 16 and 16 x 4 weights."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(4)(nn.relu(nn.Dense(16)(x)))
+
+
+def test_masks_are_known_behind_a_pack_too():
+    """Packing changes what is executed, not what is left: the last training costs what it does without."""
+    blocks = jt.masks.Blocks(4, 4)
+    train = Train(Length(1))
+    last = Prune(0.9, structure=blocks), train, Collect()
+    start = Start(), train, Prune(0.5, structure=blocks)
+    plain = Plan("plain", (*start, train, *last), 8)
+    packed = Plan("packed", (*start, Pack(blocks, 1.0), train, *last), 8)
+    task = jt.classification(TwoLayers(), num_classes=4)
+    data = (np.zeros((48, 8), np.float32), np.arange(48) % 4)
+    shapes = jax.eval_shape(task.init, jax.random.key(0), data[0][:1])[0]
+
+    def uneven(leaf):
+        kept = {128: 16, 64: 3}.get(leaf.size)  # a tenth of 192, rounded as the plan does
+        return (
+            np.ones((), bool) if kept is None else (np.arange(leaf.size) < kept).reshape(leaf.shape)
+        )
+
+    masks = [jax.tree.map(uneven, shapes)]
+    known, assumed = cost(packed, task, data, masks=masks), cost(packed, task, data)
+    without = cost(plain, task, data, masks=masks)
+    assert known.phases[-1].flops == without.phases[-1].flops != assumed.phases[-1].flops
 
 
 def test_masks_of_anything_but_the_plans_tickets_are_refused():

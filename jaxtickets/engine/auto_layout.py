@@ -32,6 +32,12 @@ class Chosen(NamedTuple):
     streamed: bool
     why: str
 
+    def about(self) -> dict[str, Any]:
+        """What has to be the same on all hosts."""
+        mesh = self.layout.mesh and dict(self.layout.mesh.shape)
+        how = {"group": self.layout.group, "across": self.layout.across, "mesh": mesh}
+        return {"layout": how | {"streamed from the host": self.streamed}}
+
 
 def choose(
     run_of: Callable[[Layout, bool], Run],
@@ -68,6 +74,8 @@ def choose(
     others: list[Across] = [across for across in among.layouts if across != prior]
     may_earn = asked.measure is not False and (asked.measure or among.steps >= _FEW)
     found = ladder.fitting(among.layouts[prior], _SECONDS if others and may_earn else 0.0)
+    if found.trial.seconds is None and others and may_earn:  # all of its training is one call
+        return found.chosen("too short to measure")
     if not others or not _earned(among.steps, found.trial, len(others), asked.measure):
         return found.chosen("likely the fastest for this network" if asked.across is None else "")
     say(f"layout: measuring {', '.join(among.layouts)} ...")

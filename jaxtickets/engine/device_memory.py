@@ -40,13 +40,13 @@ def stated_memory() -> int | None:
     if not text:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?", text.lower())
-    amount = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    amount = float(found[1]) * _UNITS[found[2]] if found else 0.0
     if not 1 <= amount < 2**63:
         raise PlanError(
             f"{VARIABLE} is the memory of a device that a run may use, such as 12GiB, 800MB or"
             f" 16000000000 (bytes); got {text[:40]!r}."
         )
-    return amount
+    return int(amount)
 
 
 def usable_memory() -> int | None:

@@ -17,7 +17,7 @@ from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.dataset.arrays import as_dataset
 from jaxtickets.engine import checkpoints as stored
 from jaxtickets.engine import checks, hosts
-from jaxtickets.engine.auto_layout import choose
+from jaxtickets.engine.auto_layout import Chosen, choose
 from jaxtickets.engine.candidates import AutoLayout, Candidates, candidates, check_asked
 from jaxtickets.engine.checkpoints import Checkpoints
 from jaxtickets.engine.driver import drive
@@ -255,10 +255,19 @@ def _run_of(
         functools.partial(make_feed, checked.train, plan.batch_size, check=check),
         functools.partial(groups_of, plan, keys=members.member_keys(key, plan.width)),
     )
-    chosen = None if folder is None else kept_layout(folder.path, checked.asked)
-    chosen = chosen or choose(of_layout, checked.among, say)
-    if folder is not None and folder.writes:
-        keep_layout(folder.path, chosen, going_on=bool(stored.numbers(folder.checkpoints)))
+
+    def pick() -> Chosen:
+        chosen = None if folder is None else kept_layout(folder.path, checked.asked)
+        if chosen is None:
+            chosen = choose(of_layout, checked.among, say)
+        else:  # the devices may be others now
+            checks.check_layout(plan, chosen.layout)
+            checks.check_batch(plan, len(checked.train), chosen.layout)
+        if folder is not None and folder.writes:
+            keep_layout(folder.path, chosen, going_on=bool(stored.numbers(folder.checkpoints)))
+        return chosen
+
+    chosen = hosts.everywhere(pick, Chosen.about)
     if chosen.why:
         say(chosen.why)
     run = of_layout(chosen.layout, chosen.streamed)
@@ -296,7 +305,8 @@ def _run(
             folder.save_final(tickets)
             folder.finish()
 
-    hosts.everywhere(finish)  # none returns before all is written
+    # None returns before all is written.
+    hosts.everywhere(finish, when="after training; the same call again finishes it")
     return tickets
 
 
@@ -306,11 +316,20 @@ def open_folder(
     """The run folder, or nothing where none is asked for."""
     if out is None or identity is None:
         return contextlib.nullcontext()
-    return hosts.everywhere(
-        lambda: RunFolder(out, identity),
-        lambda folder: {"out": {"finished": folder.finished}},
-        first_alone=True,
-    )
+    opened: list[RunFolder] = []
+
+    def open_it() -> RunFolder:
+        opened.append(RunFolder(out, identity))
+        return opened[0]
+
+    try:
+        return hosts.everywhere(
+            open_it, lambda folder: {"out": {"finished": folder.finished}}, first_alone=True
+        )
+    except BaseException:
+        for folder in opened:  # not to be in use for as long as somebody holds the error
+            folder.__exit__(None, None, None)
+        raise
 
 
 def _check_seconds(every: Any) -> None:

@@ -45,14 +45,16 @@ def everywhere(
     work: Callable[[], T],
     about: Callable[[T], dict[str, Any]] = lambda done: {},
     first_alone: bool = False,
+    when: str = "before anything was computed",
 ) -> T:
     """What `work` returns here, after it was done on every host.
 
     Args:
-      work: what each host does, before they compute anything together.
+      work: what each host does, without computing anything together.
       about: what of its result is the same on every host, as the identity of a run (see
         `jaxtickets.engine.identity`).
       first_alone: host 0 does it before the others: it makes what they find.
+      when: it is done, for the error.
 
     Raises:
       Exception: what `work` raised here.
@@ -76,17 +78,17 @@ def everywhere(
         told = exchange(said)
         if failed is not None:
             raise failed
-        _check_all_did(told)
+        _check_all_did(told, when)
         everybody = [before | now for before, now in zip(everybody, told, strict=True)]
     _check_same(everybody)
     return done[0]
 
 
-def _check_all_did(everybody: list[dict[str, Any]]) -> None:
+def _check_all_did(everybody: list[dict[str, Any]], when: str) -> None:
     """Raise `RunError` where another host failed."""
     failed = [f"{one['host']}: {one['failed']}" for one in everybody if "failed" in one]
     if failed:
-        raise RunError(f"ended before anything was computed, as {failed[0]}")
+        raise RunError(f"ended {when}, as {failed[0]}")
 
 
 def _check_same(everybody: list[dict[str, Any]]) -> None:

@@ -72,10 +72,11 @@ def _read(file: Path) -> Chosen | None:
         streamed, why = found["streamed"], found["why"]
         if not isinstance(streamed, bool) or not isinstance(why, str):
             return None
-        if found["mesh"] is not None and jax.device_count() > 1:
-            layout = dataclasses.replace(
-                layout, mesh=members.member_mesh(layout.group, jax.devices())
-            )
+        several = jax.process_count() > 1  # whose devices train as one, whatever there was before
+        if (found["mesh"] is not None or several) and jax.device_count() > 1:
+            across = "vmap" if layout.across == "unroll" else layout.across
+            mesh = members.member_mesh(layout.group, jax.devices())
+            layout = dataclasses.replace(layout, across=across, mesh=mesh)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return Chosen(layout, streamed, why)

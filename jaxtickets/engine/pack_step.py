@@ -36,8 +36,7 @@ class Repacked(NamedTuple):
 
     def params(self, tree: PyTree) -> PyTree:
         """What takes the place of a tree like the params, or of a mask."""
-        leaves, structure = jax.tree.flatten(tree)
-        return structure.unflatten([self.leaf(i, leaf) for i, leaf in enumerate(leaves)])
+        return packing.map_leaves(self.leaf, tree)
 
     def ever_active(self, tree: PyTree) -> PyTree:
         """As it was: what was ever active may lie outside the blocks, so it stays whole."""

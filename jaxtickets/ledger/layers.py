@@ -57,7 +57,10 @@ class Layers:
         """
         if self.ends is not None:
             way = min(1.0, sparsity / self.end_sparsity) if self.end_sparsity else 1.0
-            return {path: n - way * (n - self.ends[path]) for path, n in self.whole.items()}
+            return {
+                path: min(self.sizes[path], n - way * (n - self.ends[path]))
+                for path, n in self.whole.items()
+            }
         whole = {path for path in before if any(re.search(pattern, path) for pattern in keep_dense)}
         return {
             path: n if path in whole else min(n, num_kept(self.whole[path], sparsity))

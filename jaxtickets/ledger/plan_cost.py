@@ -316,7 +316,10 @@ def _in(
     network: NetworkShapes, before: BeforePhase, x: PyTree, whole: dict[str, int]
 ) -> BeforePhase:
     """What there is before a phase that follows a Shrink or a Pack to that network."""
-    layers = _layers(network, x, True, whole)
+    known = before.layers
+    layers = dataclasses.replace(
+        _layers(network, x, True, whole), ends=known.ends, end_sparsity=known.end_sparsity
+    )
     kept = {path: min(n, layers.sizes[path]) for path, n in before.kept.items()}
     return before._replace(network=network, layers=layers, kept=kept, widths=None)
 

@@ -135,8 +135,13 @@ class Packing(NamedTuple):
 
     def tree(self, tree: PyTree) -> PyTree:
         """What takes the place of a tree like the params, or of a mask."""
-        leaves, structure = jax.tree.flatten(tree)
-        return structure.unflatten([self.leaf(i, leaf) for i, leaf in enumerate(leaves)])
+        return map_leaves(self.leaf, tree)
+
+
+def map_leaves(function: Callable[[int, Any], Any], tree: PyTree) -> PyTree:
+    """The tree of what `function` makes of each leaf and its number."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure.unflatten([function(i, leaf) for i, leaf in enumerate(leaves)])
 
 
 def tables_in(model_state: PyTree) -> dict[str, Any]:

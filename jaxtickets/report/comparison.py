@@ -11,6 +11,7 @@ from jaxtickets.report.costs import (
     COST_COLUMNS,
     NOTE_COUNTED,
     NOTE_EXECUTED,
+    PREDICTING,
     DenseRun,
     cost_ratios,
 )
@@ -91,7 +92,7 @@ COLUMNS = {
     **COST_COLUMNS,
     "training_runs": Column("training runs", digits=0, short="runs"),
     "seconds": Column("seconds", digits=0, short="sec"),
-    "predict": Column("seconds of predicting", digits=2, short="predict s"),
+    "predict": PREDICTING,
 }
 SCORES = ("accuracy", "nll", "ece", "members_accuracy", "disagreement", "kl")
 PAPER_COLUMNS = {

@@ -45,6 +45,7 @@ COST_COLUMNS = {
     "training_counted": Column("counted training", "x", short="counted train"),
     "inference_counted": Column("counted inference", "x", short="counted infer"),
 }
+PREDICTING = Column("seconds of predicting", digits=2, short="predict s")
 NOTE_EXECUTED = (
     "Executed FLOPs are those that dense hardware multiplies by, in the same units; seconds follow"
     " them."

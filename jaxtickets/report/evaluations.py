@@ -14,15 +14,13 @@ from jaxtickets.report.table import Column, ScoreTable
 
 _OOD = ("max_probability", "entropy", "mutual_information")
 
-_COST_COLUMNS = {
-    name: Column(
-        f"{name.removesuffix('_executed')} FLOPs"
-        f" ({'executed' if name.endswith('_executed') else 'theoretical'})",
-        "x",
-        better="lower",
-    )
-    for name in COST_COLUMNS
-}
+
+def _cost_column(name: str) -> Column:
+    of, _, kind = name.partition("_")
+    return Column(f"{of} FLOPs ({kind or 'theoretical'})", "x", better="lower")
+
+
+_COST_COLUMNS = {name: _cost_column(name) for name in COST_COLUMNS}
 
 Row = Mapping[str, Any]
 Read = Callable[[Row], float | None]
@@ -160,9 +158,10 @@ def _notes(record: Row, ood: str, costs: Costs) -> tuple[str, ...]:
         generated = " that were generated" if any(part["generated"] for part in corrupted) else ""
         notes.append(f"cAcc, cNLL, cECE: means over {counts} corrupted sets{generated}.")
     if shifted := [_parts(row)["shifted"] for row in _with(rows, "shifted")]:
+        sets = {name: scores for part in shifted for name, scores in part.items()}
         of = [
             f"{name} of {scores['examples']:,} examples and {scores['classes']:,} classes"
-            for name, scores in shifted[0].items()
+            for name, scores in sets.items()
         ]
         notes.append(f"{', '.join(of)}: predictions are restricted to the classes that are there.")
     if _with(rows, "ood"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxtickets.report.canvas import COLOURS, MARKERS, new_figure, save_figure
 from jaxtickets.report.comparison import p_value
+from jaxtickets.report.costs import COST_COLUMNS, PREDICTING
 from jaxtickets.report.records import Record, as_record
 from jaxtickets.report.table import Cell, Column, ScoreTable, table_of
 
@@ -45,10 +46,7 @@ def gains_table(schemes: Mapping[str, Any] | Record) -> ScoreTable:
         Column("seconds", digits=0, short="sec"),
     ]
     # of an older file no row tells them
-    optional = {
-        "training_executed": Column("executed training", "x", short="exec. train"),
-        "predict": Column("seconds of predicting", digits=1, short="predict s"),
-    }
+    optional = {"training_executed": COST_COLUMNS["training_executed"], "predict": PREDICTING}
     more = [name for name in optional if any(name in row for row in record.parts("rows"))]
     columns += [optional[name] for name in more]
     names, cells = [], []

@@ -118,7 +118,8 @@ def prepare_export(
     Raises:
       ExportError, DataError: an argument that cannot be; says what is allowed.
     """
-    if batch != "any" and not (is_int(batch) and 1 <= batch <= LONGEST):
+    any_size = isinstance(batch, str) and batch == "any"
+    if not any_size and not (is_int(batch) and 1 <= batch <= LONGEST):
         raise ExportError(
             'batch is how many examples are predicted at a time, at least 1, or "any"; got'
             f" {shown(batch)}."

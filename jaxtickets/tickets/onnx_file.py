@@ -27,7 +27,7 @@ METADATA = "jaxtickets"
 LARGEST = 2**31 - 2**20
 """Bytes of weights: a file of this format is below 2 GB."""
 
-_Attributes = dict[ModuleType, dict[str, Any]]
+_Attributes = dict[ModuleType | type, dict[str, Any]]
 
 
 def write_onnx(exporting: Exporting, path: Path) -> dict[str, Any]:
@@ -166,11 +166,18 @@ def _jax_as_it_was() -> Iterator[_Attributes]:
     """JAX and Flax as they were afterwards: jax2onnx replaces functions of theirs while it works,
     and one (`jnp.cumsum`) for good.
     """
-    before: _Attributes = {
-        module: dict(vars(module))
+    modules = [
+        module
         for name, module in list(sys.modules.items())
         if name.partition(".")[0] in ("jax", "flax", "equinox") and isinstance(module, ModuleType)
+    ]
+    layers = {  # whose methods it replaces
+        found
+        for module in modules
+        for found in vars(module).values()
+        if isinstance(found, type) and found.__module__.startswith(("flax.", "equinox."))
     }
+    before: _Attributes = {each: dict(vars(each)) for each in (*modules, *layers)}
     quiet = logging.getLogger("onnx_ir")
     level = quiet.level
     quiet.setLevel(logging.ERROR)  # of shapes that it leaves out of the file
@@ -194,16 +201,18 @@ def _swapped(before: _Attributes) -> Iterator[None]:
         _put(now)
 
 
-def _changed(before: _Attributes, values: _Attributes | None) -> list[tuple[ModuleType, str, Any]]:
+def _changed(
+    before: _Attributes, values: _Attributes | None
+) -> list[tuple[ModuleType | type, str, Any]]:
     """The attributes that are not what they were, with what they were or (None) are."""
     return [
-        (module, name, value if values is not None else vars(module).get(name))
-        for module, attributes in before.items()
+        (owner, name, value if values is not None else vars(owner)[name])
+        for owner, attributes in before.items()
         for name, value in attributes.items()
-        if vars(module).get(name) is not value
+        if name in vars(owner) and vars(owner)[name] is not value
     ]
 
 
-def _put(attributes: list[tuple[ModuleType, str, Any]]) -> None:
-    for module, name, value in attributes:
-        setattr(module, name, value)
+def _put(attributes: list[tuple[ModuleType | type, str, Any]]) -> None:
+    for owner, name, value in attributes:
+        setattr(owner, name, value)

@@ -109,6 +109,8 @@ class ExportedFunction:
 
 
 def _tree(x: PyTree) -> str:
+    if not jax.tree.leaves(x):
+        return shown(x)
     return f"a dictionary of {sorted(x)}" if isinstance(x, dict) else described(x, 0)
 
 

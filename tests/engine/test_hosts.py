@@ -111,6 +111,19 @@ def test_sigterm_on_one_host_saves_the_run_of_both_at_one_step(pictures, compile
     assert preempt(pictures, compile_cache, alone[0], 1) == 1
 
 
+def test_a_run_that_one_host_began_goes_on_on_two(pictures, compile_cache):
+    """Its kept layout has no mesh, and those of several hosts need one."""
+    one = start(pictures, compile_cache, 1, 0, 1, 0, "handed-on", "preempted-1-2")
+    status, lines, said = end(one)
+    assert status == 75, said
+    taken = steps_of(lines)
+    assert 0 < len(taken) < len(STEPS)
+    for status, lines, said in two(pictures, compile_cache, "handed-on"):
+        assert status == 0, said
+        assert not lines[0].startswith("RunError"), lines[0]
+        assert taken + steps_of(lines) == STEPS
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_sigterm_on_one_host_at_twenty_random_moments(pictures, compile_cache, alone):

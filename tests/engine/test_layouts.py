@@ -136,7 +136,7 @@ def test_the_environment_states_a_limit_too(tmp_path, monkeypatch):
     monkeypatch.setenv(device_memory.VARIABLE, f"{(need_of(plan, 4) + need_of(plan, 2)) // 2} B")
     fit(plan, out=tmp_path, layout=jt.AutoLayout(across="vmap", measure=False))
     assert layout_of(tmp_path)["group"] == 2
-    for text in ("much", "-1GB", "0", "3 PB", "1e400"):
+    for text in ("much", "-1GB", "0", "3 PB", "1e400", "9" * 400):
         monkeypatch.setenv(device_memory.VARIABLE, text)
         with pytest.raises(PlanError, match="JAXTICKETS_DEVICE_MEMORY is the memory of a device"):
             fit(plan, layout=jt.AutoLayout(across="vmap"))
@@ -166,6 +166,15 @@ def test_running_out_at_the_first_step_halves_the_group_and_is_told(tmp_path, ca
     assert layout_of(tmp_path)["group"] == 2
     assert "2 members at a time, mapped (4 members together ran out of the device's memory)" in said
     assert same_tickets(tickets, fit(plan, layout=Layout(2, "map")))
+
+
+def test_what_is_too_short_to_measure_is_not(tmp_path, capsys, a_home):
+    short = Plan("short", (Start(2), Train(Length(1, "steps")), Collect()), 16)
+    fit(short, out=tmp_path, layout=jt.AutoLayout(measure=True), progress=True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "too short to measure" in said
+    assert "measuring" not in said
+    assert not list(a_home.rglob("layouts.json"))
 
 
 @pytest.mark.parametrize(("members", "words"), [(4, "4 members together"), (1, "one member alone")])
