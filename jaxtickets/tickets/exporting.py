@@ -118,8 +118,8 @@ def prepare_export(
     Raises:
       ExportError, DataError: an argument that cannot be; says what is allowed.
     """
-    any_size = isinstance(batch, str) and batch == "any"
-    if not any_size and not (is_int(batch) and 1 <= batch <= LONGEST):
+    fixed = is_int(batch) and 1 <= int(batch) <= LONGEST
+    if not fixed and not (isinstance(batch, str) and batch == "any"):
         raise ExportError(
             'batch is how many examples are predicted at a time, at least 1, or "any"; got'
             f" {shown(batch)}."

@@ -137,7 +137,7 @@ def test_global_pruning_takes_the_smallest_anywhere():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sparsity": 1.0}, r"final is the share of zeros"),
+        ({"sparsity": 1.0}, r"sparsity is the share of zeros"),
         ({"initial": -0.1}, r"initial is the share of zeros"),
         ({"begin": 5, "end": 5}, "begin < end"),
         ({"update_every": 0}, "at least 1; got 0"),
