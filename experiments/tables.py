@@ -84,6 +84,8 @@ BLOCKS: dict[str, tuple[str, Callable[[Any], str]]] = {
             "benchmark": "benchmark",
             "shrinking": "benchmark-shrinking",
             "smaller": "benchmark-smaller",
+            "packed": "benchmark-packed",
+            "exports": "benchmark-exports",
             "memory": "benchmark-memory",
             "texts": "benchmark-texts",
             "speed-of-evaluation": "benchmark-evaluation",
@@ -94,6 +96,7 @@ BLOCKS: dict[str, tuple[str, Callable[[Any], str]]] = {
         for name in ("digits", "table1", "table1-lecun")
     },
     "smaller-cifar10": ("compare-smaller-cifar10.json", smaller_networks),
+    "smaller-wrn-cifar10": ("compare-smaller-wrn-cifar10.json", smaller_networks),
     "multi-ticket-demo": ("multi-ticket-demo.json", schemes),
     "multi-ticket-mrpc": ("multi-ticket-mrpc.json", schemes),
     "speed": ("benchmark-smaller-cpu.json", speed),
