@@ -259,13 +259,14 @@ def test_what_a_later_method_could_not_do_is_said_before_the_first_is_trained(ca
 
 
 def test_layouts_of_the_flags():
-    from support.flags import Hardware
+    from support.flags import FlagError, Hardware
 
     import jaxtickets as jt
 
     for flags, layout in (
         ({}, None),
-        ({"layout": "one_by_one", "members_together": 3}, jt.Layout(1, "unroll")),
+        ({"layout": "one_by_one"}, jt.Layout(1, "unroll")),
+        ({"layout": "one_by_one", "members_together": 1}, jt.Layout(1, "unroll")),
         ({"layout": "map"}, jt.Layout(4, "map")),
         ({"layout": "map", "members_together": 2}, jt.Layout(2, "map")),
         ({"layout": "vmap", "members_together": 9}, jt.Layout(4, "vmap")),
@@ -273,6 +274,8 @@ def test_layouts_of_the_flags():
         ({"layout": "measured"}, jt.AutoLayout(measure=True)),
     ):
         assert Hardware(**flags).fit_kwargs(4)["layout"] == layout
+    with pytest.raises(FlagError, match="--members-together 3 and --layout one_by_one exclude"):
+        Hardware(layout="one_by_one", members_together=3).fit_kwargs(4)
 
 
 def test_every_number_of_every_command_has_a_rule_or_a_reason():
