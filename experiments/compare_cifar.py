@@ -95,19 +95,7 @@ def compare(config: Config) -> None:
     budget = preset.budget
     if config.shorter != 1:
         budget += f" Every length is divided by {config.shorter:g}."
-    unknown = [name for name in config.methods if name not in preset.methods]
-    if unknown:
-        raise jt.PlanError(
-            f"--methods: preset {config.preset} has {', '.join(preset.methods)}; got {unknown[0]}."
-        )
-    methods = config.methods or tuple(preset.methods)
-    against = config.against or tuple(name for name in preset.against if name in methods)
-    if unknown := [name for name in against if name not in methods]:
-        raise jt.PlanError(f"--against: methods here are {', '.join(methods)}; got {unknown[0]}.")
-    if config.side_by_side and config.distributed:
-        raise jt.PlanError("--side-by-side measures one host; leave out --distributed, or it.")
-    if config.against and len(config.seeds) < 2:
-        raise jt.PlanError("--against tests over seeds: give two or more, as --seeds 0 1 2.")
+    methods, against = chosen_methods(config)
     # Everything is planned before anything is trained, so that what is wrong is said at once.
     experiments = {
         name: [config.experiment(name, seed) for seed in config.seeds] for name in methods
@@ -193,6 +181,29 @@ def default_folder(config: Config) -> str:
     words += [f"initial-{config.initial}"] if config.initial else []
     words += [f"shorter{config.shorter:g}"] if config.shorter != 1 else []
     return "-".join(["runs/compare", config.preset, *words])
+
+
+def chosen_methods(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The methods to compare, and those of them that the others are tested against.
+
+    Raises:
+      PlanError: a method that the preset has not; flags that exclude each other.
+    """
+    preset = PRESETS[config.preset]
+    unknown = [name for name in config.methods if name not in preset.methods]
+    if unknown:
+        raise jt.PlanError(
+            f"--methods: preset {config.preset} has {', '.join(preset.methods)}; got {unknown[0]}."
+        )
+    methods = config.methods or tuple(preset.methods)
+    against = config.against or tuple(name for name in preset.against if name in methods)
+    if unknown := [name for name in against if name not in methods]:
+        raise jt.PlanError(f"--against: methods here are {', '.join(methods)}; got {unknown[0]}.")
+    if config.side_by_side and config.distributed:
+        raise jt.PlanError("--side-by-side measures one host; leave out --distributed, or it.")
+    if config.against and len(config.seeds) < 2:
+        raise jt.PlanError("--against tests over seeds: give two or more, as --seeds 0 1 2.")
+    return methods, against
 
 
 def timed(

@@ -588,10 +588,11 @@ def test_describe_names_what_differs_from_the_default():
 
 
 def test_a_plan_whose_masks_never_move_says_so():
-    """10 epochs of 21 steps: an update every 1000 never comes, one every 210 comes once."""
+    """10 epochs of 21 steps: an update every 1000 or 211 never comes, one every 210 comes once."""
     long, short = (jt.edst(3, explore=4, refine=2, update_every=n) for n in (1000, 210))
     assert long.unmoved(21) == (
         "no mask is updated while it trains: update_every=1000 and a network takes 210 steps; give"
         " fewer, such as update_every=10."
     )
+    assert jt.edst(3, explore=4, refine=2, update_every=211).unmoved(21)
     assert short.unmoved(21) == jt.dense().unmoved(1) == ""
