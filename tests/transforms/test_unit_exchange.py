@@ -53,12 +53,17 @@ def sevens(params):
 
 
 def drawn(params):
-    """A beginning from a key."""
+    """A beginning from a key: odd sixteenths, which every program draws to the same bits.
+
+    Normal numbers are rounded as the compiler fuses their polynomial, one program otherwise than
+    the next.
+    """
 
     def fresh(key):
         keys = jax.random.split(key, len(params))
         return {
-            n: jax.random.normal(k, p.shape) for k, (n, p) in zip(keys, params.items(), strict=True)
+            n: jax.random.randint(k, p.shape, -16, 16) / 8.0 + 0.0625
+            for k, (n, p) in zip(keys, params.items(), strict=True)
         }, {}
 
     return fresh
