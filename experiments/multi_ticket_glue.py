@@ -15,6 +15,7 @@ Pretrained Model, 2022, arXiv:2205.11833.
     python experiments/multi_ticket_glue.py --preset paper_stsb \\
         --beside runs/multi-ticket-mrpc-paper  # the paper's figure 3
     python experiments/multi_ticket_glue.py --scheme random_lt --tau-sweep 1e-6 1e-5 1e-4
+    python experiments/multi_ticket_glue.py --scheme base_lt --structure connections units
 
 Each scheme has a run folder of its own under --out: what is finished is loaded, what was
 interrupted goes on. results.json, tables and figures of all schemes are made anew every time.
@@ -35,7 +36,6 @@ from support.text_flags import PRESETS, SCHEMES, Config
 import jaxtickets as jt
 from jaxtickets import engine, evaluation, report
 from jaxtickets.errors import ReportError
-from jaxtickets.methods.imp_tickets import Scheme
 from jaxtickets.plan import Plan
 
 
@@ -83,6 +83,10 @@ def check(config: Config) -> None:
         raise jt.PlanError(f"--sizes: sizes of ensembles are {allowed}; got {config.sizes}.")
     if not config.scheme:
         raise jt.PlanError(f"--scheme: one or more of {', '.join(SCHEMES)}, or all.")
+    if not config.structure:
+        raise jt.PlanError("--structure: connections, units, or both.")
+    if config.tau_sweep and len(config.structure) > 1:
+        raise jt.PlanError("--tau-sweep: of one --structure.")
     if config.tau_sweep and config.scheme not in (("active_lt",), ("random_lt",)):
         raise jt.PlanError(
             "--tau-sweep: of a scheme with a penalty: --scheme random_lt or active_lt; got"
@@ -113,10 +117,10 @@ def neighbours(config: Config) -> list[dict[str, Any]]:
     return records
 
 
-def plans(config: Config) -> dict[Scheme, Plan]:
-    """The plan of every scheme that the flags name."""
+def plans(config: Config) -> dict[str, Plan]:
+    """The plan of every row that the flags name."""
     with command.planning():
-        return {scheme: config.plan(scheme) for scheme in config.schemes}
+        return {name: config.plan(name) for name in config.rows}
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
@@ -131,19 +135,19 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         highlight=False,
     )
     rows, predictions, gains = [], {}, {}
-    for scheme, plan in plans(config).items():
-        console.print(f"{texts.TITLES[scheme]}: {folder / scheme}", highlight=False, soft_wrap=True)
+    for name, plan in plans(config).items():
+        console.print(f"{texts.title(name)}: {folder / name}", highlight=False, soft_wrap=True)
         tickets = jt.fit(
             plan,
             task,
             train,
             key=config.seed,
-            out=folder / scheme,
+            out=folder / name,
             **config.fit_kwargs(plan.width),
         )
         if config.export and hosts.writes():
-            texts.export(tickets, prepared.sizes, folder / scheme / "tickets")
-        file = folder / scheme / "predictions.npz"
+            texts.export(tickets, prepared.sizes, folder / name / "tickets")
+        file = folder / name / "predictions.npz"
         probabilities = hosts.together(
             functools.partial(texts.stored_predictions, tickets, validation, file)
         )
@@ -156,11 +160,9 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         )
         cost = jt.cost(plan, task, train)
         rows.append(
-            texts.row(
-                config, scheme, tickets, probabilities, gain, validation, cost, folder / scheme
-            )
+            texts.row(config, name, tickets, probabilities, gain, validation, cost, folder / name)
         )
-        predictions[scheme], gains[scheme] = probabilities, gain
+        predictions[name], gains[name] = probabilities, gain
     texts.compare(config, rows, predictions, gains, validation.y)
     record = report.finite(
         {

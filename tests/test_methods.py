@@ -159,6 +159,7 @@ ELSEWHERE = {
         "update_every": (77, lambda plan: gradual(plan).update_every),
         "scope": ("layerwise", lambda plan: gradual(plan).scope),
         "structure": (Units(), lambda plan: gradual(plan).structure),
+        "scores": ("snip", lambda plan: gradual(plan).scores),
     },
     "prune_finetune": {
         "sparsity": (0.7, lambda plan: pruning(plan).sparsity),
@@ -168,6 +169,7 @@ ELSEWHERE = {
         "finetune_lr": (Cosine(0.3), lambda plan: trains(plan)[1].lr),
         "scope": ("layerwise", lambda plan: pruning(plan).scope),
         "structure": (Units(), lambda plan: pruning(plan).structure),
+        "scores": ("snip", lambda plan: pruning(plan).scores),
     },
     "snapshot": {
         "cycle": (7, lambda plan: {train.length.amount for train in trains(plan)}),
@@ -195,6 +197,7 @@ IMP = {
     "head": (("last",), lambda plan: {p.keep for p in plan.phases if isinstance(p, Rewind)}),
     "scope": ("layerwise", lambda plan: {p.scope for p in plan.phases if isinstance(p, Prune)}),
     "structure": (Units(), lambda plan: {p.structure for p in plan.phases if isinstance(p, Prune)}),
+    "scores": ("snip", lambda plan: {p.scores for p in plan.phases if isinstance(p, Prune)}),
     "batch_size": (64, lambda plan: plan.batch_size),
 }
 ELSEWHERE["imp"] = IMP | {
@@ -439,5 +442,8 @@ def test_units_that_are_pruned_are_cut_out(plan, order):
 
 
 def test_units_do_not_go_with_active_lt():
-    with pytest.raises(PlanError, match="leave out one of them"):
+    with pytest.raises(PlanError, match="does not go with 'active_lt'"):
         jt.multi_ticket("active_lt", structure=Units())
+    earlier = L1(Linear(1e-6), "earlier")
+    with pytest.raises(PlanError, match="leave out one of them"):
+        jt.imp(2, penalty=earlier, structure=Units())

@@ -91,6 +91,33 @@ def test_the_same_command_trains_nothing_again(demo):
     assert "RunError" in other.stderr
 
 
+def test_tickets_of_units_stand_beside_those_of_connections(demo, tmp_path):
+    out, _ = demo
+    (tmp_path / "pretrained").symlink_to(out / "pretrained")
+    done = run(
+        *(*QUICK, "--scheme", "baseline", "base_lt", "--structure", "connections", "units"),
+        *("--out", tmp_path),
+    )
+    rows = {
+        row["scheme"]: row for row in json.loads((tmp_path / "results.json").read_text())["rows"]
+    }
+    assert list(rows) == ["baseline", "base_lt", "base_lt_units"]
+    assert "BASE-LT, units" in done.stdout
+    masked, cut = rows["base_lt"], rows["base_lt_units"]
+    assert masked["training_executed"] == pytest.approx(4)  # two trainings of two seeds, all dense
+    assert cut["training_executed"] == pytest.approx(cut["training"])  # what is cut is not computed
+    assert cut["training"] < 0.9 * masked["training_executed"]
+    assert cut["overlap"] is None
+    assert cut["bootstrap"].keys() == {"baseline", "base_lt"}
+    for ticket in jt.load(tmp_path / "base_lt_units" / "tickets.safetensors").tickets:
+        (kernel,) = {
+            leaf.shape
+            for path, leaf in jax.tree_util.tree_leaves_with_path(ticket.params)
+            if "layer_0" in str(path) and "intermediate" in str(path) and leaf.ndim == 2
+        }
+        assert kernel[1] < 256
+
+
 def test_exported_tickets_predict_the_same_in_torch(demo):
     transformers = others("transformers")
     torch = others("torch")
@@ -189,6 +216,11 @@ def test_two_tasks_stand_beside_each_other_in_a_figure(tmp_path):
         (("--task", "mrpc"), "paraphrases is the demo's task"),
         (("--preset", "small", "--model", "nowhere/at/all"), "nowhere/at/all"),
         (("--sparsity", "1.5"), "in (0, 1); got 1.5"),
+        (("--structure", "connections", "units"), "active_lt"),
+        (
+            ("--scheme", "random_lt", "--tau-sweep", "0.1", "--structure", "connections", "units"),
+            "of one --structure",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(flags, message, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from support.flags import Count, Different, Epochs, Hardware, Rate, Seed, There, Within
 
@@ -15,6 +15,9 @@ from jaxtickets.plan import Plan
 from jaxtickets.schedules import Linear
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+Structure = Literal["connections", "units"]
+UNITS = "_units"
+"""What the name of a row of units ends in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +59,15 @@ class Config(Hardware):
     """Share of the prunable weights that a ticket has lost."""
     rounds: Annotated[int, Within(1, 1000)] = 3
     """Prunings on the way there."""
-    structure: Literal["connections", "units"] = "connections"
+    structure: Annotated[tuple[Structure, ...], Different()] = ("connections",)
     """What a ticket lacks: single weights, or whole attention heads and feed-forward units, which
-    are cut out, so that training and predicting with it take fewer seconds.
+    are cut out, so that training and predicting with it take fewer seconds. Of both, every scheme
+    of tickets is run with each.
+    """
+    scores: Literal["magnitude", "snip", "random"] | None = None
+    """What is kept: weights of the largest magnitude, of the largest product with their gradient on
+    a batch (snip), or any. If not given, magnitude, as in the paper, and of units snip: how large a
+    head's weights are says little of what it is for.
     """
     epochs: Annotated[float, Epochs] = 3
     """Epochs of each training."""
@@ -105,12 +114,17 @@ class Config(Hardware):
         return paths.given(self.out or f"runs/multi-ticket-{self.task}-{self.preset}", "--out")
 
     @property
-    def schemes(self) -> tuple[Scheme, ...]:
-        """The schemes that the flags name, in a fixed order."""
-        return tuple(scheme for scheme in SCHEMES if scheme in self.scheme or "all" in self.scheme)
+    def rows(self) -> tuple[str, ...]:
+        """What is run, in a fixed order: schemes, and those of tickets of units with `UNITS`."""
+        wanted = [scheme for scheme in SCHEMES if scheme in self.scheme or "all" in self.scheme]
+        return tuple(
+            scheme + (UNITS if structure == "units" else "")
+            for scheme in wanted
+            for structure in (self.structure if scheme.endswith("_lt") else ("connections",))
+        )
 
-    def plan(self, scheme: Scheme) -> Plan:
-        """The plan of a scheme."""
+    def plan(self, row: str) -> Plan:
+        """The plan of a row."""
         names = (
             "sparsity",
             "rounds",
@@ -121,9 +135,12 @@ class Config(Hardware):
             "batch_size",
             "rewind_head",
         )
-        arguments = {name: getattr(self, name) for name in names}
-        if self.structure == "units":
+        arguments: dict[str, Any] = {name: getattr(self, name) for name in names}
+        units = row.endswith(UNITS)
+        if units:
             arguments["structure"] = jt.masks.Units()
+        arguments["scores"] = self.scores or ("snip" if units else "magnitude")
+        scheme = cast(Scheme, row.removesuffix(UNITS))
         return jt.multi_ticket(
             scheme, self.seeds, lr=Linear(self.lr), head=("^head/",), **arguments
         )

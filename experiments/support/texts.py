@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from support import hosts
 from support.published import multi_ticket_diversity, multi_ticket_gain
-from support.text_flags import Config
+from support.text_flags import UNITS, Config
 
 import jaxtickets as jt
 from jaxtickets import evaluation
@@ -158,6 +158,11 @@ def blank(config: Config) -> tuple[jt.Task, jt.Dataset]:
     )
 
 
+def title(name: str) -> str:
+    """A row's name as tables print it."""
+    return TITLES[name.removesuffix(UNITS)] + (", units" if name.endswith(UNITS) else "")
+
+
 def metric(config: Config) -> str:
     """The name of the score that the task is judged by."""
     return "accuracy" if config.task == "paraphrases" else GLUE_TASKS[config.task].metrics[0]
@@ -203,7 +208,7 @@ def prediction_seconds(file: Path) -> float | None:
 
 def row(
     config: Config,
-    scheme: str,
+    name: str,
     tickets: jt.TicketEnsemble,
     predictions: np.ndarray,
     gain: evaluation.EnsembleGain,
@@ -211,20 +216,21 @@ def row(
     cost: Any,
     folder: Path,
 ) -> dict[str, Any]:
-    """The measurements of one scheme, as JSON."""
-    y, pruned = validation.y, scheme.endswith("_lt")
+    """The measurements of one row, as JSON."""
+    y = validation.y
     classes = validation.num_classes is not None
-    overlap = evaluation.mask_overlap(tickets) if pruned and len(tickets) > 1 else None
-    name = validation.name
+    # Of networks that were cut to their units no masks compare.
+    masked = name.endswith("_lt") and len(tickets) > 1
+    overlap = evaluation.mask_overlap(tickets) if masked else None
     family = "roberta" if "roberta" in config.model else "bert"
     return {
-        "scheme": scheme,
-        "title": TITLES[scheme],
+        "scheme": name,
+        "title": title(name),
         "gain": gain.to_dict(),
         "singles": gain.single_scores.ravel().tolist(),
         "scores": (
             [
-                evaluation.glue_score(name, member_predictions, y)
+                evaluation.glue_score(validation.name, member_predictions, y)
                 for member_predictions in predictions
             ]
             if config.task != "paraphrases"
@@ -247,8 +253,8 @@ def row(
         "training_executed": cost.training_executed,
         "predict": prediction_seconds(folder / "predictions.npz"),
         "seconds": json.loads((folder / "timing.json").read_bytes())["seconds"]["total"],
-        "published": multi_ticket_gain(family, config.task, scheme),
-        "published_diversity": multi_ticket_diversity(family, config.task, scheme),
+        "published": multi_ticket_gain(family, config.task, name),
+        "published_diversity": multi_ticket_diversity(family, config.task, name),
         "plan": cost.plan.to_json(),
         "tests": {},
         "bootstrap": {},

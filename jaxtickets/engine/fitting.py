@@ -16,7 +16,7 @@ from jaxtickets import members
 from jaxtickets.dataset import Dataset, Stream
 from jaxtickets.dataset.arrays import as_dataset
 from jaxtickets.engine import checkpoints as stored
-from jaxtickets.engine import checks, hosts
+from jaxtickets.engine import checks, hosts, smaller_checks
 from jaxtickets.engine.auto_layout import Chosen, choose
 from jaxtickets.engine.candidates import AutoLayout, Candidates, candidates, check_asked
 from jaxtickets.engine.checkpoints import Checkpoints
@@ -208,9 +208,9 @@ def _check(
     checks.check_given(plan, given)
     begins = Weights(params, model_state) if given is None else of_network(given)
     units_of = UnitsOf(task, x_spec)
-    checks.check_units(plan, begins, units_of)
-    checks.check_shrinks(plan, task, begins, units_of, x_spec)
-    checks.check_packs(plan, task, begins, given, x_spec)
+    smaller_checks.check_units(plan, begins, units_of)
+    smaller_checks.check_shrinks(plan, task, begins, units_of, x_spec)
+    smaller_checks.check_packs(plan, task, begins, given, x_spec)
     probed = make_probe(probe, probe_every, out, task, x_spec)
     if isinstance(fitted, Dataset):
         example = fitted.prepare(example)

@@ -46,6 +46,7 @@ def imp(
     head: tuple[str, ...] = ("classifier",),
     scope: Literal["layerwise", "global"] = "global",
     structure: Structure = UNSTRUCTURED,
+    scores: str = "magnitude",
     batch_size: int = 32,
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
@@ -75,6 +76,7 @@ def imp(
       structure: what the mask may look like; with `jaxtickets.masks.Units()` whole units are pruned
         (of BERT heads and feed-forward units), and cut out at once: what follows trains the smaller
         network. (Blocks stay masked; see `jaxtickets.plan.Pack`.)
+      scores: what is kept, the largest "magnitude" or another score (see `jaxtickets.scores`).
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.
@@ -117,7 +119,7 @@ def imp(
     for i in range(1, rounds + 1):
         search += [
             Train(length, lr, optimizer, penalty=penalty),
-            Prune(round(sparsity * i / rounds, 12), scope=scope, structure=structure),
+            Prune(round(sparsity * i / rounds, 12), scores, scope, structure=structure),
             *cut_out(structure),
             back,
         ]
@@ -147,6 +149,7 @@ def multi_ticket(
     head: tuple[str, ...] = ("classifier",),
     scope: Literal["layerwise", "global"] = "global",
     structure: Structure = UNSTRUCTURED,
+    scores: str = "magnitude",
     batch_size: int = 32,
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
@@ -174,6 +177,7 @@ def multi_ticket(
       head: see `imp`.
       scope: see `imp`.
       structure: see `imp`; units do not go with "active_lt".
+      scores: see `imp`.
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.
@@ -210,6 +214,12 @@ def multi_ticket(
             reference=length,
             validation=validation,
         )
+    if scheme == "active_lt" and isinstance(structure, Structure) and structure.needs_units:
+        raise PlanError(
+            f"structure={structure!r} does not go with 'active_lt', whose penalty counts how often"
+            " each weight survived in earlier tickets: networks that are cut to their units have"
+            " fewer. Take 'base_lt' or 'random_lt', or a structure of weights."
+        )
     _check_sparsity(sparsity)
     tau, sparsity = checks.plain((tau, sparsity))
     if not isinstance(tau, Schedule):
@@ -232,6 +242,7 @@ def multi_ticket(
         head=head,
         scope=scope,
         structure=structure,
+        scores=scores,
         batch_size=batch_size,
         collect=collect,
         validation=validation,

@@ -41,6 +41,7 @@ def ltr(
     update_every: int = 1000,
     scope: Literal["layerwise", "global"] = "global",
     structure: Structure = UNSTRUCTURED,
+    scores: str = "magnitude",
     batch_size: int = 128,
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
@@ -66,6 +67,7 @@ def ltr(
       structure: what the mask may look like; with `jaxtickets.masks.Units()` whole units go and are
         cut out at once, and what follows trains the smaller network. (Blocks stay masked: put a
         `jaxtickets.plan.Pack` after what prunes them.)
+      scores: what is kept, the largest "magnitude" or another score (see `jaxtickets.scores`).
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.
@@ -114,7 +116,14 @@ optimizer=SGD(weight_decay=0.0005))
             remaining,
             later,
             optimizer,
-            Gradual(sparsity, end=end, update_every=update_every, scope=scope, structure=structure),
+            Gradual(
+                sparsity,
+                end=end,
+                update_every=update_every,
+                scope=scope,
+                scores=scores,
+                structure=structure,
+            ),
         ),
         *cut_out(structure),
         Fork(members, "parent"),
@@ -136,6 +145,7 @@ def prune_finetune(
     optimizer: Optimizer = OPTIMIZER,
     scope: Literal["layerwise", "global"] = "global",
     structure: Structure = UNSTRUCTURED,
+    scores: str = "magnitude",
     batch_size: int = 128,
     collect: Literal["last", "best"] = "last",
     validation: int = 0,
@@ -156,6 +166,7 @@ def prune_finetune(
       structure: what the mask may look like; with `jaxtickets.masks.Units()` whole units go and are
         cut out at once, and what follows trains the smaller network. (Blocks stay masked: put a
         `jaxtickets.plan.Pack` after what prunes them.)
+      scores: what is kept, the largest "magnitude" or another score (see `jaxtickets.scores`).
       batch_size: examples per step.
       collect: the "last" iterate, or the "best" on `validation` held-out examples.
       validation: how many training examples are held out.
@@ -182,7 +193,7 @@ optimizer=SGD(weight_decay=0.0005))
     phases = (
         Start(members),
         Train(length, lr, optimizer),
-        Prune(sparsity, scope=scope, structure=structure),
+        Prune(sparsity, scores, scope, structure=structure),
         *cut_out(structure),
         Train(as_length(finetune, "finetune"), finetune_lr, optimizer),
         Collect(collect),
