@@ -57,6 +57,12 @@ def smaller_networks(record: dict[str, Any]) -> str:
     return bare(report.comparison_table(record).select(*names))
 
 
+def units(record: dict[str, Any]) -> str:
+    """Tickets of units against those of connections: what ensembling gains, and at what cost."""
+    names = ["single", "ensemble", "diff.", "training", "executed training", "seconds"]
+    return bare(report.gains_table(record).select(*names, "seconds of predicting"))
+
+
 PAPERS = {
     "Liu et al. 2022": "free-tickets",
     "Whitaker and Whitley 2022": "prune-and-tune",
@@ -97,6 +103,7 @@ BLOCKS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "smaller-wrn-cifar10": ("compare-smaller-wrn-cifar10.json", smaller_networks),
     "multi-ticket-demo": ("multi-ticket-demo.json", schemes),
     "multi-ticket-mrpc": ("multi-ticket-mrpc.json", schemes),
+    "multi-ticket-mrpc-units": ("multi-ticket-mrpc-units.json", units),
     "speed": ("benchmark-smaller-cpu.json", speed),
     "evaluation": ("evaluation-cifar10.json", lambda it: scores(report.evaluation_table(it))),
     "mrpc-tau": ("multi-ticket-mrpc-tau.json", lambda it: scores(report.strengths_table(it))),

@@ -184,7 +184,10 @@ def test_a_ticket_is_saved_loaded_evaluated_and_trained_on(tmp_path):
     assert all(itertools.starmap(same, zip(tickets, again, strict=True)))
     assert again.plan == tickets.plan
     a, b = (jt.evaluate(of, points(), suite=["diversity"]) for of in (again, jt.unpack(again)))
-    assert a.diversity == b.diversity
+    assert a.diversity.mask_iou == b.diversity.mask_iou
+    assert a.diversity.disagreement == b.diversity.disagreement
+    # float32 predictions by blocks and by whole layers: two programs, which round otherwise
+    assert a.diversity.kl == pytest.approx(b.diversity.kl, rel=1e-4)
     assert 0 < a.diversity.mask_iou < 1
     line = jt.evaluation.line(again, 0, 1, points(), points=3)
     assert line == jt.evaluation.line(jt.unpack(again), 0, 1, points(), points=3)

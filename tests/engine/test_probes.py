@@ -129,7 +129,11 @@ def test_data_sets_are_prepared_and_their_labels_are_not_read(tmp_path):
     named = Dataset(2 * PROBE, np.full(5, 77), 100, name="twice", prepare=Halve())
     fit(dst(1, epochs=1), out=tmp_path / "a", probe=named)
     fit(dst(1, epochs=1), out=tmp_path / "b", probe=PROBE)
-    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert list(files(tmp_path / "a")) != []
+    for a, b in zip(read_probes(tmp_path / "a"), read_probes(tmp_path / "b"), strict=True):
+        # A program that prepares its inputs is another one, and may round otherwise.
+        np.testing.assert_allclose(a.pop("log_proba"), b.pop("log_proba"), rtol=1e-6, atol=1e-6)
+        assert a == b
 
 
 @pytest.mark.parametrize(

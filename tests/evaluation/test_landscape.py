@@ -60,7 +60,7 @@ def by_numpy(weights, mean, test):
 def test_the_ends_are_the_tickets_and_the_points_between_are_mixed():
     test, (a, b) = data(), (TICKETS.tickets[2], TICKETS.tickets[0])
     result = line(TICKETS, 2, 0, test, points=5, batch_size=16)
-    alone = evaluate(TICKETS, test)
+    alone = evaluate(TICKETS, test, batch_size=16)  # of the same program, to the bit
     for end, member in ((0, 2), (-1, 0)):
         assert (result["loss"][end], result["accuracy"][end]) == (
             alone.members[member].nll,

@@ -104,7 +104,7 @@ def test_training_and_evaluation_are_equinox_own(mode, key):
     module, own_state = theirs(mode, key)
     ours = jax.tree.leaves(params)
     for a, b in zip(ours, jax.tree.leaves(eqx.filter(module, eqx.is_inexact_array)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)  # drawn by two programs
 
     keys = jax.random.split(jax.random.key(1), len(X))
     axes = {"in_axes": (0, None, 0), "out_axes": (0, None), "axis_name": "examples"}

@@ -273,8 +273,11 @@ def test_one_function_is_exported_for_every_platform():
         return jax.grad(lambda x, k: jnp.sum(jnp.sin(fast.conv2d(x, k, 2))), (0, 1))(x, k)
 
     exported = jax.export.export(jax.jit(gradients), platforms=("cpu", "cuda", "tpu"))(x, kernel)
+    # Two programs may round otherwise: sums of some hundred products of order 1.
     jax.tree.map(
-        np.testing.assert_array_equal, exported.call(x, kernel), jax.jit(gradients)(x, kernel)
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
+        exported.call(x, kernel),
+        jax.jit(gradients)(x, kernel),
     )
     program = jax.jit(exported.call).lower(x, kernel).compile().as_text()
     assert " conditional(" not in program

@@ -149,8 +149,12 @@ def test_classes_are_read_put_in_order_and_written(family, transformers, tmp_pat
     assert back.config.label2id == {name: i for i, name in enumerate(MNLI)}
     x = as_torch(texts(config))
     with torch.no_grad():
-        np.testing.assert_array_equal(
-            back(**x).logits.numpy(), net(**x).logits.numpy()[:, [1, 2, 0]]
+        # A product with its columns in another order may be added up in another one.
+        np.testing.assert_allclose(
+            back(**x).logits.numpy(),
+            net(**x).logits.numpy()[:, [1, 2, 0]],
+            rtol=1e-6,
+            atol=1e-6,
         )
     assert read_checkpoint(folder, head="classifier") == ordered
 

@@ -163,7 +163,9 @@ def test_inject_hyperparams(name, jit):
     )
     params, state = train(tx, init=jax.jit(tx.init) if jit else tx.init)
     want, want_state = train(plain)
-    assert_same(params, want)
+    # Four steps of Adam in two programs: one has the hyperparameters as constants.
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     if hasattr(want_state, "mask"):
         assert_same(state.inner_state.mask, want_state.mask)
     if name == "prune_grow":
