@@ -105,17 +105,12 @@ def test_tickets_of_units_stand_beside_those_of_connections(demo, tmp_path):
     assert "BASE-LT, units" in done.stdout
     masked, cut = rows["base_lt"], rows["base_lt_units"]
     assert masked["training_executed"] == pytest.approx(4)  # two trainings of two seeds, all dense
-    assert cut["training_executed"] == pytest.approx(cut["training"])  # what is cut is not computed
-    assert cut["training"] < 0.9 * masked["training_executed"]
+    # What is cut is not computed; widths are rounded up to multiples of 8.
+    assert cut["training"] <= cut["training_executed"] < 1.05 * cut["training"]
+    assert cut["training_executed"] < masked["training_executed"] - 0.3
     assert cut["overlap"] is None
     assert cut["bootstrap"].keys() == {"baseline", "base_lt"}
-    for ticket in jt.load(tmp_path / "base_lt_units" / "tickets.safetensors").tickets:
-        (kernel,) = {
-            leaf.shape
-            for path, leaf in jax.tree_util.tree_leaves_with_path(ticket.params)
-            if "layer_0" in str(path) and "intermediate" in str(path) and leaf.ndim == 2
-        }
-        assert kernel[1] < 256
+    assert "Shrink: 520 units to" in done.stderr
 
 
 def test_exported_tickets_predict_the_same_in_torch(demo):
