@@ -13,7 +13,6 @@ loaded, what was interrupted goes on.
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -224,12 +223,7 @@ def timed(
             name: {"mean": value, "standard_error": None}
             for name, value in seconds[row["method"]].items()
         }
-    how = (
-        f"Seconds: on {os.cpu_count()} cores, medians of {config.side_by_side} turns, each method"
-        f" at a {side_by_side.FRACTION}th of its length, times {side_by_side.FRACTION}; compiling"
-        f" not counted. Predictions are of {len(data[1]):,} examples by all members."
-    )
-    return {"timing": how}
+    return {"timing": side_by_side.told(config.side_by_side, len(data[1]))}
 
 
 def row(

@@ -83,6 +83,8 @@ def check(config: Config) -> None:
         raise jt.PlanError(f"--sizes: sizes of ensembles are {allowed}; got {config.sizes}.")
     if not config.scheme:
         raise jt.PlanError(f"--scheme: one or more of {', '.join(SCHEMES)}, or all.")
+    if config.side_by_side and config.distributed:
+        raise jt.PlanError("--side-by-side measures one host; leave out --distributed, or it.")
     if not config.structure:
         raise jt.PlanError("--structure: connections, units, or both.")
     if config.tau_sweep and len(config.structure) > 1:
@@ -180,7 +182,10 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             "versions": engine.versions(),
         }
     )
-    engine.write_json(folder / "results.json", record)
+    engine.write_json(folder / "results.json", record)  # the timing may be broken off
+    if config.side_by_side:
+        record |= texts.timed(config, prepared, record["rows"])
+        engine.write_json(folder / "results.json", record)
     tables = (report.gains_table(record), report.members_table(record))
     markdown = [report.markdown_table(table, notes=False) for table in tables]
     if hosts.writes():

@@ -96,7 +96,7 @@ def test_tickets_of_units_stand_beside_those_of_connections(demo, tmp_path):
     (tmp_path / "pretrained").symlink_to(out / "pretrained")
     done = run(
         *(*QUICK, "--scheme", "baseline", "base_lt", "--structure", "connections", "units"),
-        *("--out", tmp_path),
+        *("--side-by-side", "1", "--out", tmp_path),
     )
     rows = {
         row["scheme"]: row for row in json.loads((tmp_path / "results.json").read_text())["rows"]
@@ -111,6 +111,8 @@ def test_tickets_of_units_stand_beside_those_of_connections(demo, tmp_path):
     assert cut["overlap"] is None
     assert cut["bootstrap"].keys() == {"baseline", "base_lt"}
     assert "Shrink: 520 units to" in done.stderr
+    assert "medians of 1 turns" in " ".join(done.stdout.split())
+    assert all(row["seconds"] > 0 and row["predict"] > 0 for row in rows.values())
 
 
 def test_exported_tickets_predict_the_same_in_torch(demo):

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
-from support.flags import Count, Different, Epochs, Hardware, Rate, Seed, There, Within
+from support.flags import Count, Count0, Different, Epochs, Hardware, Rate, Seed, There, Within
 
 import jaxtickets as jt
 from jaxtickets.files import paths
@@ -95,6 +95,10 @@ class Config(Hardware):
     """
     resamples: Annotated[int, Within(0, 1_000_000)] = 1000
     """Resamples of the bootstrap over validation examples; 0 for none."""
+    side_by_side: Annotated[int, Count0] = 0
+    """Measure the seconds apart from the runs: all rows in turns, so often, each at a thirteenth of
+    its length, when nothing else runs on the machine. 0: the runs' own seconds.
+    """
     export: bool = False
     """Write every ticket as a Hugging Face checkpoint too, SCHEME/tickets/N."""
     pretrain_steps: Annotated[int, Within(1, 1_000_000)] = 1000

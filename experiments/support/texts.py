@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from support import hosts
+from support import hosts, side_by_side
 from support.published import multi_ticket_diversity, multi_ticket_gain
 from support.text_flags import UNITS, Config
 
@@ -196,6 +197,41 @@ def stored_predictions(
     predictions = outputs if validation.num_classes is None else np.exp(outputs)
     np.savez_compressed(file, predictions=predictions, y=validation.y, seconds=seconds)
     return predictions
+
+
+def timed(config: Config, given: Given, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put seconds that were measured in turns into the rows, and return how they were measured."""
+    seconds = side_by_side.in_turns(
+        {
+            row["scheme"]: functools.partial(_short_run, config, row["scheme"], given)
+            for row in rows
+        },
+        config.side_by_side,
+    )
+    for record in rows:
+        record |= seconds[record["scheme"]]
+    return {"timing": side_by_side.told(config.side_by_side, len(given.validation))}
+
+
+def _short_run(config: Config, name: str, given: Given) -> tuple[float, float]:
+    short = dataclasses.replace(config, epochs=config.epochs / side_by_side.FRACTION)
+    plans = config.plan(name), short.plan(name)
+    steps = [
+        sum(phase.steps for phase in jt.cost(plan, given.task, given.train).phases)
+        for plan in plans
+    ]
+    return side_by_side.one_run(
+        lambda folder: jt.fit(
+            plans[1],
+            given.task,
+            given.train,
+            key=config.seed,
+            out=folder,
+            **config.fit_kwargs(plans[1].width),
+        ),
+        lambda tickets: tickets.member_log_proba(given.validation, batch_size=32),
+        steps[0] / steps[1],
+    )
 
 
 def prediction_seconds(file: Path) -> float | None:

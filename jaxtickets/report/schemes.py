@@ -142,6 +142,7 @@ def notes(schemes: Mapping[str, Any] | Record) -> str:
     paper = f" paper: single / ensemble / difference of {'; '.join(sources)}." if sources else ""
     groups = f" in {record.count('groups')} group(s)" if "groups" in record else ""
     data = record.part("dataset")
+    timing = record.text("timing") if "timing" in record else "Seconds are measured."
     return (
         f"{record.text('metric')} in % on {data.text('name')}, {data.count('validation'):,}"
         f" validation examples; {record.count('seeds')} seeds{groups}, all ensembles"
@@ -149,7 +150,7 @@ def notes(schemes: Mapping[str, Any] | Record) -> str:
         " overlap it does not know of; bootstrap: 95 % interval of the difference to the baseline's"
         " ensembles when validation examples are drawn again. Q and C are less, R, ND and D more,"
         " where members differ. Training: theoretical FLOPs, as multiples of one fine-tuning; masks"
-        f" simulate sparsity with dense compute. Seconds are measured.{paper}{synthetic_note}"
+        f" simulate sparsity with dense compute. {timing}{paper}{synthetic_note}"
     )
 
 
