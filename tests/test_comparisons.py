@@ -266,7 +266,7 @@ def test_seconds_side_by_side(tmp_path):
     )
     run("compare_cifar.py", *flags, "--side-by-side", 1, "--out", tmp_path)
     found = json.loads((tmp_path / "results.json").read_text())
-    assert "1 turns" in found["timing"]
+    assert "of one turn" in found["timing"]
     for row in found["rows"]:
         assert row["scores"]["seconds"]["mean"] > 0
         assert row["scores"]["predict"]["mean"] > 0

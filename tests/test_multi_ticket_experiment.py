@@ -111,7 +111,7 @@ def test_tickets_of_units_stand_beside_those_of_connections(demo, tmp_path):
     assert cut["overlap"] is None
     assert cut["bootstrap"].keys() == {"baseline", "base_lt"}
     assert "Shrink: 520 units to" in done.stderr
-    assert "medians of 1 turns" in " ".join(done.stdout.split())
+    assert "of one turn, each run at a 13th" in " ".join(done.stdout.split())
     assert all(row["seconds"] > 0 and row["predict"] > 0 for row in rows.values())
 
 

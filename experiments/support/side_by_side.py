@@ -65,10 +65,14 @@ def one_run(
 
 def told(rounds: int, examples: int) -> str:
     """How such seconds were measured, for the notes of a table."""
+    ours = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+    cores = "one core" if len(ours) == 1 else f"{len(ours)} cores"
+    turns = "of one turn" if rounds == 1 else f"medians of {rounds} turns"
     return (
-        f"Seconds: on {os.cpu_count()} cores, medians of {rounds} turns, each run at a {FRACTION}th"
-        f" of its length, times {FRACTION}; compiling not counted. Predictions are of"
-        f" {examples:,} examples by all members."
+        f"Seconds: on {cores}, {turns}, each run at a {FRACTION}th of its length, times {FRACTION};"
+        f" compiling not counted. Predictions are of {examples:,} examples by all members."
     )
 
 
