@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -14,12 +13,9 @@ from jaxtickets.engine.state import Network, Weights
 from jaxtickets.errors import MaskError, PlanError
 from jaxtickets.masks.channels import Channels
 from jaxtickets.masks.children import child_units
-from jaxtickets.masks.counting import exact_floor
 from jaxtickets.masks.cutting import cut_shapes
 from jaxtickets.masks.packable import packable
-from jaxtickets.masks.structure import Structure
 from jaxtickets.masks.units import UnitTable
-from jaxtickets.masks.whole_units import least_weights
 from jaxtickets.plan import Fork, Pack, Plan, describe
 from jaxtickets.task import Task
 
@@ -27,8 +23,8 @@ PyTree = Any
 
 
 def check_units(plan: Plan, weights: Weights, units_of: UnitsOf) -> None:
-    """Raise `MaskError` where a plan needs units that its network has not, prunes more of them than
-    can go, or cannot divide them among its children.
+    """Raise `MaskError` where a plan needs units that its network has not, or cannot divide them
+    among its children.
 
     Args:
       plan: the method.
@@ -36,10 +32,7 @@ def check_units(plan: Plan, weights: Weights, units_of: UnitsOf) -> None:
       units_of: finds its units.
     """
     if any(structure.needs_units for structure in plan.structures):
-        units = units_of(weights)
-        for number, phase in enumerate(plan.phases, 1):
-            for part in (phase, getattr(phase, "evolve", None)):
-                _check_least(f"phase {number}, {describe(phase)}", part, units)
+        units_of(weights)
     if any(getattr(getattr(phase, "evolve", None), "channels", 0) for phase in plan.phases):
         Channels(units_of(weights), units_of(weights))  # there are some
     fork = plan.phases[plan.fork] if plan.fork is not None else None
@@ -55,23 +48,6 @@ def check_units(plan: Plan, weights: Weights, units_of: UnitsOf) -> None:
     jax.eval_shape(
         lambda key: child_units(key, units, 0, **how), jax.eval_shape(lambda: jax.random.key(0))
     )
-
-
-def _check_least(told: str, part: Any, units: UnitTable) -> None:
-    """Raise `MaskError` where less is left than one unit of every layer."""
-    structure, sparsity = getattr(part, "structure", None), getattr(part, "sparsity", None)
-    if not (isinstance(structure, Structure) and structure.needs_units and sparsity):
-        return
-    if getattr(part, "keep_dense", ()):
-        return  # what is kept does not count
-    least = least_weights(units)
-    whole = sum(math.prod(leaf.shape) for leaf in units.params if leaf.prunable)
-    if exact_floor(sparsity, whole) > whole - least:
-        raise MaskError(
-            f"{told}: it leaves {1 - sparsity:.4g} of the weights, and one unit of every layer has"
-            f" {least / whole:.4g} of them ({least:,} of {whole:,}). Prune at most"
-            f" {math.floor(1e4 * (1 - least / whole)) / 1e4:g}, or other structures."
-        )
 
 
 def check_shrinks(

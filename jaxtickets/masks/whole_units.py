@@ -5,7 +5,6 @@ at all.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, ClassVar
 
 import jax
@@ -174,16 +173,6 @@ def rank_in_group(table: UnitTable, ranks: jax.Array) -> jax.Array:
     groups = _groups(table)
     starts = (np.cumsum(table.sizes) - table.sizes)[groups]
     return positions(groups, ranks) - starts.astype(np.int32)
-
-
-def least_weights(table: UnitTable) -> int:
-    """How many weights that a mask may cover are left where every group has one unit."""
-    first = np.cumsum(table.sizes) - table.sizes
-    return sum(
-        math.prod(int(np.sum((ids < 0) | np.isin(ids, first))) for ids in leaf.units)
-        for leaf in table.params
-        if leaf.prunable
-    )
 
 
 def _turns(

@@ -322,20 +322,3 @@ def test_a_network_comes_out_as_wide_as_the_ledger_says():
         lambda p, x: task.apply(p, {}, x, False, None)[0], small.params, one, batch=1
     )
     assert ledger.inference_executed == pytest.approx(2 * flops.total / ledger.forward_dense)
-
-
-@pytest.mark.parametrize("prune", [Prune, Gradual], ids=["pruned", "gradually"])
-def test_a_share_that_leaves_less_than_a_unit_is_told_before_anything_runs(prune):
-    """Of HIDDEN units with IN + CLASSES weights each, HIDDEN - 1 can go."""
-    most = 1 - 1 / HIDDEN
-
-    def phases(share):
-        one = prune(share, structure=Units())
-        return [steps(4, evolve=one)] if prune is Gradual else [steps(), one]
-
-    (ticket,) = fit(plan(*phases(most), Collect()))
-    assert ticket.mask["w2"].any(1).sum() == 1
-    with pytest.raises(
-        MaskError, match=rf"phase \d, .*one unit of every layer has .* of {WEIGHTS}"
-    ):
-        fit(plan(*phases(most + 0.01), Collect()))
