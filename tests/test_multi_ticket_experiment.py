@@ -108,6 +108,8 @@ def test_tickets_of_units_stand_beside_those_of_connections(demo, tmp_path):
     # What is cut is not computed; widths are rounded up to multiples of 8.
     assert cut["training"] <= cut["training_executed"] < 1.05 * cut["training"]
     assert cut["training_executed"] < masked["training_executed"] - 0.3
+    (pruned,) = (phase for phase in cut["plan"]["phases"] if phase["kind"] == "Prune")
+    assert pruned["scores"] == "snip"  # of units, if nothing is said
     assert cut["overlap"] is None
     assert cut["bootstrap"].keys() == {"baseline", "base_lt"}
     assert "Shrink: 520 units to" in done.stderr
